@@ -1,0 +1,1 @@
+"""The approval gateway: takes runs in, shows people what is asked and signs what they decide."""

@@ -1,0 +1,1 @@
+"""Fixtures for the tests of your own agents: decide by rule, assert what was asked."""
