@@ -1,0 +1,83 @@
+# One page of commands. Works with GNU make 3.81, the one that macOS still ships.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+
+# The interpreter that makes .venv: the first of these that is new enough. Override with PYTHON=.
+PYTHONS := python3 python3.13 python3.12 python3.11 python3.14
+PYTHON ?= $(shell for p in $(PYTHONS); do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
+	&& { "$$p" -c 'import sys; print(sys.executable)'; break; }; done)
+# The uv on the PATH, else one of our own in .uv.
+UV ?= $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
+UV_VERSION := 0.13.9
+# How many test processes.
+N ?= 2
+
+BIN := .venv/bin
+READY := .venv/.synced
+export UV_PYTHON_DOWNLOADS := never
+export UV_PROJECT_ENVIRONMENT := .venv
+
+# The code that every promise rests on. It stays small enough to be read in an afternoon.
+SPINE_LIMIT := 3000
+SPINE := $(wildcard shared/banksman/ledger/*.py) shared/banksman/wire.py \
+	shared/banksman/digest.py shared/banksman/links.py \
+	services/agent_worker/banksman_worker/gate.py \
+	services/agent_worker/banksman_worker/journal.py \
+	services/agent_worker/banksman_worker/segment.py \
+	services/approval_gateway/banksman_gateway/decide.py \
+	services/notifier/banksman_notifier/deliver.py
+
+.PHONY: help setup demo up test check spine format lock clean
+
+help: ## Print this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+setup: $(READY) ## Make .venv from uv.lock, with everything that demo, test and check need
+
+demo: $(READY) ## Run the whole loop once on real servers: submit, ask, decide, finish
+	@$(BIN)/banksman demo $(ARGS)
+
+up: $(READY) ## Start the embedded stack and keep it up (Ctrl-C stops it)
+	@$(BIN)/banksman up $(ARGS)
+
+test: $(READY) ## Run every test on real servers (N=4 for four processes, ARGS="-k digest")
+	@$(BIN)/pytest -n $(N) $(ARGS)
+
+check: $(READY) ## Lint, types, import walls, the spine's line count, the compose file
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	@$(MAKE) --no-print-directory spine
+
+spine: ## Count the lines of the spine and compare them with their limit
+	@lines=$$(cat $(SPINE) | wc -l | tr -d ' ') && for f in $(SPINE); do test -f $$f || exit 1; done \
+	&& echo "spine: $$lines lines of at most $(SPINE_LIMIT)" && test $$lines -lt $(SPINE_LIMIT)
+
+format: $(READY) ## Format the code and apply the safe fixes
+	$(BIN)/ruff check --fix-only
+	$(BIN)/ruff format
+
+lock: | $(UV) ## Resolve uv.lock afresh within the ranges of pyproject.toml
+	$(UV) lock --upgrade --python "$(PYTHON)"
+
+clean: ## Remove what make has made (a running stack's data in .banksman stays)
+	rm -rf .venv .uv .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist
+	find shared services tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml uv.lock | $(UV)
+	@test -n "$(PYTHON)" || { echo "Banksman needs Python 3.11 or newer, and none of" \
+		"$(PYTHONS) is. Install one, or name it: make PYTHON=/path/to/python" >&2; exit 1; }
+	$(UV) sync --frozen --all-extras --quiet --python "$(PYTHON)"
+	@touch $@
+
+.uv/bin/uv:
+	@test -n "$(PYTHON)" || { echo "Banksman needs Python 3.11 or newer, and none of" \
+		"$(PYTHONS) is. Install one, or name it: make PYTHON=/path/to/python" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) has no venv module." \
+		"On Debian and Ubuntu: apt install python3-venv. Then run make again." >&2; exit 1; }
+	"$(PYTHON)" -m venv .uv
+	.uv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
