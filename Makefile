@@ -17,6 +17,9 @@ N ?= 2
 BIN := .venv/bin
 READY := .venv/.synced
 export UV_PYTHON_DOWNLOADS := never
+# Trust what the machine trusts (a company's own certificate authority), where it has a store.
+UV_SYSTEM_CERTS ?= $(if $(wildcard /etc/ssl/cert.pem /etc/ssl/certs/*.pem /etc/ssl/certs/*.crt),true,false)
+export UV_SYSTEM_CERTS
 export UV_PROJECT_ENVIRONMENT := .venv
 
 # The code that every promise rests on. It stays small enough to be read in an afternoon.
