@@ -1,0 +1,164 @@
+"""Writes the secrets of a compose deployment: one file for each container, each holding only its own.
+
+All secrets appear together or not at all: they are made in a folder beside the final one, which is then
+renamed. A deployment that exists is left alone, since a second set of passwords and keys would lock the
+first one's data away.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from banksman import signing
+from banksman.errors import ConfigurationError
+
+_EMAIL = re.compile(r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
+_URL = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._~/-]*)?")
+
+
+def write_deployment(folder: Path, *, admin_email: str, public_url: str) -> list[Path]:
+    """Nothing → `.env` and `secrets/*.env` under `folder`; returns what was written, nothing if all was there."""
+    email, url = _email(admin_email), _public_url(public_url)
+    written: list[Path] = []
+
+    target = folder / "secrets"
+    names = [f"{name}.env" for name in _FILES]
+    if not target.exists():
+        written += _write_all(target, {f"{k}.env": v for k, v in _secrets(email, url).items()})
+    elif missing := [name for name in names if not (target / name).exists()]:
+        raise ConfigurationError(
+            f"{target} exists without {', '.join(missing)}. Bring the missing file back from where you keep "
+            f"copies, or, if nothing was ever started with these secrets, move {target} away and run this again."
+        )
+
+    compose = folder / ".env"
+    if not compose.exists():
+        _write(compose, _compose_settings(url))
+        written.append(compose)
+    return written
+
+
+_FILES = ("postgres", "valkey", "migrate", "worker", "gateway", "notifier")
+
+
+def _secrets(admin_email: str, public_url: str) -> dict[str, str]:
+    """The content of each container's file, all from one throw of the dice."""
+    owner, broker, worker, gateway, notifier = (secrets.token_urlsafe(32) for _ in range(5))
+    signer = signing.Signer(f"gateway-{secrets.token_hex(4)}", seed := secrets.token_bytes(32))
+    link_key = f"link-{secrets.token_hex(4)}:{signing.base64url(secrets.token_bytes(32))}"
+    notifier_token = secrets.token_urlsafe(32)
+    broker_url = f"redis://:{broker}@valkey:6379/0"
+
+    def database_url(user: str, password: str) -> str:
+        return f"postgresql://{user}:{password}@postgres:5432/banksman"
+
+    return {
+        "postgres": _lines(
+            "PostgreSQL's owner. The services never see this password.",
+            {"POSTGRES_USER": "banksman", "POSTGRES_DB": "banksman", "POSTGRES_PASSWORD": owner},
+        ),
+        "valkey": _lines("The broker's password.", {"VALKEY_PASSWORD": broker}),
+        "migrate": _lines(
+            "For the one-shot migration: the owner's URL, and the passwords it gives to the services' roles.",
+            {
+                "BANKSMAN_DATABASE_URL": database_url("banksman", owner),
+                "BANKSMAN_WORKER_PASSWORD": worker,
+                "BANKSMAN_GATEWAY_PASSWORD": gateway,
+                "BANKSMAN_NOTIFIER_PASSWORD": notifier,
+                "BANKSMAN_ADMIN_EMAIL": admin_email,
+            },
+        ),
+        "worker": _lines(
+            "The agent worker: it verifies decisions and can sign none.\n"
+            "Your agents' own keys belong here too, for example OPENAI_API_KEY=...",
+            {
+                "BANKSMAN_DATABASE_URL": database_url("banksman_worker", worker),
+                "BANKSMAN_BROKER_URL": broker_url,
+                "BANKSMAN_VERIFY_KEYS": signer.public(),
+            },
+        ),
+        "gateway": _lines(
+            "The approval gateway: the only holder of the key that signs decisions. Keep a copy offline.",
+            {
+                "BANKSMAN_DATABASE_URL": database_url("banksman_gateway", gateway),
+                "BANKSMAN_BROKER_URL": broker_url,
+                "BANKSMAN_PUBLIC_URL": public_url,
+                "BANKSMAN_SIGNING_KEY": f"{signer.kid}:{signing.base64url(seed)}",
+                "BANKSMAN_LINK_KEYS": link_key,
+                "BANKSMAN_NOTIFIER_TOKEN": notifier_token,
+            },
+        ),
+        "notifier": _lines(
+            "The notifier. The mail goes to the catcher of the compose file until SMTP_URL names your own server:\n"
+            "smtp://user:password@smtp.example.org:587",
+            {
+                "BANKSMAN_DATABASE_URL": database_url("banksman_notifier", notifier),
+                "BANKSMAN_BROKER_URL": broker_url,
+                "BANKSMAN_NOTIFIER_TOKEN": notifier_token,
+                "BANKSMAN_SMTP_URL": "smtp://mail:1025",
+                "BANKSMAN_MAIL_FROM": f"banksman@{urlsplit(public_url).hostname}",
+            },
+        ),
+    }
+
+
+def _compose_settings(public_url: str) -> str:
+    """What docker-compose.yml itself reads; nothing in it is secret."""
+    port = urlsplit(public_url).port if public_url.startswith("http://") else None
+    return _lines(
+        "Read by docker-compose.yml. The gateway is published on this address and port only;\n"
+        "in front of anything but localhost, put a proxy that speaks https.",
+        {"BANKSMAN_BIND": "127.0.0.1", "BANKSMAN_PORT": str(port or 8080)},
+    )
+
+
+def _lines(comment: str, values: Mapping[str, str]) -> str:
+    return "".join(
+        [*(f"# {line}\n" for line in comment.splitlines()), *(f"{k}={v}\n" for k, v in values.items())]
+    )
+
+
+def _write_all(target: Path, files: Mapping[str, str]) -> list[Path]:
+    """All files, in a folder that gets its name only once they are complete."""
+    draft = target.with_name(f".{target.name}-{secrets.token_hex(4)}")
+    draft.mkdir(mode=0o700, parents=True)
+    try:
+        for name, content in files.items():
+            _write(draft / name, content)
+        draft.rename(target)
+    except OSError as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise ConfigurationError(f"The secrets could not be written to {target}: {error}.") from error
+    return [target / name for name in files]
+
+
+def _write(path: Path, content: str) -> None:
+    """A new file, readable by its owner alone from its first moment."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(content)
+
+
+def _email(text: str) -> str:
+    if not _EMAIL.fullmatch(text):
+        raise ConfigurationError(f"{text[:100]!r} is not an e-mail address for the first administrator.")
+    return text
+
+
+def _public_url(text: str) -> str:
+    """The address people use; http only for localhost, where a browser still treats it as secure."""
+    try:
+        url = urlsplit(text)
+        local, _ = url.hostname in ("localhost", "127.0.0.1"), url.port
+    except ValueError:
+        raise ConfigurationError(f"{text[:100]!r} is not a URL.") from None
+    if not _URL.fullmatch(text) or (url.scheme == "http" and not local):
+        raise ConfigurationError(
+            f"{text[:100]!r} cannot be the public URL: it must be https://..., or http://localhost:PORT to try out."
+        )
+    return text.rstrip("/")

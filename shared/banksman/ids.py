@@ -1,0 +1,44 @@
+"""Ids: UUIDv7 made here (RFC 9562, section 5.7), one type for each kind, shown with a prefix such as `run_…`."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from typing import NewType
+from uuid import UUID
+
+from banksman.errors import InvalidInput
+
+RunId = NewType("RunId", UUID)
+RequestId = NewType("RequestId", UUID)
+VoteId = NewType("VoteId", UUID)
+NoticeId = NewType("NoticeId", UUID)
+PersonId = NewType("PersonId", UUID)
+KeyId = NewType("KeyId", UUID)
+
+_PREFIXES = {"run", "req", "vot", "ntc", "per", "key", "bat"}
+_SHOWN = re.compile(r"([a-z]{3})_([0-9a-f]{32})")
+
+
+def new() -> UUID:
+    """A fresh UUIDv7: 48 bits of milliseconds since 1970, then 74 random bits, so ids sort by age."""
+    milliseconds = time.time_ns() // 1_000_000
+    value = (milliseconds << 80) | int.from_bytes(os.urandom(10))
+    value = (value & ~(0xF << 76)) | (0x7 << 76)
+    value = (value & ~(0x3 << 62)) | (0x2 << 62)
+    return UUID(int=value)
+
+
+def show(prefix: str, value: UUID) -> str:
+    """The public spelling of an id, `run_0192…`."""
+    assert prefix in _PREFIXES, prefix
+    return f"{prefix}_{value.hex}"
+
+
+def read(prefix: str, text: str) -> UUID:
+    """The id behind its public spelling; anything else is refused by name."""
+    match = _SHOWN.fullmatch(text)
+    if match is None or match[1] != prefix:
+        raise InvalidInput(f"{text[:60]!r} is not an id of the form {prefix}_ and 32 hex digits.")
+    return UUID(match[2])

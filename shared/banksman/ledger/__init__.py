@@ -1,0 +1,49 @@
+"""The ledger: the only code that talks to PostgreSQL.
+
+One function is one move, one guarded statement. The connection comes first and the ledger never commits: the caller's
+`with ledger.transaction(pool) as conn` is the transaction, whole on one screen. Modules are imported, not functions,
+so that calls read `runs.claim`, `requests.open_request`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from banksman.errors import ConfigurationError, Unavailable
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+Pool = ConnectionPool[Connection]
+
+
+def open_pool(url: str, *, size: int, name: str) -> Pool:
+    """A pool of at most `size` connections that keeps trying while PostgreSQL is away."""
+    try:
+        psycopg.conninfo.conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        raise ConfigurationError("BANKSMAN_DATABASE_URL is not a PostgreSQL URL.") from None
+    pool: Pool = ConnectionPool(
+        url,
+        min_size=1,
+        max_size=size,
+        open=False,
+        timeout=5,
+        check=None,
+        kwargs={"connect_timeout": 3, "application_name": name},
+    )
+    pool.open()
+    return pool
+
+
+@contextmanager
+def transaction(pool: Pool) -> Generator[Connection]:
+    """One transaction: committed at the end of the block, rolled back by any error in it."""
+    try:
+        with pool.connection() as conn:
+            yield conn
+    except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
+        raise Unavailable(f"PostgreSQL cannot be reached: {error}") from error

@@ -1,0 +1,74 @@
+"""The audit log: events written in the transaction of the move that they tell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from psycopg.types.json import Jsonb
+
+from banksman.ids import RequestId, RunId
+from banksman.ledger import Connection
+from banksman.records import Event
+
+
+def append(conn: Connection, *events: Event) -> None:
+    """Write events; they stand or fall with the transaction they are written in."""
+    conn.execute(
+        """
+        INSERT INTO audit_events (actor, action, run_id, request_id, body)
+        SELECT * FROM unnest(%s::text[], %s::text[], %s::uuid[], %s::uuid[], %s::jsonb[])
+        """,
+        (
+            [event.actor for event in events],
+            [event.action for event in events],
+            [event.run_id for event in events],
+            [event.request_id for event in events],
+            [Jsonb(dict(event.body)) for event in events],
+        ),
+    )
+
+
+def since(
+    conn: Connection, cursor: tuple[int, int], *, run_id: RunId | None = None, limit: int = 200
+) -> Sequence[Event]:
+    """Events after a cursor, oldest first, below the horizon of running transactions, so that none is ever skipped."""
+    rows = conn.execute(
+        """
+        SELECT actor, action, run_id, request_id, body, at, xid::text::bigint, id
+        FROM audit_events
+        WHERE (xid, id) > (%(xid)s::text::xid8, %(id)s)
+          AND xid < pg_snapshot_xmin(pg_current_snapshot())
+          AND (%(run)s::uuid IS NULL OR run_id = %(run)s)
+        ORDER BY xid, id
+        LIMIT %(limit)s
+        """,
+        {"xid": str(cursor[0]), "id": cursor[1], "run": run_id, "limit": limit},
+    ).fetchall()
+    return [
+        Event(actor, action, run, request and RequestId(request), body, at, (xid, number))
+        for actor, action, run, request, body, at, xid, number in rows
+    ]
+
+
+def horizon(conn: Connection) -> tuple[int, int]:
+    """The cursor of now: everything below it can be read, nothing below it is still to come."""
+    row = conn.execute("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint").fetchone()
+    assert row is not None
+    return (row[0], 0)
+
+
+def of_run(conn: Connection, run_id: RunId) -> Sequence[Event]:
+    """Everything that happened to a run, in order, for its timeline."""
+    rows = conn.execute(
+        """
+        SELECT actor, action, request_id, body, at, xid::text::bigint, id
+        FROM audit_events
+        WHERE run_id = %s
+        ORDER BY xid, id
+        """,
+        (run_id,),
+    ).fetchall()
+    return [
+        Event(actor, action, run_id, request and RequestId(request), body, at, (xid, number))
+        for actor, action, request, body, at, xid, number in rows
+    ]

@@ -1,0 +1,359 @@
+"""Runs: each function is one move of `states.RUN_MOVES`, guarded so that only the states it may leave are left.
+
+A worker's writes carry its fence. A write whose fence is no longer the row's returns False and has changed nothing:
+another worker holds the run, and whatever the first one was about to say must be dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from psycopg.types.json import Jsonb
+
+from banksman import digest, vault
+from banksman.digest import Json
+from banksman.errors import NotFound
+from banksman.ids import PersonId, RunId, show
+from banksman.ledger import Connection
+from banksman.records import Claim, Due, NewRun, Run
+from banksman.states import RunStatus
+
+
+def create(conn: Connection, run: NewRun, *, hint: timedelta) -> None:
+    """Nothing → queued. The wake-up goes out right after the commit; `hint` later the dispatcher looks for itself."""
+    conn.execute(
+        """
+        INSERT INTO runs (id, agent, requester, requester_id, tags, priority, prompt, metadata, finish_by,
+                          dispatched, due_at)
+        VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, true, clock_timestamp() + %s)
+        """,
+        (
+            run.id,
+            run.agent,
+            run.requester,
+            run.requester_id,
+            list(run.tags),
+            run.priority,
+            vault.seal(run.prompt.encode(), ("runs.prompt", run.id)),
+            vault.seal(digest.canonical(dict(run.metadata)), ("runs.metadata", run.id)),
+            run.finish_by,
+            hint,
+        ),
+    )
+
+
+def claim(conn: Connection, run_id: RunId, segment: int, *, owner: str, lease: timedelta) -> Claim | None:
+    """Queued → running, or running past its lease → running anew. The row it returns is the answer to “was it me?”."""
+    row = conn.execute(
+        """
+        UPDATE runs
+        SET status = 'running',
+            fence = fence + 1,
+            owner = %(owner)s,
+            attempts = attempts + 1,
+            dispatched = true,
+            due_at = clock_timestamp() + %(lease)s,
+            started_at = COALESCE(started_at, clock_timestamp())
+        WHERE id = %(id)s
+          AND segment = %(segment)s
+          AND cancel_at IS NULL
+          AND (status = 'queued' OR (status = 'running' AND due_at < clock_timestamp()))
+        RETURNING fence, attempts, agent, prompt, requester, requester_id, usage
+        """,
+        {"id": run_id, "segment": segment, "owner": owner, "lease": lease},
+    ).fetchone()
+    if row is None:
+        return None
+    fence, attempts, agent, prompt, requester, requester_id, usage = row
+    text = vault.open_sealed(prompt, ("runs.prompt", run_id)).decode()
+    return Claim(run_id, segment, fence, attempts, agent, text, requester, requester_id, usage)
+
+
+def beat(conn: Connection, held: Mapping[RunId, int], *, lease: timedelta) -> dict[RunId, bool]:
+    """Extend the leases of every run in `held` (run → fence). A run that is missing from the answer is lost; True
+    means that somebody asked for it to stop."""
+    rows = conn.execute(
+        """
+        UPDATE runs
+        SET due_at = clock_timestamp() + %s
+        FROM unnest(%s::uuid[], %s::bigint[]) AS held (id, fence)
+        WHERE runs.id = held.id AND runs.fence = held.fence AND runs.status = 'running'
+        RETURNING runs.id, runs.cancel_at IS NOT NULL
+        """,
+        (lease, list(held), list(held.values())),
+    ).fetchall()
+    return dict(rows)
+
+
+def park(conn: Connection, run_id: RunId, fence: int, *, version: str, usage: Mapping[str, Json]) -> bool:
+    """Running → waiting; the segment is over."""
+    return _ended(
+        conn,
+        """
+        UPDATE runs
+        SET status = 'waiting', segment = segment + 1, attempts = 0, owner = NULL, dispatched = false, due_at = NULL,
+            agent_version = %(version)s, usage = %(usage)s
+        WHERE id = %(id)s AND fence = %(fence)s AND status = 'running'
+        """,
+        {"id": run_id, "fence": fence, "version": version, "usage": Jsonb(dict(usage))},
+    )
+
+
+def finish(
+    conn: Connection, run_id: RunId, fence: int, *, output: Json, version: str, usage: Mapping[str, Json]
+) -> bool:
+    """Running → finished, with the agent's answer."""
+    return _ended(
+        conn,
+        """
+        UPDATE runs
+        SET status = 'finished', segment = segment + 1, owner = NULL, due_at = NULL, finished_at = clock_timestamp(),
+            agent_version = %(version)s, output = %(output)s, usage = %(usage)s, error = NULL
+        WHERE id = %(id)s AND fence = %(fence)s AND status = 'running'
+        """,
+        {
+            "id": run_id,
+            "fence": fence,
+            "version": version,
+            "output": vault.seal(digest.canonical(output), ("runs.output", run_id)),
+            "usage": Jsonb(dict(usage)),
+        },
+    )
+
+
+def fail(conn: Connection, run_id: RunId, fence: int, *, error: str) -> bool:
+    """Running → failed, with the reason that people read."""
+    return _ended(
+        conn,
+        """
+        UPDATE runs
+        SET status = 'failed', owner = NULL, due_at = NULL, finished_at = clock_timestamp(), error = %(error)s
+        WHERE id = %(id)s AND fence = %(fence)s AND status = 'running'
+        """,
+        {"id": run_id, "fence": fence, "error": _sealed_error(run_id, error)},
+    )
+
+
+def stop(conn: Connection, run_id: RunId, fence: int) -> bool:
+    """Running → cancelled, by the worker that holds it, because somebody asked for it."""
+    return _ended(
+        conn,
+        """
+        UPDATE runs
+        SET status = 'cancelled', owner = NULL, due_at = NULL, finished_at = clock_timestamp()
+        WHERE id = %(id)s AND fence = %(fence)s AND status = 'running' AND cancel_at IS NOT NULL
+        """,
+        {"id": run_id, "fence": fence},
+    )
+
+
+def release(conn: Connection, held: Mapping[RunId, int]) -> None:
+    """Running → queued, due at once and with its attempt given back: the worker drains."""
+    conn.execute(
+        """
+        UPDATE runs
+        SET status = 'queued', fence = runs.fence + 1, owner = NULL, dispatched = false, due_at = clock_timestamp(),
+            attempts = GREATEST(0, attempts - 1)
+        FROM unnest(%s::uuid[], %s::bigint[]) AS held (id, fence)
+        WHERE runs.id = held.id AND runs.fence = held.fence AND runs.status = 'running'
+        """,
+        (list(held), list(held.values())),
+    )
+
+
+def postpone(conn: Connection, run_id: RunId, fence: int, *, error: str, delay: timedelta) -> bool:
+    """Running → queued, due after `delay`, its attempt counted: the segment broke and is tried again."""
+    return _ended(
+        conn,
+        """
+        UPDATE runs
+        SET status = 'queued', owner = NULL, dispatched = false, due_at = clock_timestamp() + %(delay)s,
+            error = %(error)s
+        WHERE id = %(id)s AND fence = %(fence)s AND status = 'running'
+        """,
+        {"id": run_id, "fence": fence, "delay": delay, "error": _sealed_error(run_id, error)},
+    )
+
+
+def dispatch(
+    conn: Connection, *, window: int, redispatch: timedelta, max_attempts: int
+) -> Sequence[Due]:
+    """Queued or running, and due → queued with a wake-up to send, or stuck once its attempts are used up.
+
+    One statement starts what waits, repairs lost wake-ups and takes runs from dead workers. At most `window` runs
+    are out in the broker at a time; resumed runs come first, then by priority and age.
+    """
+    rows = conn.execute(
+        """
+        WITH room AS (
+            SELECT GREATEST(0, %(window)s - count(*))::integer AS n
+            FROM runs
+            WHERE status = 'queued' AND dispatched AND due_at > clock_timestamp()
+        ), picked AS (
+            SELECT id
+            FROM runs
+            WHERE status IN ('queued', 'running') AND due_at <= clock_timestamp() AND cancel_at IS NULL
+            ORDER BY segment = 0, priority DESC, due_at
+            LIMIT (SELECT n FROM room)
+            FOR UPDATE SKIP LOCKED
+        )
+        UPDATE runs
+        SET status = CASE WHEN attempts >= %(max)s THEN 'stuck' ELSE 'queued' END,
+            due_at = CASE WHEN attempts >= %(max)s THEN NULL ELSE clock_timestamp() + %(redispatch)s END,
+            dispatched = attempts < %(max)s,
+            owner = NULL,
+            fence = fence + 1
+        FROM picked
+        WHERE runs.id = picked.id
+        RETURNING runs.id, runs.segment, runs.status
+        """,
+        {"window": window, "redispatch": redispatch, "max": max_attempts},
+    ).fetchall()
+    return [Due(RunId(run_id), segment, RunStatus(status)) for run_id, segment, status in rows]
+
+
+def bury_cancelled(conn: Connection) -> Sequence[RunId]:
+    """Running past its lease with a cancel asked for → cancelled: its worker died before it could stop it."""
+    rows = conn.execute(
+        """
+        UPDATE runs
+        SET status = 'cancelled', fence = fence + 1, owner = NULL, due_at = NULL, finished_at = clock_timestamp()
+        WHERE status IN ('queued', 'running') AND due_at <= clock_timestamp() AND cancel_at IS NOT NULL
+        RETURNING id
+        """
+    ).fetchall()
+    return [RunId(row[0]) for row in rows]
+
+
+def wake(conn: Connection, run_id: RunId, *, hint: timedelta) -> int | None:
+    """Waiting → queued, once no request is open; the segment to resume, or None while something is still open."""
+    row = conn.execute(
+        """
+        UPDATE runs
+        SET status = 'queued', dispatched = true, due_at = clock_timestamp() + %(hint)s
+        WHERE id = %(id)s
+          AND status = 'waiting'
+          AND NOT EXISTS (SELECT FROM requests WHERE run_id = %(id)s AND state = 'open')
+        RETURNING segment
+        """,
+        {"id": run_id, "hint": hint},
+    ).fetchone()
+    return None if row is None else row[0]
+
+
+def retry(conn: Connection, run_id: RunId, *, hint: timedelta) -> int | None:
+    """Stuck → queued with fresh attempts, because a person says so; the segment to start, or None if not stuck."""
+    row = conn.execute(
+        """
+        UPDATE runs
+        SET status = 'queued', attempts = 0, dispatched = true, due_at = clock_timestamp() + %s
+        WHERE id = %s AND status = 'stuck'
+        RETURNING segment
+        """,
+        (hint, run_id),
+    ).fetchone()
+    return None if row is None else row[0]
+
+
+def cancel(conn: Connection, run_id: RunId) -> RunStatus | None:
+    """Queued, waiting or stuck → cancelled; a running one is marked, and its worker stops it. None: already over."""
+    row = conn.execute(
+        """
+        UPDATE runs
+        SET cancel_at = COALESCE(cancel_at, clock_timestamp()),
+            status = CASE WHEN status = 'running' THEN status ELSE 'cancelled' END,
+            due_at = CASE WHEN status = 'running' THEN due_at END,
+            finished_at = CASE WHEN status = 'running' THEN NULL ELSE clock_timestamp() END
+        WHERE id = %s AND status IN ('queued', 'running', 'waiting', 'stuck')
+        RETURNING status
+        """,
+        (run_id,),
+    ).fetchone()
+    return None if row is None else RunStatus(row[0])
+
+
+def lock(conn: Connection, run_id: RunId) -> RunStatus:
+    """Hold the run's row until the end of the transaction; whoever touches its requests does this first."""
+    row = conn.execute("SELECT status FROM runs WHERE id = %s FOR UPDATE", (run_id,)).fetchone()
+    if row is None:
+        raise NotFound(f"There is no run {show('run', run_id)}.")
+    return RunStatus(row[0])
+
+
+_COLUMNS = """id, agent, agent_version, status, segment, attempts, requester, requester_id, batch_id, tags, priority,
+       prompt, metadata, output, error, usage, cancel_at, finish_by, created_at, started_at, finished_at"""
+
+
+def get(conn: Connection, run_id: RunId) -> Run:
+    """The run as it stands, or `NotFound`."""
+    row = conn.execute(f"SELECT {_COLUMNS} FROM runs WHERE id = %s", (run_id,)).fetchone()
+    if row is None:
+        raise NotFound(f"There is no run {show('run', run_id)}.")
+    return _run(row)
+
+
+def page(
+    conn: Connection,
+    *,
+    status: RunStatus | None = None,
+    agent: str | None = None,
+    before: RunId | None = None,
+    limit: int = 50,
+) -> Sequence[Run]:
+    """Runs, newest first, from `before` on."""
+    rows = conn.execute(
+        f"""
+        SELECT {_COLUMNS}
+        FROM runs
+        WHERE (%(status)s::text IS NULL OR status = %(status)s)
+          AND (%(agent)s::text IS NULL OR agent = %(agent)s)
+          AND (%(before)s::uuid IS NULL OR id < %(before)s)
+        ORDER BY id DESC
+        LIMIT %(limit)s
+        """,
+        {"status": status, "agent": agent, "before": before, "limit": limit},
+    ).fetchall()
+    return [_run(row) for row in rows]
+
+
+def _run(row: tuple[Any, ...]) -> Run:
+    (run_id, agent, version, status, segment, attempts, requester, requester_id, batch_id, tags, priority,
+     prompt, metadata, output, error, usage, cancel_at, finish_by, created_at, started_at, finished_at) = row  # fmt: skip
+    return Run(
+        id=RunId(run_id),
+        agent=agent,
+        agent_version=version,
+        status=RunStatus(status),
+        segment=segment,
+        attempts=attempts,
+        requester=requester,
+        requester_id=None if requester_id is None else PersonId(requester_id),
+        batch_id=batch_id,
+        tags=tags,
+        priority=priority,
+        prompt=vault.open_sealed(prompt, ("runs.prompt", run_id)).decode(),
+        metadata=digest.parse(vault.open_sealed(metadata, ("runs.metadata", run_id))),
+        output=None if output is None else _output(run_id, output),
+        error=None if error is None else vault.open_sealed(error, ("runs.error", run_id)).decode(),
+        usage=usage,
+        cancel_at=cancel_at,
+        finish_by=finish_by,
+        created_at=created_at,
+        started_at=started_at,
+        finished_at=finished_at,
+    )
+
+
+def _output(run_id: RunId, stored: bytes) -> Json:
+    body = vault.open_sealed(stored, ("runs.output", run_id))
+    return digest.parse(body, what="The stored output", limit=64 * digest.MAX_BYTES)
+
+
+def _sealed_error(run_id: RunId, error: str) -> bytes:
+    return vault.seal(error.encode("utf-8", "replace"), ("runs.error", run_id))
+
+
+def _ended(conn: Connection, statement: str, values: Mapping[str, object]) -> bool:
+    return conn.execute(statement, values).rowcount == 1

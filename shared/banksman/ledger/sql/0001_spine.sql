@@ -1,0 +1,302 @@
+-- The whole spine: what a run is, what it waits for, who said what, what was done, and the log of all of it.
+-- Content (conversations, arguments, results, files) is bytea, sealed by banksman.vault; plain columns are what is searched.
+
+CREATE TABLE people (
+    id          uuid PRIMARY KEY,
+    email       text NOT NULL,
+    name        text NOT NULL,
+    roles       text[] NOT NULL DEFAULT '{reviewer}',
+    groups      text[] NOT NULL DEFAULT '{}',
+    disabled_at timestamptz,
+    created_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CHECK (roles <@ '{reviewer,operator,admin,auditor}')
+);
+CREATE UNIQUE INDEX people_email ON people (lower(email));
+
+-- API keys of machines and personal tokens of people. A key's person is its owner: the requester of what it submits.
+CREATE TABLE keys (
+    id           uuid PRIMARY KEY,
+    handle       text NOT NULL UNIQUE,
+    secret_hash  bytea NOT NULL,
+    kind         text NOT NULL CHECK (kind IN ('key', 'tok')),
+    name         text NOT NULL,
+    person_id    uuid REFERENCES people,
+    scopes       text[] NOT NULL,
+    expires_at   timestamptz NOT NULL,
+    revoked_at   timestamptz,
+    last_used_at timestamptz,
+    created_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CHECK (kind = 'key' OR person_id IS NOT NULL)
+);
+
+CREATE TABLE sessions (
+    id_hash    bytea PRIMARY KEY,
+    person_id  uuid NOT NULL REFERENCES people,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    seen_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+    expires_at timestamptz NOT NULL,
+    ended_at   timestamptz
+);
+CREATE INDEX sessions_person ON sessions (person_id);
+
+-- Answers kept for Idempotency-Key, a day long.
+CREATE TABLE answers (
+    actor       text NOT NULL,
+    key         text NOT NULL,
+    fingerprint bytea NOT NULL,
+    status      smallint NOT NULL,
+    body        bytea NOT NULL,
+    created_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (actor, key)
+);
+
+-- What the workers can run, written by each worker as it starts: the gateway refuses a run of an agent that is not here.
+CREATE TABLE agents (
+    name    text PRIMARY KEY,
+    version text NOT NULL,
+    tools   jsonb NOT NULL,
+    seen_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+CREATE TABLE runs (
+    id            uuid PRIMARY KEY,
+    agent         text NOT NULL,
+    agent_version text,
+    status        text NOT NULL DEFAULT 'queued'
+        CHECK (status IN ('queued', 'running', 'waiting', 'finished', 'failed', 'cancelled', 'stuck')),
+    segment       integer NOT NULL DEFAULT 0,
+    fence         bigint NOT NULL DEFAULT 0,
+    owner         text,
+    attempts      integer NOT NULL DEFAULT 0,
+    dispatched    boolean NOT NULL DEFAULT false,
+    due_at        timestamptz,
+    priority      smallint NOT NULL DEFAULT 5 CHECK (priority BETWEEN 0 AND 9),
+    cancel_at     timestamptz,
+    requester     text NOT NULL,
+    requester_id  uuid REFERENCES people,
+    batch_id      uuid,
+    parent_id     uuid REFERENCES runs,
+    tags          text[] NOT NULL DEFAULT '{}',
+    prompt        bytea NOT NULL,
+    metadata      bytea NOT NULL,
+    output        bytea,
+    error         bytea,
+    usage         jsonb NOT NULL DEFAULT '{}',
+    finish_by     timestamptz,
+    created_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+    started_at    timestamptz,
+    finished_at   timestamptz,
+    -- due_at: when a queued run may be dispatched (again), when a running one loses its lease; a parked run has none.
+    CHECK ((due_at IS NOT NULL) = (status IN ('queued', 'running'))),
+    CHECK ((owner IS NOT NULL) = (status = 'running')),
+    CHECK ((finished_at IS NOT NULL) = (status IN ('finished', 'failed', 'cancelled')))
+) WITH (fillfactor = 80);
+CREATE INDEX runs_due ON runs (due_at) WHERE status IN ('queued', 'running');
+CREATE INDEX runs_status ON runs (status, id);
+CREATE INDEX runs_batch ON runs (batch_id, id) WHERE batch_id IS NOT NULL;
+CREATE INDEX runs_parent ON runs (parent_id) WHERE parent_id IS NOT NULL;
+
+-- The conversation, appended: each snapshot keeps the first `kept` messages of the ones before and adds its own.
+CREATE TABLE snapshots (
+    run_id     uuid NOT NULL REFERENCES runs,
+    seq        integer NOT NULL,
+    segment    integer NOT NULL,
+    kept       integer NOT NULL,
+    messages   bytea NOT NULL,
+    state      bytea NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (run_id, seq)
+);
+
+-- Files of a run's workspace, by the SHA-256 of their content.
+CREATE TABLE blobs (
+    run_id uuid NOT NULL REFERENCES runs,
+    hash   bytea NOT NULL,
+    body   bytea NOT NULL,
+    PRIMARY KEY (run_id, hash)
+);
+
+-- JSON schemas of tools, by the SHA-256 of their canonical form: edits are checked against them.
+CREATE TABLE schemas (
+    hash bytea PRIMARY KEY,
+    body bytea NOT NULL
+);
+
+CREATE TABLE requests (
+    id          uuid PRIMARY KEY,
+    run_id      uuid NOT NULL REFERENCES runs,
+    segment     integer NOT NULL,
+    step        integer NOT NULL,
+    call_id     text NOT NULL,
+    kind        text NOT NULL CHECK (kind IN ('approval', 'question', 'external', 'outcome')),
+    state       text NOT NULL DEFAULT 'open'
+        CHECK (state IN ('open', 'approved', 'denied', 'answered', 'expired', 'cancelled', 'superseded')),
+    agent       text NOT NULL,
+    tool        text NOT NULL,
+    tier        text NOT NULL CHECK (tier IN ('low', 'medium', 'high')),
+    shape       bytea NOT NULL,
+    schema_hash bytea NOT NULL REFERENCES schemas,
+    requirement jsonb NOT NULL,
+    context     bytea NOT NULL,
+    revision    integer NOT NULL DEFAULT 1,
+    expires_at  timestamptz NOT NULL,
+    created_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    settled_at  timestamptz,
+    CHECK ((settled_at IS NULL) = (state = 'open'))
+) WITH (fillfactor = 90);
+CREATE UNIQUE INDEX requests_one_open ON requests (run_id, step, call_id) WHERE state = 'open';
+CREATE INDEX requests_run ON requests (run_id, id);
+CREATE INDEX requests_open ON requests (id) WHERE state = 'open';
+CREATE INDEX requests_expiring ON requests (expires_at) WHERE state = 'open';
+
+-- One exact version of what is asked: the bytes that were hashed, their digest, and the person who edited them, if any.
+CREATE TABLE revisions (
+    request_id uuid NOT NULL REFERENCES requests,
+    revision   integer NOT NULL,
+    action     bytea NOT NULL,
+    digest     bytea NOT NULL,
+    author_id  uuid REFERENCES people,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (request_id, revision)
+);
+
+-- A withdrawal is a row of its own that names the vote it takes back.
+CREATE TABLE votes (
+    id          uuid PRIMARY KEY,
+    request_id  uuid NOT NULL,
+    revision    integer NOT NULL,
+    digest      bytea NOT NULL,
+    verdict     text NOT NULL CHECK (verdict IN ('approve', 'deny', 'answer', 'happened', 'rerun', 'stop')),
+    person_id   uuid REFERENCES people,
+    key_id      uuid REFERENCES keys,
+    withdraws   uuid UNIQUE REFERENCES votes,
+    reason      bytea,
+    answer      bytea,
+    channel     text NOT NULL,
+    render_hash bytea,
+    created_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    FOREIGN KEY (request_id, revision) REFERENCES revisions,
+    CHECK (num_nonnulls(person_id, key_id) = 1)
+);
+CREATE UNIQUE INDEX votes_one_each ON votes (request_id, revision, COALESCE(person_id, key_id)) WHERE withdraws IS NULL;
+
+-- Outcomes that people reached, each a signed statement. What the system settles (expired, cancelled, superseded) has
+-- no row here, because it never allows anything.
+CREATE TABLE decisions (
+    request_id uuid PRIMARY KEY,
+    revision   integer NOT NULL,
+    verdict    text NOT NULL CHECK (verdict IN ('approved', 'denied', 'answered')),
+    statement  bytea NOT NULL,
+    signature  bytea NOT NULL,
+    kid        text NOT NULL,
+    start_by   timestamptz NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    FOREIGN KEY (request_id, revision) REFERENCES revisions
+);
+
+-- The journal: a tool call is started here before it starts, and finished here once its result is known.
+CREATE TABLE executions (
+    run_id      uuid NOT NULL REFERENCES runs,
+    step        integer NOT NULL,
+    call_id     text NOT NULL,
+    attempt     smallint NOT NULL DEFAULT 1,
+    tool        text NOT NULL,
+    digest      bytea NOT NULL,
+    request_id  uuid REFERENCES requests,
+    fence       bigint NOT NULL,
+    state       text NOT NULL DEFAULT 'started' CHECK (state IN ('started', 'finished')),
+    outcome     text CHECK (outcome IN ('returned', 'retry', 'failed', 'deferred')),
+    result      bytea,
+    started_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    finished_at timestamptz,
+    PRIMARY KEY (run_id, step, call_id, attempt),
+    CHECK ((state = 'finished') = (outcome IS NOT NULL)),
+    CHECK ((state = 'finished') = (finished_at IS NOT NULL))
+);
+CREATE INDEX executions_request ON executions (request_id) WHERE request_id IS NOT NULL;
+
+CREATE TABLE notices (
+    id         uuid PRIMARY KEY,
+    kind       text NOT NULL CHECK (kind IN ('request', 'sign_in')),
+    person_id  uuid NOT NULL REFERENCES people,
+    request_id uuid REFERENCES requests,
+    revision   integer,
+    channel    text NOT NULL DEFAULT 'email',
+    state      text NOT NULL DEFAULT 'due' CHECK (state IN ('due', 'claimed', 'sent', 'dead', 'dropped')),
+    due_at     timestamptz,
+    fence      integer NOT NULL DEFAULT 0,
+    attempts   integer NOT NULL DEFAULT 0,
+    last_error text,
+    sent_at    timestamptz,
+    -- Of the link and the code: how often the code was typed wrongly, when the link was first opened, used, revoked.
+    code_tries smallint NOT NULL DEFAULT 0,
+    seen_at    timestamptz,
+    used_at    timestamptz,
+    expires_at timestamptz NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CHECK ((due_at IS NOT NULL) = (state IN ('due', 'claimed'))),
+    CHECK ((kind = 'request') = (request_id IS NOT NULL)),
+    FOREIGN KEY (request_id, revision) REFERENCES revisions
+);
+CREATE INDEX notices_due ON notices (due_at) WHERE state IN ('due', 'claimed');
+CREATE INDEX notices_request ON notices (request_id) WHERE request_id IS NOT NULL;
+
+-- Append-only, in the transaction of the move that it tells. (xid, id) below the snapshot horizon is the cursor.
+CREATE TABLE audit_events (
+    id         bigint GENERATED ALWAYS AS IDENTITY,
+    xid        xid8 NOT NULL DEFAULT pg_current_xact_id(),
+    at         timestamptz NOT NULL DEFAULT clock_timestamp(),
+    actor      text NOT NULL,
+    action     text NOT NULL,
+    run_id     uuid,
+    request_id uuid,
+    body       jsonb NOT NULL DEFAULT '{}',
+    PRIMARY KEY (xid, id)
+);
+CREATE INDEX audit_run ON audit_events (run_id, xid, id) WHERE run_id IS NOT NULL;
+
+CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'rows of % are never changed or removed', TG_TABLE_NAME USING ERRCODE = 'insufficient_privilege';
+END $$;
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON revisions EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON votes EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON decisions EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_events EXECUTE FUNCTION refuse_change();
+
+-- The walls between the services. The roles are made by banksman.ledger.migrate before this runs.
+GRANT USAGE ON SCHEMA public TO banksman_worker, banksman_gateway, banksman_notifier;
+
+GRANT SELECT ON runs, snapshots, blobs, schemas, requests, revisions, votes, decisions, executions, agents
+    TO banksman_worker, banksman_gateway;
+
+GRANT UPDATE (agent_version, status, segment, fence, owner, attempts, dispatched, due_at, output, error, usage,
+              started_at, finished_at) ON runs TO banksman_worker;
+GRANT INSERT ON snapshots, blobs, schemas, revisions TO banksman_worker;
+GRANT INSERT ON requests TO banksman_worker;
+GRANT UPDATE (state, settled_at) ON requests TO banksman_worker;
+GRANT INSERT ON executions TO banksman_worker;
+GRANT UPDATE (state, outcome, result, finished_at) ON executions TO banksman_worker;
+GRANT INSERT, UPDATE ON agents TO banksman_worker;
+GRANT INSERT (id, kind, person_id, request_id, revision, channel, state, due_at, expires_at) ON notices TO banksman_worker;
+GRANT SELECT (id, email, name, roles, groups, disabled_at) ON people TO banksman_worker;
+GRANT SELECT (id, revoked_at, expires_at) ON keys TO banksman_worker;
+GRANT INSERT (actor, action, run_id, request_id, body) ON audit_events TO banksman_worker;
+
+GRANT INSERT ON runs TO banksman_gateway;
+GRANT UPDATE (status, due_at, dispatched, cancel_at, attempts, finished_at) ON runs TO banksman_gateway;
+GRANT UPDATE (state, revision, settled_at) ON requests TO banksman_gateway;
+GRANT INSERT ON revisions, votes, decisions TO banksman_gateway;
+GRANT SELECT, INSERT, UPDATE ON people, keys, sessions TO banksman_gateway;
+GRANT SELECT, INSERT, DELETE ON answers TO banksman_gateway;
+GRANT SELECT, INSERT ON notices TO banksman_gateway;
+GRANT UPDATE (state, due_at, code_tries, seen_at, used_at) ON notices TO banksman_gateway;
+GRANT INSERT (actor, action, run_id, request_id, body) ON audit_events TO banksman_gateway;
+GRANT SELECT ON audit_events TO banksman_gateway;
+
+GRANT SELECT ON notices TO banksman_notifier;
+GRANT UPDATE (state, due_at, fence, attempts, last_error, sent_at) ON notices TO banksman_notifier;
+GRANT SELECT (id, run_id, kind, state, agent, tool, tier, requirement, revision, expires_at, created_at) ON requests TO banksman_notifier;
+GRANT SELECT (id, agent, requester, status) ON runs TO banksman_notifier;
+GRANT SELECT (id, email, name, disabled_at) ON people TO banksman_notifier;
+GRANT INSERT (actor, action, run_id, request_id, body) ON audit_events TO banksman_notifier;

@@ -1,0 +1,299 @@
+"""What the ledger hands out: frozen records, one for each kind of row, with content already opened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from banksman.digest import Json
+from banksman.ids import KeyId, NoticeId, PersonId, RequestId, RunId, VoteId
+from banksman.signing import Signed
+from banksman.states import Kind, NoticeState, RequestState, RunStatus, Tier, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """Who must agree, how many, at which tier, until when: frozen when a request opens, and part of its digest.
+
+    `expires_after` is in seconds from the opening. `rule` names what held the call, `because` says it to the reviewer.
+    `on_expiry` is what silence means: `deny` (the call is not made, the run goes on) or `stop` (the run ends).
+    """
+
+    tier: Tier = Tier.MEDIUM
+    approvals: int = 1
+    groups: tuple[str, ...] = ()
+    rule: str = "default"
+    because: str = ""
+    expires_after: int = 72 * 3600
+    on_expiry: str = "deny"
+
+    def as_json(self) -> dict[str, Json]:
+        """The form that is hashed, signed and stored."""
+        return {
+            "approvals": self.approvals,
+            "because": self.because,
+            "expires_after": self.expires_after,
+            "groups": list(self.groups),
+            "on_expiry": self.on_expiry,
+            "rule": self.rule,
+            "tier": self.tier.value,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Json]) -> Requirement:
+        """From the stored form."""
+        return cls(
+            tier=Tier(value["tier"]),
+            approvals=int(value["approvals"]),
+            groups=tuple(value["groups"]),
+            rule=str(value["rule"]),
+            because=str(value["because"]),
+            expires_after=int(value["expires_after"]),
+            on_expiry=str(value["on_expiry"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """A run as it is submitted."""
+
+    id: RunId
+    agent: str
+    prompt: str
+    requester: str
+    requester_id: PersonId | None = None
+    metadata: Mapping[str, Json] = field(default_factory=dict[str, Json])
+    tags: Sequence[str] = ()
+    priority: int = 5
+    finish_by: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run as it stands."""
+
+    id: RunId
+    agent: str
+    agent_version: str | None
+    status: RunStatus
+    segment: int
+    attempts: int
+    requester: str
+    requester_id: PersonId | None
+    batch_id: UUID | None
+    tags: Sequence[str]
+    priority: int
+    prompt: str
+    metadata: Mapping[str, Json]
+    output: Json
+    error: str | None
+    usage: Mapping[str, Json]
+    cancel_at: datetime | None
+    finish_by: datetime | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A segment that this worker holds until its lease ends; `fence` tells its writes from every other attempt's."""
+
+    run_id: RunId
+    segment: int
+    fence: int
+    attempts: int
+    agent: str
+    prompt: str
+    requester: str
+    requester_id: PersonId | None
+    usage: Mapping[str, Json]
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A run that the dispatcher found due; `status` is stuck when its attempts are used up."""
+
+    run_id: RunId
+    segment: int
+    status: RunStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One step of a conversation: how many messages of the earlier ones stay, the new ones, and the run's state."""
+
+    seq: int
+    kept: int
+    messages: bytes
+    state: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class NewRequest:
+    """A request as the worker opens it, with its first revision and the notices it sends."""
+
+    id: RequestId
+    step: int
+    call_id: str
+    kind: Kind
+    agent: str
+    tool: str
+    requirement: Requirement
+    action: bytes
+    digest: bytes
+    schema: bytes
+    schema_hash: bytes
+    shape: bytes
+    context: bytes
+    notify: Sequence[tuple[NoticeId, PersonId]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request as it stands, with its current revision."""
+
+    id: RequestId
+    run_id: RunId
+    segment: int
+    step: int
+    call_id: str
+    kind: Kind
+    state: RequestState
+    agent: str
+    tool: str
+    tier: Tier
+    requirement: Requirement
+    revision: int
+    action: bytes
+    digest: bytes
+    author_id: PersonId | None
+    schema_hash: bytes
+    context: bytes
+    requester: str
+    requester_id: PersonId | None
+    expires_at: datetime
+    created_at: datetime
+    settled_at: datetime | None
+    overdue: bool
+    """Whether its deadline has passed, by the database's clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """One person's say on a revision (or, on external work, one API key's)."""
+
+    id: VoteId
+    request_id: RequestId
+    revision: int
+    digest: bytes
+    verdict: Verdict
+    channel: str
+    person_id: PersonId | None = None
+    key_id: KeyId | None = None
+    reason: str | None = None
+    answer: Json = None
+    render_hash: bytes | None = None
+    created_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A request's outcome as people reached it, signed by the gateway."""
+
+    request_id: RequestId
+    revision: int
+    verdict: RequestState
+    signed: Signed
+    start_by: datetime
+    created_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """How one call that a run waited for came out; without a decision it was the system's doing."""
+
+    request_id: RequestId
+    step: int
+    call_id: str
+    tool: str
+    kind: Kind
+    state: RequestState
+    on_expiry: str
+    action: bytes
+    decision: Decision | None
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """One journaled tool call."""
+
+    step: int
+    call_id: str
+    attempt: int
+    tool: str
+    digest: bytes
+    fence: int
+    state: str
+    outcome: str | None
+    result: bytes | None
+    request_id: RequestId | None
+    started_at: datetime
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """One message to one reviewer."""
+
+    id: NoticeId
+    kind: str
+    person_id: PersonId
+    request_id: RequestId | None
+    revision: int | None
+    channel: str
+    state: NoticeState
+    attempts: int
+    code_tries: int
+    used_at: datetime | None
+    expires_at: datetime
+    live: bool
+    """Whether its link and code still count, by the database's clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Somebody who may sign in."""
+
+    id: PersonId
+    email: str
+    name: str
+    roles: frozenset[str]
+    groups: frozenset[str]
+    disabled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """An API key or a personal token whose secret has just been checked."""
+
+    id: KeyId
+    kind: str
+    name: str
+    scopes: frozenset[str]
+    person: Person | None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of the audit log. The body holds ids, hashes and numbers, never content."""
+
+    actor: str
+    action: str
+    run_id: RunId | None = None
+    request_id: RequestId | None = None
+    body: Mapping[str, Json] = field(default_factory=dict[str, Json])
+    at: datetime | None = None
+    cursor: tuple[int, int] | None = None

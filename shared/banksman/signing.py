@@ -1,0 +1,113 @@
+"""Decisions as signed statements: Ed25519 (RFC 8032) over a domain prefix and canonical JSON.
+
+The gateway alone holds a private key. Workers hold public keys from their configuration, never from the database,
+each `current` (signs and verifies), `retired` (still verifies) or `revoked` (verifies no more).
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from banksman import digest
+from banksman.errors import ConfigurationError, NotGenuine
+
+_DECISION = b"banksman/decision/v1\0"
+
+KeyStatus = Literal["current", "retired", "revoked"]
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A statement with its signature, as stored."""
+
+    statement: bytes
+    signature: bytes
+    kid: str
+
+
+class Signer:
+    """Holds the gateway's private key and signs statements with it."""
+
+    def __init__(self, kid: str, seed: bytes) -> None:
+        self.kid = kid
+        self._key = Ed25519PrivateKey.from_private_bytes(seed)
+
+    @classmethod
+    def read(cls, text: str) -> Signer:
+        """From the setting `kid:base64url-seed`."""
+        kid, _, seed = text.partition(":")
+        try:
+            return cls(kid, unbase64(seed))
+        except ValueError:
+            raise ConfigurationError(
+                "BANKSMAN_SIGNING_KEY must read `kid:seed`, the seed being 32 bytes in base64url."
+            ) from None
+
+    def sign(self, statement: Mapping[str, digest.Json]) -> Signed:
+        """A statement → its canonical bytes and their signature."""
+        body = digest.canonical(statement)
+        return Signed(body, self._key.sign(_DECISION + body), self.kid)
+
+    def public(self) -> str:
+        """The line for `BANKSMAN_VERIFY_KEYS` that lets a worker verify what this key signs."""
+        return f"{self.kid}:current:{base64url(self._key.public_key().public_bytes_raw())}"
+
+
+class Verifier:
+    """Holds the public keys that this process trusts."""
+
+    def __init__(self, keys: Mapping[str, tuple[KeyStatus, Ed25519PublicKey]]) -> None:
+        self._keys = dict(keys)
+
+    @classmethod
+    def read(cls, text: str) -> Verifier:
+        """From the setting `kid:current|retired|revoked:base64url-public-key`, separated by commas."""
+        keys: dict[str, tuple[KeyStatus, Ed25519PublicKey]] = {}
+        for item in filter(None, map(str.strip, text.split(","))):
+            kid, _, rest = item.partition(":")
+            status, _, public = rest.partition(":")
+            if status not in ("current", "retired", "revoked"):
+                raise ConfigurationError(
+                    f"BANKSMAN_VERIFY_KEYS: key {kid!r} must be current, retired or revoked, not {status[:20]!r}."
+                )
+            try:
+                keys[kid] = (status, Ed25519PublicKey.from_public_bytes(unbase64(public)))
+            except ValueError:
+                raise ConfigurationError(
+                    f"BANKSMAN_VERIFY_KEYS: key {kid!r} is not a public key of 32 bytes in base64url."
+                ) from None
+        if not keys:
+            raise ConfigurationError("BANKSMAN_VERIFY_KEYS names no key, so no decision could ever be verified.")
+        return cls(keys)
+
+    def verify(self, signed: Signed) -> dict[str, digest.Json]:
+        """The statement, once its signature holds; `NotGenuine` otherwise."""
+        status, key = self._keys.get(signed.kid, (None, None))
+        if key is None:
+            raise NotGenuine(f"The decision is signed with key {signed.kid[:20]!r}, which this worker does not know.")
+        if status == "revoked":
+            raise NotGenuine(f"The decision is signed with key {signed.kid!r}, which has been revoked.")
+        try:
+            key.verify(signed.signature, _DECISION + signed.statement)
+        except InvalidSignature:
+            raise NotGenuine("The signature under the decision does not hold for its text.") from None
+        return digest.parse(signed.statement, what="The signed decision", limit=4 * digest.MAX_BYTES)
+
+
+def base64url(raw: bytes) -> str:
+    """Base64url without padding (RFC 4648, section 5)."""
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
+
+
+def unbase64(text: str, length: int = 32) -> bytes:
+    """The `length` bytes behind base64url without padding; one spelling only, else ValueError."""
+    raw = base64.urlsafe_b64decode(text.encode("ascii") + b"==")
+    if len(raw) != length or base64url(raw) != text:
+        raise ValueError(f"not {length} bytes in canonical base64url")
+    return raw
