@@ -50,8 +50,8 @@ _FILES = ("postgres", "valkey", "migrate", "worker", "gateway", "notifier")
 def _secrets(admin_email: str, public_url: str) -> dict[str, str]:
     """The content of each container's file, all from one throw of the dice."""
     owner, broker, worker, gateway, notifier = (secrets.token_urlsafe(32) for _ in range(5))
-    signer = signing.Signer(f"gateway-{secrets.token_hex(4)}", seed := secrets.token_bytes(32))
-    link_key = f"link-{secrets.token_hex(4)}:{signing.base64url(secrets.token_bytes(32))}"
+    signer = signing.Signer(f"g{secrets.token_hex(3)}", seed := secrets.token_bytes(32))
+    link_key = f"l{secrets.token_hex(3)}:{signing.base64url(secrets.token_bytes(32))}"
     notifier_token = secrets.token_urlsafe(32)
     broker_url = f"redis://:{broker}@valkey:6379/0"
 
