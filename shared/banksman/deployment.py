@@ -120,7 +120,10 @@ def _compose_settings(public_url: str) -> str:
 
 def _lines(comment: str, values: Mapping[str, str]) -> str:
     return "".join(
-        [*(f"# {line}\n" for line in comment.splitlines()), *(f"{k}={v}\n" for k, v in values.items())]
+        [
+            *(f"# {line}\n" for line in comment.splitlines()),
+            *(f"{k}={v}\n" for k, v in values.items()),
+        ]
     )
 
 
@@ -134,7 +137,9 @@ def _write_all(target: Path, files: Mapping[str, str]) -> list[Path]:
         draft.rename(target)
     except OSError as error:
         shutil.rmtree(draft, ignore_errors=True)
-        raise ConfigurationError(f"The secrets could not be written to {target}: {error}.") from error
+        raise ConfigurationError(
+            f"The secrets could not be written to {target}: {error}."
+        ) from error
     return [target / name for name in files]
 
 
@@ -146,7 +151,9 @@ def _write(path: Path, content: str) -> None:
 
 def _email(text: str) -> str:
     if not _EMAIL.fullmatch(text):
-        raise ConfigurationError(f"{text[:100]!r} is not an e-mail address for the first administrator.")
+        raise ConfigurationError(
+            f"{text[:100]!r} is not an e-mail address for the first administrator."
+        )
     return text
 
 

@@ -91,7 +91,9 @@ def test_the_services_start_after_the_migration_and_the_broker(
 
 
 def test_databases_and_broker_have_no_way_out(compose: dict[str, dict[str, object]]) -> None:
-    document = cast("dict[str, dict[str, object]]", yaml.safe_load((ROOT / "docker-compose.yml").read_text()))
+    document = cast(
+        "dict[str, dict[str, object]]", yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    )
 
     assert document["networks"]["inside"] == {"internal": True}
     for name in (*SERVERS, "migrate"):
@@ -131,7 +133,9 @@ def test_the_compose_file_itself_holds_no_secret(compose: dict[str, dict[str, ob
 def test_every_image_in_the_file_is_a_target_of_the_dockerfile(
     compose: dict[str, dict[str, object]],
 ) -> None:
-    targets = set(re.findall(r"^FROM \S+ AS (\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
+    targets = set(
+        re.findall(r"^FROM \S+ AS (\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    )
 
     for name in (*SERVICES, "migrate"):
         build = cast("dict[str, str]", compose[name]["build"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,7 +13,9 @@ from banksman.errors import ConfigurationError
 from banksman.links import LinkKeys
 
 
-def deploy(folder: Path, email: str = "ada@example.org", url: str = "https://ok.example.org") -> list[Path]:
+def deploy(
+    folder: Path, email: str = "ada@example.org", url: str = "https://ok.example.org"
+) -> list[Path]:
     return write_deployment(folder, admin_email=email, public_url=url)
 
 
@@ -103,7 +104,10 @@ def test_no_service_holds_what_only_another_needs(tmp_path: Path) -> None:
 
     assert [name for name in held if "BANKSMAN_SIGNING_KEY" in held[name]] == ["gateway"]
     assert [name for name in held if "BANKSMAN_LINK_KEYS" in held[name]] == ["gateway"]
-    assert {name for name in held if "BANKSMAN_NOTIFIER_TOKEN" in held[name]} == {"gateway", "notifier"}
+    assert {name for name in held if "BANKSMAN_NOTIFIER_TOKEN" in held[name]} == {
+        "gateway",
+        "notifier",
+    }
 
 
 def test_the_first_administrator_reaches_the_migration(tmp_path: Path) -> None:
@@ -119,17 +123,20 @@ def test_a_malformed_address_writes_nothing(tmp_path: Path, email: str) -> None:
     with pytest.raises(ConfigurationError, match="not an e-mail address"):
         deploy(tmp_path, email=email)
 
-    assert os.listdir(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    "url", ["", "ok.example.org", "http://ok.example.org", "ftp://x", "https://x\nY=1", "https://x:99999"]
+    "url",
+    ["", "ok.example.org", "http://ok.example.org", "ftp://x", "https://x\nY=1", "https://x:99999"],
 )
-def test_a_public_url_that_cookies_cannot_be_safe_on_writes_nothing(tmp_path: Path, url: str) -> None:
+def test_a_public_url_that_cookies_cannot_be_safe_on_writes_nothing(
+    tmp_path: Path, url: str
+) -> None:
     with pytest.raises(ConfigurationError, match=r"URL"):
         deploy(tmp_path, url=url)
 
-    assert os.listdir(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_trying_it_out_on_localhost_publishes_that_port(tmp_path: Path) -> None:
