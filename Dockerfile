@@ -16,18 +16,21 @@ FROM build AS build-worker
 RUN uv sync --frozen --no-dev --no-install-project --extra worker
 COPY shared shared
 COPY services services
+COPY examples examples
 RUN uv sync --frozen --no-dev --no-editable --extra worker
 
 FROM build AS build-gateway
 RUN uv sync --frozen --no-dev --no-install-project --extra gateway
 COPY shared shared
 COPY services services
+COPY examples examples
 RUN uv sync --frozen --no-dev --no-editable --extra gateway
 
 FROM build AS build-notifier
 RUN uv sync --frozen --no-dev --no-install-project --extra notifier
 COPY shared shared
 COPY services services
+COPY examples examples
 RUN uv sync --frozen --no-dev --no-editable --extra notifier
 
 
