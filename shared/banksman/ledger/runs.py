@@ -6,6 +6,7 @@ another worker holds the run, and whatever the first one was about to say must b
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
@@ -117,7 +118,7 @@ def finish(
             "id": run_id,
             "fence": fence,
             "version": version,
-            "output": vault.seal(digest.canonical(output), ("runs.output", run_id)),
+            "output": vault.seal(json.dumps(output).encode(), ("runs.output", run_id)),
             "usage": Jsonb(dict(usage)),
         },
     )
@@ -335,7 +336,7 @@ def _run(row: tuple[Any, ...]) -> Run:
         priority=priority,
         prompt=vault.open_sealed(prompt, ("runs.prompt", run_id)).decode(),
         metadata=digest.parse(vault.open_sealed(metadata, ("runs.metadata", run_id))),
-        output=None if output is None else _output(run_id, output),
+        output=None if output is None else json.loads(vault.open_sealed(output, ("runs.output", run_id))),
         error=None if error is None else vault.open_sealed(error, ("runs.error", run_id)).decode(),
         usage=usage,
         cancel_at=cancel_at,
@@ -344,11 +345,6 @@ def _run(row: tuple[Any, ...]) -> Run:
         started_at=started_at,
         finished_at=finished_at,
     )
-
-
-def _output(run_id: RunId, stored: bytes) -> Json:
-    body = vault.open_sealed(stored, ("runs.output", run_id))
-    return digest.parse(body, what="The stored output", limit=64 * digest.MAX_BYTES)
 
 
 def _sealed_error(run_id: RunId, error: str) -> bytes:

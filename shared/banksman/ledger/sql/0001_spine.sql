@@ -288,7 +288,7 @@ GRANT UPDATE (status, due_at, dispatched, cancel_at, attempts, finished_at) ON r
 GRANT UPDATE (state, revision, settled_at) ON requests TO banksman_gateway;
 GRANT INSERT ON revisions, votes, decisions TO banksman_gateway;
 GRANT SELECT, INSERT, UPDATE ON people, keys, sessions TO banksman_gateway;
-GRANT SELECT, INSERT, DELETE ON answers TO banksman_gateway;
+GRANT SELECT, INSERT, UPDATE, DELETE ON answers TO banksman_gateway;
 GRANT SELECT, INSERT ON notices TO banksman_gateway;
 GRANT UPDATE (state, due_at, code_tries, seen_at, used_at) ON notices TO banksman_gateway;
 GRANT INSERT (actor, action, run_id, request_id, body) ON audit_events TO banksman_gateway;

@@ -1,0 +1,134 @@
+"""Which account a server runs under: the caller's own, or `nobody` when the caller is root.
+
+PostgreSQL refuses to run as root, and Valkey has no need to. Two things then stand in the way, and
+both are solved here without loosening anybody's permissions. The data folder is root's alone
+(0700): the server is started *inside* its own folder and reaches it as its working directory,
+which needs no right on the folders above. The binaries may lie in a virtual environment below
+/root: they are copied once to a place that everybody can read and only root can write.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pwd
+import shutil
+import stat
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from banksman.errors import ConfigurationError
+
+UNPRIVILEGED = "nobody"
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """The account that a server is started under; `switched` when it is not the caller's own."""
+
+    uid: int
+    gid: int
+    switched: bool
+
+    def folder_of(self, folder: Path) -> str:
+        """How a server that was started inside `folder` calls it."""
+        if not self.switched or sys.platform != "linux":
+            return str(folder)
+        return "/proc/self/cwd"
+
+
+def for_servers() -> Account:
+    """The caller's account, or the unprivileged one when the caller is root."""
+    if os.geteuid() != 0:
+        return Account(os.geteuid(), os.getegid(), switched=False)
+    try:
+        entry = pwd.getpwnam(UNPRIVILEGED)
+    except KeyError:
+        raise ConfigurationError(
+            f"PostgreSQL does not run as root, and this machine has no account {UNPRIVILEGED!r} to run it "
+            "under. Add one, run as an ordinary user, or give BANKSMAN_DATABASE_URL and BANKSMAN_BROKER_URL."
+        ) from None
+    return Account(entry.pw_uid, entry.pw_gid, switched=True)
+
+
+def private_folder(folder: Path, account: Account) -> None:
+    """A folder that the account owns and nobody else may enter; one that exists must be the account's."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if account.switched and folder.stat().st_uid == 0:
+            os.chown(folder, account.uid, account.gid)
+        if folder.stat().st_uid != account.uid:
+            raise ConfigurationError(
+                f"{folder} belongs to user {folder.stat().st_uid}, and the server would run as user "
+                f"{account.uid}. Start Banksman as the user who first did, or choose another BANKSMAN_DATA_DIR."
+            )
+        folder.chmod(0o700)
+    except OSError as error:
+        raise ConfigurationError(f"{folder} cannot be prepared: {error.strerror}.") from error
+
+
+def reachable(paths: Iterable[Path]) -> bool:
+    """Whether every account may read these files: each, and each folder above, is open to others."""
+    for path in paths:
+        real = path.resolve()
+        if not real.stat().st_mode & stat.S_IROTH:
+            return False
+        if not all(folder.stat().st_mode & stat.S_IXOTH for folder in real.parents):
+            return False
+    return True
+
+
+def public_copy(name: str, binary: Path, parts: Mapping[str, Path]) -> Path:
+    """A folder with copies of `parts` (relative name → file or folder) that every account can read.
+
+    It is named for the content of `binary`, made once and used again; only root can have written it.
+    """
+    with binary.open("rb") as file:
+        fingerprint = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    reasons: list[str] = []
+    for base in (Path("/var/cache/banksman"), Path(tempfile.gettempdir()) / "banksman-cache"):
+        target = base / f"{name}-{fingerprint}"
+        try:
+            base.mkdir(mode=0o755, parents=True, exist_ok=True)
+            if not target.exists():
+                _copy(parts, target)
+            if _only_ours(base) and _only_ours(target) and reachable([target]):
+                return target
+            reasons.append(f"{target} can be written by others, or not reached by them")
+        except OSError as error:
+            reasons.append(f"{error.filename}: {error.strerror}")
+    raise ConfigurationError(
+        f"{binary} lies where user {UNPRIVILEGED!r} cannot read it, and could not be copied "
+        f"({'; '.join(reasons)}). Put the virtual environment where other users can read it, or run as an ordinary user."
+    )
+
+
+def _only_ours(path: Path) -> bool:
+    found = path.lstat()
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022
+
+
+def _copy(parts: Mapping[str, Path], target: Path) -> None:
+    """Everything under a name of its own first, so that a half-made copy is never found."""
+    draft = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        for name, source in parts.items():
+            place = draft / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if source.is_dir():
+                shutil.copytree(source, place, symlinks=True)
+            else:
+                shutil.copy2(source, place)
+        for path in [draft, *draft.rglob("*")]:
+            if not path.is_symlink():
+                executable = path.is_dir() or path.stat().st_mode & stat.S_IXUSR
+                path.chmod(0o755 if executable else 0o644)
+        draft.rename(target)
+    except OSError:
+        if not target.exists():
+            raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)

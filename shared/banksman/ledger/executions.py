@@ -1,0 +1,147 @@
+"""Executions: a tool call is written here before it starts and again once its result is known. Only the journal writes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from banksman import vault
+from banksman.ids import RequestId, RunId
+from banksman.ledger import Connection
+from banksman.records import Execution
+
+_COLUMNS = "step, call_id, attempt, tool, digest, fence, state, outcome, result, request_id, started_at, finished_at"
+
+
+def latest(conn: Connection, run_id: RunId, step: int, call_id: str) -> Execution | None:
+    """The latest attempt at a call, if there was one."""
+    row = conn.execute(
+        f"""
+        SELECT {_COLUMNS}
+        FROM executions
+        WHERE run_id = %s AND step = %s AND call_id = %s
+        ORDER BY attempt DESC
+        LIMIT 1
+        """,
+        (run_id, step, call_id),
+    ).fetchone()
+    return None if row is None else _execution(run_id, row)
+
+
+def start(
+    conn: Connection,
+    run_id: RunId,
+    fence: int,
+    *,
+    step: int,
+    call_id: str,
+    attempt: int,
+    tool: str,
+    digest: bytes,
+    request_id: RequestId | None,
+) -> bool:
+    """Nothing → started, while the lease holds and nobody started this attempt; under a request, only while its
+    decision stands, its time to start has not passed and every voter is still in good standing."""
+    return (
+        conn.execute(
+            """
+            INSERT INTO executions (run_id, step, call_id, attempt, tool, digest, request_id, fence)
+            SELECT id, %(step)s, %(call)s, %(attempt)s, %(tool)s, %(digest)s, %(request)s, fence
+            FROM runs
+            WHERE id = %(run)s
+              AND fence = %(fence)s
+              AND status = 'running'
+              AND due_at > clock_timestamp()
+              AND cancel_at IS NULL
+              AND (%(request)s::uuid IS NULL OR EXISTS (
+                    SELECT
+                    FROM decisions
+                    JOIN requests ON requests.id = decisions.request_id
+                    WHERE decisions.request_id = %(request)s
+                      AND requests.run_id = %(run)s
+                      AND requests.state = 'approved'
+                      AND decisions.verdict = 'approved'
+                      AND decisions.start_by > clock_timestamp()
+                      AND NOT EXISTS (
+                            SELECT
+                            FROM votes
+                            JOIN people ON people.id = votes.person_id
+                            WHERE votes.request_id = %(request)s
+                              AND votes.revision = decisions.revision
+                              AND people.disabled_at IS NOT NULL)))
+            ON CONFLICT DO NOTHING
+            """,
+            {
+                "run": run_id,
+                "fence": fence,
+                "step": step,
+                "call": call_id,
+                "attempt": attempt,
+                "tool": tool,
+                "digest": digest,
+                "request": request_id,
+            },
+        ).rowcount
+        == 1
+    )
+
+
+def finish(
+    conn: Connection,
+    run_id: RunId,
+    fence: int,
+    *,
+    step: int,
+    call_id: str,
+    attempt: int,
+    outcome: str,
+    result: bytes,
+) -> bool:
+    """Started → finished, by the attempt that started it, which may say so even after it lost its lease."""
+    return (
+        conn.execute(
+            """
+            UPDATE executions
+            SET state = 'finished', outcome = %s, result = %s, finished_at = clock_timestamp()
+            WHERE run_id = %s AND step = %s AND call_id = %s AND attempt = %s AND fence = %s AND state = 'started'
+            """,
+            (
+                outcome,
+                vault.seal(result, ("executions.result", run_id, step, call_id, attempt)),
+                run_id,
+                step,
+                call_id,
+                attempt,
+                fence,
+            ),
+        ).rowcount
+        == 1
+    )
+
+
+def of_run(conn: Connection, run_id: RunId) -> Sequence[Execution]:
+    """Every execution of a run, oldest first."""
+    rows = conn.execute(
+        f"SELECT {_COLUMNS} FROM executions WHERE run_id = %s ORDER BY started_at, step, attempt", (run_id,)
+    ).fetchall()
+    return [_execution(run_id, row) for row in rows]
+
+
+def _execution(run_id: RunId, row: Sequence[Any]) -> Execution:
+    step, call_id, attempt, tool, digest, fence, state, outcome, result, request_id, started_at, finished_at = row
+    return Execution(
+        step=step,
+        call_id=call_id,
+        attempt=attempt,
+        tool=tool,
+        digest=digest,
+        fence=fence,
+        state=state,
+        outcome=outcome,
+        result=None
+        if result is None
+        else vault.open_sealed(result, ("executions.result", run_id, step, call_id, attempt)),
+        request_id=None if request_id is None else RequestId(request_id),
+        started_at=started_at,
+        finished_at=finished_at,
+    )

@@ -1,0 +1,104 @@
+"""Credentials: API keys, personal tokens and browser sessions; the database holds hashes only."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import timedelta
+
+from banksman import ids
+from banksman.ids import KeyId, PersonId
+from banksman.ledger import Connection
+from banksman.ledger.people import person_of
+from banksman.records import Key, Person
+from banksman.tokens import Minted
+
+
+def store(
+    conn: Connection,
+    minted: Minted,
+    *,
+    kind: str,
+    name: str,
+    scopes: Collection[str],
+    person: PersonId | None,
+    lifetime: timedelta,
+) -> KeyId:
+    """Keep a freshly minted credential; its text is not kept."""
+    key_id = KeyId(ids.new())
+    conn.execute(
+        """
+        INSERT INTO keys (id, handle, secret_hash, kind, name, person_id, scopes, expires_at)
+        VALUES (%s, %s, %s, %s, %s, %s, %s, clock_timestamp() + %s)
+        """,
+        (key_id, minted.handle, minted.secret_hash, kind, name, person, list(scopes), lifetime),
+    )
+    return key_id
+
+
+def find(conn: Connection, handle: str) -> tuple[bytes, Key] | None:
+    """The hash to compare and the key of a handle, while it is neither expired nor revoked nor its owner disabled."""
+    row = conn.execute(
+        """
+        SELECT secret_hash, keys.id, kind, keys.name, scopes,
+               people.id, email, people.name, roles, groups, disabled_at IS NOT NULL
+        FROM keys
+        LEFT JOIN people ON people.id = keys.person_id
+        WHERE handle = %s AND revoked_at IS NULL AND expires_at > clock_timestamp() AND disabled_at IS NULL
+        """,
+        (handle,),
+    ).fetchone()
+    if row is None:
+        return None
+    secret_hash, key_id, kind, name, scopes, *person = row
+    owner = None if person[0] is None else person_of(person)
+    return secret_hash, Key(KeyId(key_id), kind, name, frozenset(scopes), owner)
+
+
+def used(conn: Connection, key_id: KeyId) -> None:
+    """Remember that a key was used, to the minute, so that a busy key does not write on every call."""
+    conn.execute(
+        """
+        UPDATE keys
+        SET last_used_at = clock_timestamp()
+        WHERE id = %s AND (last_used_at IS NULL OR last_used_at < clock_timestamp() - interval '1 minute')
+        """,
+        (key_id,),
+    )
+
+
+def revoke(conn: Connection, key_id: KeyId) -> None:
+    """Valid → revoked, at once."""
+    conn.execute("UPDATE keys SET revoked_at = COALESCE(revoked_at, clock_timestamp()) WHERE id = %s", (key_id,))
+
+
+def open_session(conn: Connection, id_hash: bytes, person: PersonId, *, lifetime: timedelta) -> None:
+    """Nothing → a browser session of at most `lifetime`."""
+    conn.execute(
+        "INSERT INTO sessions (id_hash, person_id, expires_at) VALUES (%s, %s, clock_timestamp() + %s)",
+        (id_hash, person, lifetime),
+    )
+
+
+def session(conn: Connection, id_hash: bytes, *, idle: timedelta) -> Person | None:
+    """Who a session belongs to, while it lives and was used within `idle`."""
+    row = conn.execute(
+        """
+        SELECT people.id, email, name, roles, groups, disabled_at IS NOT NULL,
+               seen_at < clock_timestamp() - interval '1 minute'
+        FROM sessions
+        JOIN people ON people.id = sessions.person_id
+        WHERE id_hash = %s AND ended_at IS NULL AND expires_at > clock_timestamp()
+          AND seen_at > clock_timestamp() - %s AND disabled_at IS NULL
+        """,
+        (id_hash, idle),
+    ).fetchone()
+    if row is None:
+        return None
+    if row[6]:
+        conn.execute("UPDATE sessions SET seen_at = clock_timestamp() WHERE id_hash = %s", (id_hash,))
+    return person_of(row[:6])
+
+
+def end_session(conn: Connection, id_hash: bytes) -> None:
+    """A session → over."""
+    conn.execute("UPDATE sessions SET ended_at = clock_timestamp() WHERE id_hash = %s AND ended_at IS NULL", (id_hash,))

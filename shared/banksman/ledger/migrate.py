@@ -1,0 +1,98 @@
+"""Migrations: numbered SQL files applied in order, each once, under a lock; and the roles of the services.
+
+A migration works while the previous release still runs: add, backfill, switch, remove, in separate releases.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from importlib import resources
+
+import psycopg
+from psycopg import sql
+
+from banksman.errors import ConfigurationError, Unavailable
+
+ROLES = ("banksman_worker", "banksman_gateway", "banksman_notifier")
+_LOCK = 0x62616E6B
+
+
+def migrate(owner_url: str, *, passwords: Mapping[str, str]) -> Sequence[str]:
+    """Bring the database up to date and return the migrations that were applied.
+
+    `passwords` maps roles of `ROLES` to their passwords: such a role is made, or its password set. Without one the
+    role must exist already; `roles_sql` prints the statements for somebody who may create it.
+    """
+    try:
+        with psycopg.connect(owner_url, connect_timeout=5, application_name="banksman-migrate") as conn:
+            conn.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+            if conn.info.server_version < 150000:
+                raise ConfigurationError(
+                    f"PostgreSQL {conn.info.server_version // 10000} is too old: Banksman needs 15 or newer."
+                )
+            _make_roles(conn, passwords)
+            return _apply(conn)
+    except psycopg.OperationalError as error:
+        raise Unavailable(f"PostgreSQL cannot be reached for the migration: {error}") from error
+
+
+def roles_sql() -> str:
+    """Statements that make the roles, with passwords to fill in."""
+    return "\n".join(f"CREATE ROLE {role} LOGIN PASSWORD '…';" for role in ROLES)
+
+
+def _make_roles(conn: psycopg.Connection, passwords: Mapping[str, str]) -> None:
+    # Roles belong to the whole server, so migrations of its databases take turns here.
+    existing = {row[0] for row in conn.execute("SELECT rolname FROM pg_roles WHERE rolname = ANY(%s)", (list(ROLES),))}
+    for role in ROLES:
+        if role in passwords:
+            verb = "ALTER" if role in existing else "CREATE"
+            conn.execute(
+                sql.SQL("{} ROLE {} LOGIN PASSWORD {}").format(
+                    sql.SQL(verb), sql.Identifier(role), sql.Literal(passwords[role])
+                )
+            )
+        elif role not in existing:
+            raise ConfigurationError(
+                f"The role {role} does not exist and no password for it was given. Set BANKSMAN_"
+                f"{role.removeprefix('banksman_').upper()}_PASSWORD, or let a superuser run:\n{roles_sql()}"
+            )
+
+
+def _apply(conn: psycopg.Connection) -> Sequence[str]:
+    conn.execute(
+        """
+        CREATE TABLE IF NOT EXISTS migrations (
+            number     integer PRIMARY KEY,
+            name       text NOT NULL,
+            hash       text NOT NULL,
+            applied_at timestamptz NOT NULL DEFAULT clock_timestamp()
+        )
+        """
+    )
+    done = {row[0]: (row[1], row[2]) for row in conn.execute("SELECT number, name, hash FROM migrations")}
+    applied: list[str] = []
+    for number, name, body in _files():
+        fingerprint = hashlib.sha256(body).hexdigest()
+        if number not in done:
+            conn.execute(body)
+            conn.execute(
+                "INSERT INTO migrations (number, name, hash) VALUES (%s, %s, %s)", (number, name, fingerprint)
+            )
+            applied.append(name)
+        elif done[number] != (name, fingerprint):
+            raise ConfigurationError(f"Migration {name} is not the one this database was built with.")
+    if unknown := sorted(set(done) - {number for number, _, _ in _files()}):
+        raise ConfigurationError(
+            f"This database has migration {unknown[-1]:04d}, which this release does not know: run a newer release."
+        )
+    return applied
+
+
+def _files() -> Sequence[tuple[int, str, bytes]]:
+    folder = resources.files("banksman.ledger") / "sql"
+    found = [(int(match[1]), file.name, file.read_bytes()) for file in folder.iterdir()
+             if (match := re.fullmatch(r"(\d{4})_.*\.sql", file.name))]  # fmt: skip
+    return sorted(found)

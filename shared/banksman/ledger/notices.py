@@ -1,0 +1,175 @@
+"""Notices: messages to reviewers, each delivered at least once, a repeat being the same message."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from banksman.errors import NotFound
+from banksman.ids import NoticeId, PersonId, RequestId
+from banksman.ledger import Connection
+from banksman.records import Notice
+from banksman.states import NoticeState
+
+
+def create_sign_in(conn: Connection, notice_id: NoticeId, person: PersonId, *, lifetime: timedelta) -> None:
+    """Nothing → due: a code to type into the browser that asked for it."""
+    conn.execute(
+        """
+        INSERT INTO notices (id, kind, person_id, due_at, expires_at)
+        VALUES (%s, 'sign_in', %s, clock_timestamp(), clock_timestamp() + %s)
+        """,
+        (notice_id, person, lifetime),
+    )
+
+
+def claim(
+    conn: Connection, *, only: Sequence[NoticeId] | None = None, lease: timedelta, limit: int = 50
+) -> Sequence[tuple[Notice, int]]:
+    """Due, or claimed by one who died → claimed, with the fence that its later moves must carry."""
+    rows = conn.execute(
+        f"""
+        WITH picked AS (
+            SELECT id
+            FROM notices
+            WHERE state IN ('due', 'claimed') AND due_at <= clock_timestamp()
+              AND (%(only)s::uuid[] IS NULL OR id = ANY(%(only)s))
+            ORDER BY due_at
+            LIMIT %(limit)s
+            FOR UPDATE SKIP LOCKED
+        )
+        UPDATE notices
+        SET state = 'claimed', due_at = clock_timestamp() + %(lease)s, fence = fence + 1, attempts = attempts + 1
+        FROM picked
+        WHERE notices.id = picked.id
+        RETURNING {_COLUMNS}, notices.fence
+        """,
+        {"only": None if only is None else list(only), "lease": lease, "limit": limit},
+    ).fetchall()
+    return [(_notice(row[:-1]), row[-1]) for row in rows]
+
+
+def sent(conn: Connection, notice_id: NoticeId, fence: int) -> bool:
+    """Claimed → sent."""
+    return _moved(
+        conn,
+        """
+        UPDATE notices SET state = 'sent', due_at = NULL, sent_at = clock_timestamp(), last_error = NULL
+        WHERE id = %s AND fence = %s AND state = 'claimed'
+        """,
+        (notice_id, fence),
+    )
+
+
+def postpone(conn: Connection, notice_id: NoticeId, fence: int, *, error: str, delay: timedelta) -> bool:
+    """Claimed → due again after `delay`, keeping what went wrong."""
+    return _moved(
+        conn,
+        """
+        UPDATE notices SET state = 'due', due_at = clock_timestamp() + %s, last_error = %s
+        WHERE id = %s AND fence = %s AND state = 'claimed'
+        """,
+        (delay, error[:500], notice_id, fence),
+    )
+
+
+def bury(conn: Connection, notice_id: NoticeId, fence: int, *, error: str) -> bool:
+    """Claimed → dead: it was tried often enough, and stays visible."""
+    return _moved(
+        conn,
+        """
+        UPDATE notices SET state = 'dead', due_at = NULL, last_error = %s
+        WHERE id = %s AND fence = %s AND state = 'claimed'
+        """,
+        (error[:500], notice_id, fence),
+    )
+
+
+def drop(conn: Connection, notice_id: NoticeId, fence: int) -> bool:
+    """Claimed → dropped: nobody needs it any more."""
+    return _moved(
+        conn,
+        """
+        UPDATE notices SET state = 'dropped', due_at = NULL
+        WHERE id = %s AND fence = %s AND state = 'claimed'
+        """,
+        (notice_id, fence),
+    )
+
+
+def seen(conn: Connection, notice_id: NoticeId) -> None:
+    """The first opening of its link, remembered."""
+    conn.execute(
+        "UPDATE notices SET seen_at = clock_timestamp() WHERE id = %s AND seen_at IS NULL", (notice_id,)
+    )
+
+
+def try_code(conn: Connection, notice_id: NoticeId, *, tries: int) -> bool:
+    """Count one attempt at the typed code; False when the tries are used up or the notice no longer counts.
+
+    Commit this before comparing, or an answer would cost nothing.
+    """
+    return _moved(
+        conn,
+        """
+        UPDATE notices SET code_tries = code_tries + 1
+        WHERE id = %s AND code_tries < %s AND used_at IS NULL AND expires_at > clock_timestamp()
+        """,
+        (notice_id, tries),
+    )
+
+
+def use(conn: Connection, notice_id: NoticeId) -> bool:
+    """The link or code decided or signed in, once; False when it was used or has run out."""
+    return _moved(
+        conn,
+        """
+        UPDATE notices SET used_at = clock_timestamp()
+        WHERE id = %s AND used_at IS NULL AND expires_at > clock_timestamp()
+        """,
+        (notice_id,),
+    )
+
+
+_COLUMNS = """notices.id, notices.kind, notices.person_id, notices.request_id, notices.revision, notices.channel,
+       notices.state, notices.attempts, notices.code_tries, notices.used_at, notices.expires_at,
+       notices.expires_at > clock_timestamp() AND notices.used_at IS NULL"""
+
+
+def get(conn: Connection, notice_id: NoticeId) -> Notice:
+    """The notice as it stands, or `NotFound`."""
+    row = conn.execute(f"SELECT {_COLUMNS} FROM notices WHERE id = %s", (notice_id,)).fetchone()
+    if row is None:
+        raise NotFound("There is no such notice.")
+    return _notice(row)
+
+
+def of_request(conn: Connection, request_id: RequestId) -> Sequence[Notice]:
+    """Every notice about a request, oldest first."""
+    rows = conn.execute(
+        f"SELECT {_COLUMNS} FROM notices WHERE request_id = %s ORDER BY id", (request_id,)
+    ).fetchall()
+    return [_notice(row) for row in rows]
+
+
+def _notice(row: Sequence[Any]) -> Notice:
+    notice_id, kind, person, request, revision, channel, state, attempts, tries, used_at, expires_at, live = row
+    return Notice(
+        id=NoticeId(notice_id),
+        kind=kind,
+        person_id=PersonId(person),
+        request_id=None if request is None else RequestId(request),
+        revision=revision,
+        channel=channel,
+        state=NoticeState(state),
+        attempts=attempts,
+        code_tries=tries,
+        used_at=used_at,
+        expires_at=expires_at,
+        live=live,
+    )
+
+
+def _moved(conn: Connection, statement: str, values: Sequence[object]) -> bool:
+    return conn.execute(statement, values).rowcount == 1

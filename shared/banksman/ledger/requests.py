@@ -1,0 +1,309 @@
+"""Requests: what waits for a person. Whoever moves one holds the run's row first (`runs.lock`, or `hold` here)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from psycopg.types.json import Jsonb
+
+from banksman import vault
+from banksman.errors import NotFound
+from banksman.ids import PersonId, RequestId, RunId, show
+from banksman.ledger import Connection
+from banksman.records import Decision, NewRequest, Request, Requirement, Settled
+from banksman.signing import Signed
+from banksman.states import Kind, RequestState, Tier
+
+
+def open_request(conn: Connection, run_id: RunId, segment: int, new: NewRequest) -> None:
+    """Nothing → open, with the first revision, the tool's schema, and one notice for each reviewer to tell."""
+    conn.execute(
+        """
+        WITH known AS (
+            INSERT INTO schemas (hash, body) VALUES (%(schema_hash)s, %(schema)s)
+            ON CONFLICT (hash) DO NOTHING
+        ), opened AS (
+            INSERT INTO requests (id, run_id, segment, step, call_id, kind, agent, tool, tier, shape, schema_hash,
+                                  requirement, context, expires_at)
+            VALUES (%(id)s, %(run)s, %(segment)s, %(step)s, %(call)s, %(kind)s, %(agent)s, %(tool)s, %(tier)s,
+                    %(shape)s, %(schema_hash)s, %(requirement)s, %(context)s, clock_timestamp() + %(expires)s)
+            RETURNING expires_at
+        ), revised AS (
+            INSERT INTO revisions (request_id, revision, action, digest)
+            VALUES (%(id)s, 1, %(action)s, %(digest)s)
+        )
+        INSERT INTO notices (id, kind, person_id, request_id, revision, due_at, expires_at)
+        SELECT notice, 'request', person, %(id)s, 1, clock_timestamp(), expires_at
+        FROM opened, unnest(%(notices)s::uuid[], %(people)s::uuid[]) AS told (notice, person)
+        """,
+        {
+            "id": new.id,
+            "run": run_id,
+            "segment": segment,
+            "step": new.step,
+            "call": new.call_id,
+            "kind": new.kind,
+            "agent": new.agent,
+            "tool": new.tool,
+            "tier": new.requirement.tier,
+            "shape": new.shape,
+            "schema": vault.seal(new.schema, ("schemas.body", new.schema_hash.hex())),
+            "schema_hash": new.schema_hash,
+            "requirement": Jsonb(new.requirement.as_json()),
+            "context": vault.seal(new.context, ("requests.context", new.id)),
+            "expires": timedelta(seconds=new.requirement.expires_after),
+            "action": vault.seal(new.action, ("revisions.action", new.id, 1)),
+            "digest": new.digest,
+            "notices": [notice for notice, _ in new.notify],
+            "people": [person for _, person in new.notify],
+        },
+    )
+
+
+def hold(conn: Connection, request_id: RequestId) -> Request:
+    """The request as it stands, with its run's row held until the transaction ends: deciding starts here.
+
+    Two people who decide the last two requests of a run meet at the row, one after the other.
+    """
+    conn.execute(
+        "SELECT FROM runs WHERE id = (SELECT run_id FROM requests WHERE id = %s) FOR UPDATE", (request_id,)
+    )
+    return get(conn, request_id)
+
+
+def revise(
+    conn: Connection, request_id: RequestId, revision: int, *, action: bytes, digest: bytes, author: PersonId
+) -> None:
+    """Open at the revision before → open at this one: a person edited what is asked."""
+    conn.execute(
+        """
+        WITH revised AS (
+            INSERT INTO revisions (request_id, revision, action, digest, author_id)
+            VALUES (%(id)s, %(revision)s, %(action)s, %(digest)s, %(author)s)
+        )
+        UPDATE requests
+        SET revision = %(revision)s
+        WHERE id = %(id)s AND state = 'open' AND revision = %(revision)s - 1
+        """,
+        {
+            "id": request_id,
+            "revision": revision,
+            "action": vault.seal(action, ("revisions.action", request_id, revision)),
+            "digest": digest,
+            "author": author,
+        },
+    )
+
+
+def cancel_open(conn: Connection, run_id: RunId) -> Sequence[RequestId]:
+    """Open → cancelled, every one of a run that is over."""
+    rows = conn.execute(
+        """
+        UPDATE requests
+        SET state = 'cancelled', settled_at = clock_timestamp()
+        WHERE run_id = %s AND state = 'open'
+        RETURNING id
+        """,
+        (run_id,),
+    ).fetchall()
+    return [RequestId(row[0]) for row in rows]
+
+
+def supersede(conn: Connection, request_ids: Sequence[RequestId]) -> None:
+    """Settled or open → superseded: the call is asked again because something under it changed."""
+    conn.execute(
+        """
+        UPDATE requests
+        SET state = 'superseded', settled_at = COALESCE(settled_at, clock_timestamp())
+        WHERE id = ANY(%s) AND state IN ('open', 'approved')
+        """,
+        (list(request_ids),),
+    )
+
+
+def overdue(conn: Connection, *, limit: int = 100) -> Sequence[tuple[RunId, RequestId]]:
+    """Open requests past their deadline, with their runs, in the order in which their rows are to be held."""
+    return conn.execute(
+        """
+        SELECT run_id, id
+        FROM requests
+        WHERE state = 'open' AND expires_at <= clock_timestamp()
+        ORDER BY run_id, id
+        LIMIT %s
+        """,
+        (limit,),
+    ).fetchall()
+
+
+def expire(conn: Connection, request_id: RequestId) -> bool:
+    """Open → expired, once its deadline has passed. Expired is not denied: nobody said anything."""
+    return (
+        conn.execute(
+            """
+            UPDATE requests
+            SET state = 'expired', settled_at = clock_timestamp()
+            WHERE id = %s AND state = 'open' AND expires_at <= clock_timestamp()
+            """,
+            (request_id,),
+        ).rowcount
+        == 1
+    )
+
+
+def settled(conn: Connection, run_id: RunId, segment: int) -> Sequence[Settled]:
+    """How everything that the run waited for before `segment` came out, in the order the model asked."""
+    rows = conn.execute(
+        """
+        SELECT requests.id, requests.step, requests.call_id, requests.tool, requests.kind, requests.state,
+               requests.requirement ->> 'on_expiry', requests.revision, revisions.action,
+               decisions.revision, decisions.verdict, decisions.statement, decisions.signature, decisions.kid,
+               decisions.start_by, decisions.created_at
+        FROM requests
+        JOIN revisions ON revisions.request_id = requests.id AND revisions.revision = requests.revision
+        LEFT JOIN decisions ON decisions.request_id = requests.id
+        WHERE requests.run_id = %s AND requests.segment = %s
+        ORDER BY requests.id
+        """,
+        (run_id, segment - 1),
+    ).fetchall()
+    return [
+        Settled(
+            request_id=RequestId(request_id),
+            step=step,
+            call_id=call_id,
+            tool=tool,
+            kind=Kind(kind),
+            state=RequestState(state),
+            on_expiry=on_expiry,
+            action=vault.open_sealed(action, ("revisions.action", request_id, revision)),
+            decision=None if decided[0] is None else decision_of(RequestId(request_id), decided),
+        )
+        for request_id, step, call_id, tool, kind, state, on_expiry, revision, action, *decided in rows
+    ]
+
+
+def decision_of(request_id: RequestId, row: Sequence[Any]) -> Decision:
+    """The decision behind a row of (revision, verdict, statement, signature, kid, start_by, created_at)."""
+    revision, verdict, statement, signature, kid, start_by, created_at = row
+    body = vault.open_sealed(statement, ("decisions.statement", request_id))
+    signed = Signed(body, signature, kid)
+    return Decision(request_id, revision, RequestState(verdict), signed, start_by, created_at)
+
+
+def last_deadline(conn: Connection, run_id: RunId) -> Any:
+    """When the last of the run's open requests expires."""
+    row = conn.execute(
+        "SELECT max(expires_at) FROM requests WHERE run_id = %s AND state = 'open'", (run_id,)
+    ).fetchone()
+    assert row is not None
+    return row[0]
+
+
+_SELECT = """
+    SELECT requests.id, requests.run_id, requests.segment, step, call_id, kind, state, requests.agent, tool, tier,
+           requirement, requests.revision, action, digest, author_id, schema_hash, context, requester, requester_id,
+           expires_at, requests.created_at, settled_at, expires_at <= clock_timestamp()
+    FROM requests
+    JOIN runs ON runs.id = requests.run_id
+    JOIN revisions ON revisions.request_id = requests.id AND revisions.revision = requests.revision
+"""
+
+
+def get(conn: Connection, request_id: RequestId) -> Request:
+    """The request as it stands, or `NotFound`."""
+    row = conn.execute(f"{_SELECT} WHERE requests.id = %s", (request_id,)).fetchone()
+    if row is None:
+        raise NotFound(f"There is no request {show('req', request_id)}.")
+    return _request(row)
+
+
+def of_run(conn: Connection, run_id: RunId) -> Sequence[Request]:
+    """Every request of a run, oldest first."""
+    rows = conn.execute(f"{_SELECT} WHERE requests.run_id = %s ORDER BY requests.id", (run_id,)).fetchall()
+    return [_request(row) for row in rows]
+
+
+def siblings(conn: Connection, request: Request) -> Sequence[Request]:
+    """The requests of the same pause, this one among them: the run resumes when all are settled."""
+    rows = conn.execute(
+        f"{_SELECT} WHERE requests.run_id = %s AND requests.segment = %s ORDER BY requests.id",
+        (request.run_id, request.segment),
+    ).fetchall()
+    return [_request(row) for row in rows]
+
+
+def page(
+    conn: Connection,
+    *,
+    state: RequestState | None = None,
+    kind: Kind | None = None,
+    run_id: RunId | None = None,
+    agent: str | None = None,
+    after: RequestId | None = None,
+    limit: int = 50,
+) -> Sequence[Request]:
+    """Requests, oldest first, after `after`."""
+    rows = conn.execute(
+        f"""
+        {_SELECT}
+        WHERE (%(state)s::text IS NULL OR state = %(state)s)
+          AND (%(kind)s::text IS NULL OR kind = %(kind)s)
+          AND (%(run)s::uuid IS NULL OR requests.run_id = %(run)s)
+          AND (%(agent)s::text IS NULL OR requests.agent = %(agent)s)
+          AND (%(after)s::uuid IS NULL OR requests.id > %(after)s)
+        ORDER BY requests.id
+        LIMIT %(limit)s
+        """,
+        {"state": state, "kind": kind, "run": run_id, "agent": agent, "after": after, "limit": limit},
+    ).fetchall()
+    return [_request(row) for row in rows]
+
+
+def schema(conn: Connection, schema_hash: bytes) -> bytes:
+    """The JSON schema behind its hash."""
+    row = conn.execute("SELECT body FROM schemas WHERE hash = %s", (schema_hash,)).fetchone()
+    assert row is not None
+    return vault.open_sealed(row[0], ("schemas.body", schema_hash.hex()))
+
+
+def revisions(conn: Connection, request_id: RequestId) -> Sequence[tuple[int, bytes, PersonId | None]]:
+    """Every revision of a request: its number, its action's bytes and who edited it (None: the agent)."""
+    rows = conn.execute(
+        "SELECT revision, action, author_id FROM revisions WHERE request_id = %s ORDER BY revision", (request_id,)
+    ).fetchall()
+    return [
+        (number, vault.open_sealed(action, ("revisions.action", request_id, number)), author)
+        for number, action, author in rows
+    ]
+
+
+def _request(row: Sequence[Any]) -> Request:
+    (request_id, run_id, segment, step, call_id, kind, state, agent, tool, tier, requirement, revision, action, digest,
+     author_id, schema_hash, context, requester, requester_id, expires_at, created_at, settled_at, overdue_) = row  # fmt: skip
+    return Request(
+        id=RequestId(request_id),
+        run_id=RunId(run_id),
+        segment=segment,
+        step=step,
+        call_id=call_id,
+        kind=Kind(kind),
+        state=RequestState(state),
+        agent=agent,
+        tool=tool,
+        tier=Tier(tier),
+        requirement=Requirement.from_json(requirement),
+        revision=revision,
+        action=vault.open_sealed(action, ("revisions.action", request_id, revision)),
+        digest=digest,
+        author_id=None if author_id is None else PersonId(author_id),
+        schema_hash=schema_hash,
+        context=vault.open_sealed(context, ("requests.context", request_id)),
+        requester=requester,
+        requester_id=None if requester_id is None else PersonId(requester_id),
+        expires_at=expires_at,
+        created_at=created_at,
+        settled_at=settled_at,
+        overdue=overdue_,
+    )

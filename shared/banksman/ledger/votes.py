@@ -1,0 +1,75 @@
+"""Votes: one row for each person and revision, never changed. Only the gateway's `decide` calls this."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from banksman import vault
+from banksman.ids import KeyId, PersonId, RequestId, VoteId
+from banksman.ledger import Connection
+from banksman.records import Vote
+from banksman.states import Verdict
+
+
+def cast(conn: Connection, vote: Vote) -> bool:
+    """Write a vote; False when its voter already has one on this revision."""
+    return (
+        conn.execute(
+            """
+            INSERT INTO votes (id, request_id, revision, digest, verdict, person_id, key_id, reason, answer, channel,
+                               render_hash)
+            VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+            ON CONFLICT (request_id, revision, COALESCE(person_id, key_id)) WHERE withdraws IS NULL DO NOTHING
+            """,
+            (
+                vote.id,
+                vote.request_id,
+                vote.revision,
+                vote.digest,
+                vote.verdict,
+                vote.person_id,
+                vote.key_id,
+                None if vote.reason is None else vault.seal(vote.reason.encode(), ("votes.reason", vote.id)),
+                None
+                if vote.answer is None
+                else vault.seal(json.dumps(vote.answer).encode(), ("votes.answer", vote.id)),
+                vote.channel,
+                vote.render_hash,
+            ),
+        ).rowcount
+        == 1
+    )
+
+
+def standing(conn: Connection, request_id: RequestId) -> Sequence[Vote]:
+    """The votes on a request that have not been withdrawn, oldest first."""
+    rows = conn.execute(
+        """
+        SELECT id, revision, digest, verdict, channel, person_id, key_id, reason, answer, render_hash, created_at
+        FROM votes
+        WHERE request_id = %s
+          AND withdraws IS NULL
+          AND NOT EXISTS (SELECT FROM votes AS later WHERE later.withdraws = votes.id)
+        ORDER BY id
+        """,
+        (request_id,),
+    ).fetchall()
+    return [
+        Vote(
+            id=VoteId(vote_id),
+            request_id=request_id,
+            revision=revision,
+            digest=digest,
+            verdict=Verdict(verdict),
+            channel=channel,
+            person_id=None if person_id is None else PersonId(person_id),
+            key_id=None if key_id is None else KeyId(key_id),
+            reason=None if reason is None else vault.open_sealed(reason, ("votes.reason", vote_id)).decode(),
+            answer=None if answer is None else json.loads(vault.open_sealed(answer, ("votes.answer", vote_id))),
+            render_hash=render_hash,
+            created_at=created_at,
+        )
+        for vote_id, revision, digest, verdict, channel, person_id, key_id, reason, answer, render_hash, created_at
+        in rows
+    ]  # fmt: skip

@@ -1,0 +1,101 @@
+"""Policy: for each tool call, whether it is allowed, denied or asked, and by whom it may be decided."""
+
+from __future__ import annotations
+
+import fnmatch
+import posixpath
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from banksman.digest import Json
+from banksman.records import Requirement
+from banksman.states import Tier
+
+Effects = Literal["unknown", "harmless", "workspace", "idempotent"]
+"""What a tool's author, or we for known built-ins, say that it does to the world."""
+
+WRITERS = frozenset({"write_file"})
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A tool call as policy sees it: validated arguments, and what is known of the tool."""
+
+    agent: str
+    tool: str
+    arguments: Mapping[str, Json]
+    flagged: bool = False
+    """Whether the author wants it asked (`requires_approval`, `interrupt_on`, `ApprovalRequired`)."""
+    effects: Effects = "unknown"
+    requester: str = ""
+    tags: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What policy says of one call, and which rule said so."""
+
+    verdict: Literal["allow", "deny", "ask"]
+    rule: str
+    because: str
+    requirement: Requirement | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The rules in force. `allow_tools` are names with `*`; writes below `allow_writes_below` need nobody."""
+
+    allow_tools: Sequence[str] = ()
+    allow_writes_below: Sequence[str] = ()
+    tier: Tier = Tier.MEDIUM
+    expires_after: int = 72 * 3600
+    tiers: Mapping[str, Tier] = field(default_factory=dict[str, Tier])
+
+
+def judge(policy: Policy, call: Call) -> Judgement:
+    """Allow, deny or ask: the one question that the gate puts."""
+    below = _write_below(policy, call)
+    if below is not None:
+        return Judgement("allow", "writes-below", f"Files below {below} may be written without asking.")
+    for pattern in policy.allow_tools:
+        if fnmatch.fnmatchcase(call.tool, pattern):
+            return Judgement("allow", "allow-tools", f"The tool {pattern} is allowed.")
+    if call.flagged:
+        return _ask(policy, call, "flagged", "The agent's author wants a person to agree to every call of this tool.")
+    if call.effects == "harmless":
+        return Judgement("allow", "harmless", "The tool has no effect outside the run's own workspace.")
+    if call.effects == "workspace":
+        return Judgement("allow", "workspace", "The tool only touches the run's own workspace.")
+    return _ask(policy, call, "unknown-effects", "Nobody has said what this tool can do, so a person must agree.")
+
+
+def path_within(path: Json, folder: str) -> bool:
+    """Whether an absolute path lies below a folder once `.` and `..` are worked out; nothing else is ever within.
+
+    Backslashes, NUL and other controls are refused rather than read one way here and another way elsewhere.
+    """
+    if not isinstance(path, str) or not path.startswith("/") or path.startswith("//"):
+        return False
+    if "\\" in path or not path.isprintable():
+        return False
+    base = posixpath.normpath(folder)
+    found = posixpath.normpath(path)
+    return found != base and found.startswith(base.rstrip("/") + "/")
+
+
+def _write_below(policy: Policy, call: Call) -> str | None:
+    if call.tool not in WRITERS:
+        return None
+    path = call.arguments.get("path", call.arguments.get("file_path"))
+    return next((folder for folder in policy.allow_writes_below if path_within(path, folder)), None)
+
+
+def _ask(policy: Policy, call: Call, rule: str, because: str) -> Judgement:
+    requirement = Requirement(
+        tier=policy.tiers.get(call.tool, policy.tier),
+        rule=rule,
+        because=because,
+        expires_after=policy.expires_after,
+    )
+    return Judgement("ask", rule, because, requirement)

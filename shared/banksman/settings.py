@@ -1,0 +1,154 @@
+"""Settings: environment variables `BANKSMAN_*`, one class for each service, read once by the process's entry point."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated, Any, Literal, Self, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from banksman.errors import ConfigurationError
+
+Words = Annotated[tuple[str, ...], NoDecode]
+
+
+class Settings(BaseSettings):
+    """What every service has."""
+
+    model_config = SettingsConfigDict(env_prefix="BANKSMAN_", extra="ignore", frozen=True)
+
+    log_format: Literal["console", "json"] = "console"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _split_words(cls, value: Any, info: Any) -> Any:
+        field = cls.model_fields[info.field_name]
+        if field.annotation == tuple[str, ...] and isinstance(value, str):
+            return tuple(word for word in map(str.strip, value.split(",")) if word)
+        return value
+
+
+class LedgerSettings(Settings):
+    """What every service that talks to PostgreSQL and the broker has."""
+
+    database_url: SecretStr
+    broker_url: SecretStr
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_postgres(cls, value: SecretStr) -> SecretStr:
+        return _with_scheme(value, "postgresql", "postgres", example="postgresql://user:password@host:5432/name")
+
+    @field_validator("broker_url")
+    @classmethod
+    def _is_redis(cls, value: SecretStr) -> SecretStr:
+        return _with_scheme(value, "redis", "rediss", example="redis://:password@host:6379/0")
+
+
+class WorkerSettings(LedgerSettings):
+    """The agent worker's: it holds public keys only."""
+
+    agents: Words = Field(min_length=1)
+    verify_keys: str
+    concurrency: int = Field(100, ge=1, le=1000)
+    lease_seconds: float = Field(60, ge=1)
+    redispatch_seconds: float = Field(30, ge=1)
+    sweep_seconds: float = Field(1, gt=0)
+    drain_seconds: float = Field(10, ge=0)
+    max_attempts: int = Field(5, ge=1)
+    window: int = Field(200, ge=1)
+    health_port: int = Field(0, ge=0, le=65535)
+    allow_tools: Words = ()
+    allow_writes_below: Words = ()
+    deadline_hours: float = Field(72, gt=0)
+    demo_model: str = ""
+
+    @property
+    def lease(self) -> timedelta:
+        """How long a claim holds without a heartbeat."""
+        return timedelta(seconds=self.lease_seconds)
+
+    @property
+    def redispatch(self) -> timedelta:
+        """How long a wake-up may stay unanswered before the run is dispatched again."""
+        return timedelta(seconds=self.redispatch_seconds)
+
+
+class GatewaySettings(LedgerSettings):
+    """The approval gateway's: it alone signs and mints."""
+
+    public_url: str
+    host: str = "127.0.0.1"
+    port: int = Field(8420, ge=0, le=65535)
+    signing_key: SecretStr
+    link_keys: SecretStr
+    notifier_token: SecretStr = Field(min_length=16)
+    sweep_seconds: float = Field(1, gt=0)
+    redispatch_seconds: float = Field(30, ge=1)
+
+    @model_validator(mode="after")
+    def _is_safe(self) -> Self:
+        url = urlsplit(self.public_url)
+        if url.scheme == "https" and url.hostname or url.scheme == "http" and url.hostname == "localhost":
+            return self
+        raise ValueError("BANKSMAN_PUBLIC_URL must be https://…, or http://localhost:PORT on one's own machine.")
+
+    @property
+    def on_localhost(self) -> bool:
+        """Whether cookies go without `Secure` and `__Host-`, which plain http does not carry."""
+        return urlsplit(self.public_url).scheme == "http"
+
+
+class NotifierSettings(LedgerSettings):
+    """The notifier's: it holds no key, and asks the gateway for each link."""
+
+    gateway_url: str
+    notifier_token: SecretStr = Field(min_length=16)
+    smtp_url: SecretStr = SecretStr("smtp://127.0.0.1:2525")
+    mail_from: str = "Banksman <banksman@localhost>"
+    console: bool = False
+    sweep_seconds: float = Field(1, gt=0)
+    max_attempts: int = Field(8, ge=1)
+
+
+class MigrateSettings(Settings):
+    """The owner's, for migrations alone."""
+
+    database_url: SecretStr
+    worker_password: SecretStr | None = None
+    gateway_password: SecretStr | None = None
+    notifier_password: SecretStr | None = None
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def read(kind: type[S]) -> S:
+    """The settings of this process, or a `ConfigurationError` that names every variable that is missing or wrong."""
+    try:
+        return kind()
+    except ValidationError as error:
+        lines = [f"  {_variable(item['loc'])}: {_say(item)}" for item in error.errors(include_input=False)]
+        raise ConfigurationError("These settings stop the start-up:\n" + "\n".join(lines)) from None
+
+
+def _variable(location: tuple[int | str, ...]) -> str:
+    return f"BANKSMAN_{str(location[0]).upper()}" if location else "settings"
+
+
+def _say(item: Any) -> str:
+    return "is missing." if item["type"] == "missing" else str(item["msg"]).removeprefix("Value error, ")
+
+
+def _with_scheme(value: SecretStr, *schemes: str, example: str) -> SecretStr:
+    try:
+        url = urlsplit(value.get_secret_value())
+        well_formed = url.scheme in schemes and bool(url.hostname) and url.port != 0
+    except ValueError:
+        well_formed = False
+    if not well_formed:
+        raise ValueError(f"is not a URL like {example}")
+    return value
