@@ -13,7 +13,6 @@ is written down with its moment of birth, so that the next start finds and stops
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import re
@@ -23,41 +22,20 @@ import socket
 import subprocess
 import sys
 import time
-import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import IO, Self
 
 from banksman.embedded import files, processes
-from banksman.embedded.account import Account
-from banksman.errors import BanksmanError
+from banksman.embedded.service import Service, ServiceStopped, spawn
 
 _COLOURS = (36, 33, 35, 32, 34, 96, 93, 95, 92, 94)
 _LONG_LIFE = 30.0
 # Colours pass; anything else that moves a cursor, rings a bell or retitles a window does not.
 _UNSAFE = re.compile(r"\x1b(?!\[[0-9;]*m)|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f\x80-\x9f]")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Service:
-    """How to start one process, and how to ask it to stop."""
-
-    name: str
-    argv: Sequence[str]
-    env: Mapping[str, str] = field(repr=False)
-    cwd: Path
-    account: Account | None = None
-    stdin: bytes = field(default=b"", repr=False)
-    lifeline: bool = False
-    stop_signal: signal.Signals = signal.SIGTERM
-    stop_within: float = 15.0
-
-
-class ServiceStopped(BanksmanError):
-    """A process ended while it was still starting up."""
 
 
 class Supervisor:
@@ -94,7 +72,7 @@ class Supervisor:
             self._handlers[sign] = signal.signal(sign, self._on_signal)
         self._handlers[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda *_: None)
         try:
-            stop_left_overs(self._record, self.say)
+            _stop_left_overs(self._record, self.say)
         except BaseException:
             self._restore()
             raise
@@ -203,15 +181,19 @@ class Supervisor:
         popen, child.popen = child.popen, None
         if popen is None:
             return
-        if popen.stdout is not None:
-            self._selector.unregister(popen.stdout)
-            popen.stdout.close()
+        self._close_output(popen)
         if popen.stdin is not None:
-            with contextlib.suppress(OSError):
-                popen.stdin.close()
+            popen.stdin.close()
         if child.partial:
             self._line(child, child.partial)
             child.partial = b""
+
+    def _close_output(self, popen: subprocess.Popen[bytes]) -> None:
+        """A child may close its output and live on; its death is noticed elsewhere."""
+        if popen.stdout is not None:
+            self._selector.unregister(popen.stdout)
+            popen.stdout.close()
+            popen.stdout = None
 
     def _stop_group(self, group: list[_Child]) -> None:
         for child in group:
@@ -240,9 +222,7 @@ class Supervisor:
             except BlockingIOError:
                 return
             if not chunk:
-                # A child may close its output and live on; it is its death that counts.
-                with contextlib.suppress(KeyError):
-                    self._selector.modify(child.popen.stdout, 0, child)
+                self._close_output(child.popen)
                 return
             *lines, child.partial = (child.partial + chunk).split(b"\n")
             for line in lines:
@@ -285,7 +265,7 @@ class Supervisor:
         )
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self._hurry = self.stopping and number == signal.SIGINT
+        self._hurry = self._hurry or (self.stopping and number == signal.SIGINT)
         self.stopping = True
 
     def _restore(self) -> None:
@@ -309,37 +289,7 @@ class _Child:
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=20))
 
 
-def spawn(service: Service, *, stdout: int | IO[bytes]) -> subprocess.Popen[bytes]:
-    """Starts a process that ends with the calling thread's process, in a session of its own."""
-    switch: dict[str, object] = {}
-    if service.account is not None and service.account.switched:
-        switch = {"user": service.account.uid, "group": service.account.gid, "extra_groups": []}
-    wants_input = bool(service.stdin) or service.lifeline
-    try:
-        with warnings.catch_warnings():
-            # Python warns of `preexec_fn` beside threads; ours makes two system calls and allocates nothing.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            popen = subprocess.Popen(
-                list(service.argv),
-                cwd=service.cwd,
-                env=dict(service.env),
-                stdin=subprocess.PIPE if wants_input else subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=None if service.lifeline else _end_with_parent(service.stop_signal),
-                **switch,  # pyright: ignore[reportArgumentType]
-            )
-    except (OSError, subprocess.SubprocessError) as error:
-        raise ServiceStopped(f"{service.name} cannot be started ({service.argv[0]}): {error}") from error
-    if service.stdin and popen.stdin is not None:
-        popen.stdin.write(service.stdin)
-        popen.stdin.close()
-        popen.stdin = None
-    return popen
-
-
-def stop_left_overs(record: Path | None, say: Callable[[str], None]) -> None:
+def _stop_left_overs(record: Path | None, say: Callable[[str], None]) -> None:
     """Ends what a killed supervisor left running, by its record of numbers and births."""
     if record is None or not record.exists():
         return
@@ -355,40 +305,3 @@ def stop_left_overs(record: Path | None, say: Callable[[str], None]) -> None:
     record.unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
-def running(service: Service, *, ready: Callable[[int], bool], log: Path, within: float) -> Generator[None]:
-    """One process for the length of a `with` block, its output in a file: for tests."""
-    with log.open("wb") as out:
-        popen = spawn(service, stdout=out)
-    try:
-        deadline = time.monotonic() + within
-        while not ready(popen.pid):
-            if popen.poll() is not None or time.monotonic() > deadline:
-                words = log.read_text(errors="replace")[-2000:]
-                raise ServiceStopped(f"{service.name} did not become ready. Its last words:\n{words}")
-            time.sleep(0.005)
-        yield
-    finally:
-        if popen.poll() is None:
-            popen.send_signal(service.stop_signal)
-        try:
-            popen.wait(service.stop_within)
-        except subprocess.TimeoutExpired:
-            os.killpg(popen.pid, signal.SIGKILL)
-            popen.wait()
-        if popen.stdin is not None:
-            popen.stdin.close()
-
-
-def _end_with_parent(sign: signal.Signals) -> Callable[[], None] | None:
-    """What a new process does first on Linux: ask the kernel for a signal when its parent dies."""
-    if sys.platform != "linux":
-        return None
-    libc, parent, set_death_signal = ctypes.CDLL(None), os.getpid(), 1
-
-    def ask() -> None:
-        libc.prctl(set_death_signal, int(sign), 0, 0, 0)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return ask

@@ -1,0 +1,85 @@
+"""The local mail catcher: an SMTP server that delivers nothing and keeps every message in a Maildir.
+
+    python -m banksman.embedded.mail --port 2525 --maildir .banksman/mail
+
+A message is on disk before it is acknowledged; one that cannot be stored is refused for now (451), so the
+sender tries again. Who it was for is kept in `Delivered-To`, since a message's own headers need not say.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import mailbox
+import signal
+from pathlib import Path
+
+from aiosmtpd.smtp import SMTP, Envelope, Session
+
+from banksman.embedded import ports
+
+_LARGEST = 32 * 1024 * 1024
+
+
+class Keeper:
+    """Stores what arrives; one message, one file."""
+
+    def __init__(self, maildir: Path) -> None:
+        maildir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name in ("tmp", "new", "cur"):
+            (maildir / name).mkdir(mode=0o700, exist_ok=True)
+        self._box = mailbox.Maildir(str(maildir), create=False)
+
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
+        """The answer to one message."""
+        content = envelope.original_content or b""
+        head = "".join(
+            f"{name}: {value}\r\n"
+            for name, value in (
+                ("Return-Path", f"<{envelope.mail_from or ''}>"),
+                *(("Delivered-To", to) for to in envelope.rcpt_tos),
+            )
+        )
+        try:
+            name = self._box.add(head.encode("utf-8", "replace") + content)
+        except OSError as error:
+            print(f"a message could not be stored: {error}", flush=True)
+            return "451 4.3.0 The message could not be stored; try again later"
+        print(f"caught a message for {', '.join(envelope.rcpt_tos)}", flush=True)
+        return f"250 2.0.0 Stored as {name}"
+
+
+async def serve(port: int, maildir: Path) -> None:
+    """Catches mail on the loopback address until SIGTERM or SIGINT."""
+    keeper, loop = Keeper(maildir), asyncio.get_running_loop()
+    server = await loop.create_server(
+        lambda: SMTP(
+            keeper,
+            data_size_limit=_LARGEST,
+            enable_SMTPUTF8=True,
+            hostname="localhost",
+            ident="Banksman mail catcher",
+            loop=loop,
+        ),
+        ports.LOOPBACK,
+        port,
+    )
+    stop = asyncio.Event()
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(sign, stop.set)
+    print(f"catching mail on {ports.LOOPBACK}:{port} into {maildir}", flush=True)
+    await stop.wait()
+    server.close()
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="banksman.embedded.mail", description=__doc__)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--maildir", type=Path, required=True)
+    chosen = parser.parse_args()
+    asyncio.run(serve(chosen.port, chosen.maildir))
+
+
+if __name__ == "__main__":
+    main()
