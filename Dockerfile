@@ -55,6 +55,6 @@ CMD ["python", "-m", "banksman_notifier"]
 # Last, so that a plain `docker build .` makes it. It also carries `banksman migrate`.
 FROM runtime AS gateway
 COPY --from=build-gateway /opt/banksman /opt/banksman
-ENV BANKSMAN_HOST=0.0.0.0 BANKSMAN_PORT=8080
-EXPOSE 8080
+ENV BANKSMAN_HOST=0.0.0.0 BANKSMAN_PORT=8420
+EXPOSE 8420
 CMD ["python", "-m", "banksman_gateway"]

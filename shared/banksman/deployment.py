@@ -102,7 +102,7 @@ def _secrets(admin_email: str, public_url: str) -> dict[str, str]:
                 "BANKSMAN_BROKER_URL": broker_url,
                 "BANKSMAN_NOTIFIER_TOKEN": notifier_token,
                 "BANKSMAN_SMTP_URL": "smtp://mail:1025",
-                "BANKSMAN_MAIL_FROM": f"banksman@{urlsplit(public_url).hostname}",
+                "BANKSMAN_MAIL_FROM": f"Banksman <banksman@{urlsplit(public_url).hostname}>",
             },
         ),
     }
@@ -113,8 +113,13 @@ def _compose_settings(public_url: str) -> str:
     port = urlsplit(public_url).port if public_url.startswith("http://") else None
     return _lines(
         "Read by docker-compose.yml. The gateway is published on this address and port only;\n"
-        "in front of anything but localhost, put a proxy that speaks https.",
-        {"BANKSMAN_BIND": "127.0.0.1", "BANKSMAN_PORT": str(port or 8080)},
+        "in front of anything but localhost, put a proxy that speaks https.\n"
+        "BANKSMAN_AGENTS names your agents, MODULE:ATTRIBUTE; modules may lie in ./agents.",
+        {
+            "BANKSMAN_BIND": "127.0.0.1",
+            "BANKSMAN_PORT": str(port or 8420),
+            "BANKSMAN_AGENTS": "banksman_sysadmin:agents",
+        },
     )
 
 
@@ -161,7 +166,7 @@ def _public_url(text: str) -> str:
     """The address people use; http only for localhost, where a browser still treats it as secure."""
     try:
         url = urlsplit(text)
-        local, _ = url.hostname in ("localhost", "127.0.0.1"), url.port
+        local, _ = url.hostname == "localhost", url.port
     except ValueError:
         raise ConfigurationError(f"{text[:100]!r} is not a URL.") from None
     if not _URL.fullmatch(text) or (url.scheme == "http" and not local):

@@ -66,7 +66,7 @@ def judge(policy: Policy, call: Call) -> Judgement:
     if call.effects == "harmless":
         return Judgement("allow", "harmless", "The tool has no effect outside the run's own workspace.")
     if call.effects == "workspace":
-        return Judgement("allow", "workspace", "The tool only touches the run's own workspace.")
+        return _ask(policy, call, "changes-files", "The tool changes the run's files, and no rule allows that here.")
     return _ask(policy, call, "unknown-effects", "Nobody has said what this tool can do, so a person must agree.")
 
 

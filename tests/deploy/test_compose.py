@@ -64,7 +64,7 @@ def test_only_the_gateway_is_published_and_only_on_loopback(
 ) -> None:
     published = {name: service["ports"] for name, service in compose.items() if "ports" in service}
 
-    assert published == {"gateway": ["${BANKSMAN_BIND:-127.0.0.1}:${BANKSMAN_PORT:-8080}:8080"]}
+    assert published == {"gateway": ["${BANKSMAN_BIND:-127.0.0.1}:${BANKSMAN_PORT:-8420}:8420"]}
 
 
 def test_nothing_stands_in_the_way_of_scaling_the_worker(

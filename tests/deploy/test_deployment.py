@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
-from banksman import signing
+from banksman import settings, signing
 from banksman.deployment import write_deployment
 from banksman.errors import ConfigurationError
 from banksman.links import LinkKeys
@@ -51,7 +52,7 @@ def test_two_deployments_share_no_secret(tmp_path: Path) -> None:
     )
     assert one & two == {
         *("banksman", "ada@example.org", "https://ok.example.org"),
-        *("smtp://mail:1025", "banksman@ok.example.org"),
+        *("smtp://mail:1025", "Banksman <banksman@ok.example.org>"),
     }
 
 
@@ -128,7 +129,15 @@ def test_a_malformed_address_writes_nothing(tmp_path: Path, email: str) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["", "ok.example.org", "http://ok.example.org", "ftp://x", "https://x\nY=1", "https://x:99999"],
+    [
+        "",
+        "ok.example.org",
+        "http://ok.example.org",
+        "http://127.0.0.1:1",
+        "ftp://x",
+        "https://x\nY=1",
+        "https://x:99999",
+    ],
 )
 def test_a_public_url_that_cookies_cannot_be_safe_on_writes_nothing(
     tmp_path: Path, url: str
@@ -139,9 +148,42 @@ def test_a_public_url_that_cookies_cannot_be_safe_on_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_every_service_reads_the_settings_it_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deploy(tmp_path)
+    given_by_compose = {
+        "worker": {"BANKSMAN_AGENTS": "banksman_sysadmin:agents"},
+        "gateway": {"BANKSMAN_HOST": "0.0.0.0", "BANKSMAN_PORT": "8420"},
+        "notifier": {"BANKSMAN_GATEWAY_URL": "http://gateway:8420"},
+        "migrate": {},
+    }
+    kinds = {
+        "worker": settings.WorkerSettings,
+        "gateway": settings.GatewaySettings,
+        "notifier": settings.NotifierSettings,
+        "migrate": settings.MigrateSettings,
+    }
+
+    for name, kind in kinds.items():
+        with monkeypatch.context() as only:
+            for key in [key for key in os.environ if key.startswith("BANKSMAN_")]:
+                only.delenv(key)
+            for key, value in {
+                **read(tmp_path / "secrets" / f"{name}.env"),
+                **given_by_compose[name],
+            }.items():
+                only.setenv(key, value)
+            settings.read(kind)
+
+
 def test_trying_it_out_on_localhost_publishes_that_port(tmp_path: Path) -> None:
     deploy(tmp_path, url="http://localhost:9090")
 
-    assert read(tmp_path / ".env") == {"BANKSMAN_BIND": "127.0.0.1", "BANKSMAN_PORT": "9090"}
+    assert read(tmp_path / ".env") == {
+        "BANKSMAN_BIND": "127.0.0.1",
+        "BANKSMAN_PORT": "9090",
+        "BANKSMAN_AGENTS": "banksman_sysadmin:agents",
+    }
     gateway = read(tmp_path / "secrets" / "gateway.env")
     assert gateway["BANKSMAN_PUBLIC_URL"] == "http://localhost:9090"
