@@ -1,0 +1,22 @@
+"""What a link and its code are bound to: what the notice's row says, so that a link minted for one row fits no other."""
+
+from __future__ import annotations
+
+from banksman.digest import Json
+from banksman.records import Notice
+
+CODE_DIGITS = {"request": 6, "sign_in": 8}
+"""How long the typed code of each kind of notice is."""
+
+
+def of(notice: Notice) -> dict[str, Json]:
+    """The fields that the MAC of a notice's link and code covers."""
+    if notice.kind == "sign_in":
+        return {"person": notice.person_id.hex, "purpose": "sign_in"}
+    assert notice.request_id is not None
+    return {
+        "person": notice.person_id.hex,
+        "request": notice.request_id.hex,
+        "revision": notice.revision,
+        "purpose": "decide",
+    }
