@@ -1,0 +1,154 @@
+"""Runs move only as `states.RUN_MOVES` says: every ledger function is called from every state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+
+from banksman import ids, ledger
+from banksman.ids import RunId
+from banksman.ledger import Connection, runs
+from banksman.records import NewRun
+from banksman.states import FINAL, RUN_MOVES, RunStatus
+
+HOUR = timedelta(hours=1)
+PAST = timedelta(seconds=-1)
+
+
+def a_run(pool: ledger.Pool) -> RunId:
+    run_id = RunId(ids.new())
+    with ledger.transaction(pool) as conn:
+        runs.create(conn, NewRun(run_id, "plain", "Do it.", "somebody@example.org"), hint=PAST)
+    return run_id
+
+
+def in_state(status: RunStatus, gateway: ledger.Pool, worker: ledger.Pool) -> tuple[RunId, int]:
+    """A run brought into a state by real moves, and the fence of whoever held it last."""
+    run_id = a_run(gateway)
+    fence = 0
+    with ledger.transaction(worker) as conn:
+        if status not in (RunStatus.QUEUED, RunStatus.STUCK, RunStatus.CANCELLED):
+            claim = runs.claim(conn, run_id, 0, owner="w", lease=PAST)
+            assert claim is not None
+            fence = claim.fence
+        match status:
+            case RunStatus.WAITING:
+                assert runs.park(conn, run_id, fence, version="1", usage={})
+            case RunStatus.FINISHED:
+                assert runs.finish(conn, run_id, fence, output="done", version="1", usage={})
+            case RunStatus.FAILED:
+                assert runs.fail(conn, run_id, fence, error="broken")
+            case RunStatus.STUCK:
+                assert runs.dispatch(conn, window=9, redispatch=HOUR, max_attempts=0)
+            case _:
+                pass
+    if status is RunStatus.CANCELLED:
+        with ledger.transaction(gateway) as conn:
+            runs.cancel(conn, run_id)
+    return run_id, fence
+
+
+Caller = Callable[[Connection, RunId, int, int], object]
+
+CALLS: dict[str, tuple[str, Caller]] = {
+    "claim": ("worker", lambda c, r, f, s: runs.claim(c, r, s, owner="w2", lease=HOUR)),
+    "park": ("worker", lambda c, r, f, s: runs.park(c, r, f, version="1", usage={})),
+    "finish": ("worker", lambda c, r, f, s: runs.finish(c, r, f, output=None, version="1", usage={})),
+    "fail": ("worker", lambda c, r, f, s: runs.fail(c, r, f, error="no")),
+    "stop": ("worker", lambda c, r, f, s: runs.stop(c, r, f)),
+    "release": ("worker", lambda c, r, f, s: runs.release(c, {r: f})),
+    "postpone": ("worker", lambda c, r, f, s: runs.postpone(c, r, f, error="no", delay=HOUR)),
+    "dispatch": ("worker", lambda c, r, f, s: runs.dispatch(c, window=9, redispatch=HOUR, max_attempts=9)),
+    "bury": ("worker", lambda c, r, f, s: runs.dispatch(c, window=9, redispatch=HOUR, max_attempts=0)),
+    "wake": ("gateway", lambda c, r, f, s: runs.wake(c, r, hint=HOUR)),
+    "retry": ("gateway", lambda c, r, f, s: runs.retry(c, r, hint=HOUR)),
+    "cancel": ("gateway", lambda c, r, f, s: runs.cancel(c, r)),
+}
+
+
+def test_every_move_has_a_function_and_every_function_a_move() -> None:
+    assert {move.by for move in RUN_MOVES} == set(CALLS)
+
+
+@pytest.mark.parametrize("start", list(RunStatus))
+@pytest.mark.parametrize("move", RUN_MOVES, ids=lambda move: move.by)
+def test_a_run_leaves_only_the_states_that_its_move_may_leave(
+    move, start, gateway_pool: ledger.Pool, worker_pool: ledger.Pool
+) -> None:
+    run_id, fence = in_state(start, gateway_pool, worker_pool)
+    role, call = CALLS[move.by]
+    if move.by == "stop" and start is RunStatus.RUNNING:
+        with ledger.transaction(gateway_pool) as conn:
+            runs.cancel(conn, run_id)
+
+    with ledger.transaction(worker_pool if role == "worker" else gateway_pool) as conn:
+        segment = runs.get(conn, run_id).segment
+        call(conn, run_id, fence, segment)
+
+    with ledger.transaction(gateway_pool) as conn:
+        after = runs.get(conn, run_id)
+    expected = move.target if start in move.origins else start
+    assert after.status is expected
+    assert (after.finished_at is not None) == (after.status in FINAL)
+
+
+def test_a_write_with_an_old_fence_changes_nothing(
+    gateway_pool: ledger.Pool, worker_pool: ledger.Pool
+) -> None:
+    run_id, old = in_state(RunStatus.RUNNING, gateway_pool, worker_pool)
+    with ledger.transaction(worker_pool) as conn:
+        claim = runs.claim(conn, run_id, 0, owner="another", lease=HOUR)
+        assert claim is not None
+
+    with ledger.transaction(worker_pool) as conn:
+        answers = [
+            runs.park(conn, run_id, old, version="1", usage={}),
+            runs.finish(conn, run_id, old, output="stolen", version="1", usage={}),
+            runs.fail(conn, run_id, old, error="stolen"),
+            runs.postpone(conn, run_id, old, error="stolen", delay=HOUR),
+        ]
+        beaten = runs.beat(conn, {run_id: old}, lease=HOUR)
+
+    assert answers == [False] * 4
+    assert beaten == {}
+    with ledger.transaction(worker_pool) as conn:
+        assert runs.get(conn, run_id).status is RunStatus.RUNNING
+
+
+def test_of_two_claims_one_wins(gateway_pool: ledger.Pool, worker_pool: ledger.Pool) -> None:
+    run_id = a_run(gateway_pool)
+
+    with ledger.transaction(worker_pool) as conn:
+        first = runs.claim(conn, run_id, 0, owner="one", lease=HOUR)
+        second = runs.claim(conn, run_id, 0, owner="two", lease=HOUR)
+
+    assert first is not None
+    assert second is None
+
+
+def test_the_dispatcher_lets_out_no_more_than_its_window(
+    gateway_pool: ledger.Pool, worker_pool: ledger.Pool
+) -> None:
+    for _ in range(5):
+        a_run(gateway_pool)
+
+    with ledger.transaction(worker_pool) as conn:
+        first = runs.dispatch(conn, window=3, redispatch=HOUR, max_attempts=5)
+        second = runs.dispatch(conn, window=3, redispatch=HOUR, max_attempts=5)
+
+    assert len(first) == 3
+    assert second == []
+
+
+def test_resumed_runs_go_before_new_ones(gateway_pool: ledger.Pool, worker_pool: ledger.Pool) -> None:
+    a_run(gateway_pool)
+    parked, _ = in_state(RunStatus.WAITING, gateway_pool, worker_pool)
+    with ledger.transaction(gateway_pool) as conn:
+        assert runs.wake(conn, parked, hint=PAST) == 1
+
+    with ledger.transaction(worker_pool) as conn:
+        due = runs.dispatch(conn, window=1, redispatch=HOUR, max_attempts=5)
+
+    assert [(item.run_id, item.segment) for item in due] == [(parked, 1)]
