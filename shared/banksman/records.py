@@ -264,6 +264,25 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
+class Matter:
+    """What a notice is about, as far as a message may tell it: never arguments."""
+
+    notice_id: NoticeId
+    email: str
+    wanted: bool
+    """Whether the message still has a reader: the person in good standing, the code or the request still open."""
+    created_at: datetime
+    expires_at: datetime
+    request_id: RequestId | None = None
+    run_id: RunId | None = None
+    kind: Kind | None = None
+    agent: str = ""
+    tool: str = ""
+    requirement: Requirement | None = None
+    requester: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Person:
     """Somebody who may sign in."""
 

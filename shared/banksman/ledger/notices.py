@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 from banksman.errors import NotFound
-from banksman.ids import NoticeId, PersonId, RequestId
+from banksman.ids import NoticeId, PersonId, RequestId, RunId
 from banksman.ledger import Connection
-from banksman.records import Notice
-from banksman.states import NoticeState
+from banksman.records import Matter, Notice, Requirement
+from banksman.states import Kind, NoticeState
 
 
 def create_sign_in(conn: Connection, notice_id: NoticeId, person: PersonId, *, lifetime: timedelta) -> None:
@@ -48,6 +49,27 @@ def claim(
         {"only": None if only is None else list(only), "lease": lease, "limit": limit},
     ).fetchall()
     return [(_notice(row[:-1]), row[-1]) for row in rows]
+
+
+def matters(conn: Connection, notice_ids: Collection[NoticeId]) -> dict[NoticeId, Matter]:
+    """What notices are about, and whether anybody still needs them: a settled or changed request needs nobody told."""
+    rows = conn.execute(
+        """
+        SELECT notices.id, people.email,
+               people.disabled_at IS NULL AND notices.used_at IS NULL AND notices.expires_at > clock_timestamp()
+               AND (requests.id IS NULL OR (requests.state = 'open' AND requests.revision = notices.revision)),
+               notices.created_at, notices.expires_at,
+               requests.id, requests.run_id, requests.kind, requests.agent, requests.tool, requests.requirement,
+               runs.requester
+        FROM notices
+        JOIN people ON people.id = notices.person_id
+        LEFT JOIN requests ON requests.id = notices.request_id
+        LEFT JOIN runs ON runs.id = requests.run_id
+        WHERE notices.id = ANY(%s)
+        """,
+        (list(notice_ids),),
+    ).fetchall()
+    return {NoticeId(row[0]): _matter(row) for row in rows}
 
 
 def sent(conn: Connection, notice_id: NoticeId, fence: int) -> bool:
@@ -168,6 +190,23 @@ def _notice(row: Sequence[Any]) -> Notice:
         used_at=used_at,
         expires_at=expires_at,
         live=live,
+    )
+
+
+def _matter(row: Sequence[Any]) -> Matter:
+    notice_id, email, wanted, created_at, expires_at, request, run, kind, agent, tool, requirement, requester = row
+    matter = Matter(NoticeId(notice_id), email, wanted, created_at, expires_at)
+    if request is None:
+        return matter
+    return replace(
+        matter,
+        request_id=RequestId(request),
+        run_id=RunId(run),
+        kind=Kind(kind),
+        agent=agent,
+        tool=tool,
+        requirement=Requirement.from_json(requirement),
+        requester=requester,
     )
 
 
