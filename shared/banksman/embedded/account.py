@@ -1,10 +1,12 @@
-"""Which account a server runs under: the caller's own, or `nobody` when the caller is root.
+"""Which account a server runs under: the caller's own, or `daemon` when the caller is root.
 
-PostgreSQL refuses to run as root, and Valkey has no need to. Two things then stand in the way, and
-both are solved here without loosening anybody's permissions. The data folder is root's alone
-(0700): the server is started *inside* its own folder and reaches it as its working directory,
-which needs no right on the folders above. The binaries may lie in a virtual environment below
-/root: they are copied once to a place that everybody can read and only root can write.
+PostgreSQL refuses to run as root, and Valkey has no need to. It is not `nobody`: an approved `execute`
+runs as that, and a command must not be able to stop the servers or to read their files.
+
+Two things then stand in the way, and both are solved here without loosening anybody's permissions. The
+data folder is root's alone (0700): a server is started *inside* its own folder and reaches it as its
+working directory, which needs no right on the folders above. The binaries may lie in a virtual
+environment below /root: they are copied once to a place that everybody can read and only root can write.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from pathlib import Path
 
 from banksman.errors import ConfigurationError
 
-UNPRIVILEGED = "nobody"
+UNPRIVILEGED = "daemon"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +104,15 @@ def public_copy(name: str, binary: Path, parts: Mapping[str, Path]) -> Path:
             reasons.append(f"{error.filename}: {error.strerror}")
     raise ConfigurationError(
         f"{binary} lies where user {UNPRIVILEGED!r} cannot read it, and could not be copied "
-        f"({'; '.join(reasons)}). Put the virtual environment where other users can read it, or run as an ordinary user."
+        f"({'; '.join(reasons)}). Put the virtual environment where others can read it, or run as an ordinary user."
     )
 
 
 def _only_ours(path: Path) -> bool:
     found = path.lstat()
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022
+    return (
+        stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022
+    )
 
 
 def _copy(parts: Mapping[str, Path], target: Path) -> None:

@@ -16,8 +16,10 @@ from pathlib import Path
 
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
+from banksman import logs
 from banksman.embedded import ports
 
+_log = logs.get(__name__)
 _LARGEST = 32 * 1024 * 1024
 
 
@@ -30,7 +32,7 @@ class Keeper:
             (maildir / name).mkdir(mode=0o700, exist_ok=True)
         self._box = mailbox.Maildir(str(maildir), create=False)
 
-    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
+    async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802 - aiosmtpd's name
         """The answer to one message."""
         content = envelope.original_content or b""
         head = "".join(
@@ -43,9 +45,9 @@ class Keeper:
         try:
             name = self._box.add(head.encode("utf-8", "replace") + content)
         except OSError as error:
-            print(f"a message could not be stored: {error}", flush=True)
+            _log.error("message refused", error=str(error))
             return "451 4.3.0 The message could not be stored; try again later"
-        print(f"caught a message for {', '.join(envelope.rcpt_tos)}", flush=True)
+        _log.info("message caught", to=envelope.rcpt_tos, file=name)
         return f"250 2.0.0 Stored as {name}"
 
 
@@ -67,7 +69,7 @@ async def serve(port: int, maildir: Path) -> None:
     stop = asyncio.Event()
     for sign in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(sign, stop.set)
-    print(f"catching mail on {ports.LOOPBACK}:{port} into {maildir}", flush=True)
+    _log.info("catching mail", port=port, maildir=str(maildir))
     await stop.wait()
     server.close()
 
@@ -78,6 +80,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--maildir", type=Path, required=True)
     chosen = parser.parse_args()
+    logs.configure("mail")
     asyncio.run(serve(chosen.port, chosen.maildir))
 
 

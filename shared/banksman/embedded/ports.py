@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+import secrets
 import socket
 
 from banksman.errors import ConfigurationError
@@ -24,7 +24,7 @@ def is_free(port: int) -> bool:
 def free() -> int:
     """A free port from below the range that outgoing connections take theirs from, so that it stays free."""
     for _ in range(200):
-        if is_free(port := random.randrange(20_000, 32_000)):
+        if is_free(port := 20_000 + secrets.randbelow(12_000)):
             return port
     raise ConfigurationError(f"No free TCP port was found on {LOOPBACK} between 20000 and 32000.")
 

@@ -131,7 +131,9 @@ def at(home: Path, *, port: int, password: str, durable: bool = True) -> Postgre
     try:
         major = int(version.read_text()) if version.exists() else None
     except (OSError, ValueError):
-        raise ConfigurationError(f"{version} cannot be read, so {home} is no PostgreSQL folder.") from None
+        raise ConfigurationError(
+            f"{version} cannot be read, so {home} is no PostgreSQL folder."
+        ) from None
     install = _find(who, major, home)
     return Postgres(
         home=home, port=port, password=password, durable=durable, install=install, account=who
@@ -151,7 +153,10 @@ def running(
     if password is None and (home / "data").exists():
         raise ConfigurationError(f"{home} exists, so its password is needed to start it again.")
     server = at(
-        home, port=port or ports.free(), password=password or secrets.token_urlsafe(24), durable=durable
+        home,
+        port=port or ports.free(),
+        password=password or secrets.token_urlsafe(24),
+        durable=durable,
     )
     server.prepare()
     log = server.home.with_name(f"{server.home.name}.log")
@@ -182,7 +187,12 @@ def _initialise(server: Postgres) -> None:
         )
         create = f"CREATE DATABASE {DATABASE};\n"
         fsync = "on" if server.durable else "off"
-        _run(server, draft, ["postgres", "--single", "-j", "-D", folder, "-c", f"fsync={fsync}", "postgres"], create)
+        _run(
+            server,
+            draft,
+            ["postgres", "--single", "-j", "-D", folder, "-c", f"fsync={fsync}", "postgres"],
+            create,
+        )
         draft.rename(server.data)
     finally:
         words.unlink(missing_ok=True)

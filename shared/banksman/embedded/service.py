@@ -40,9 +40,7 @@ class ServiceStopped(BanksmanError):
 
 def spawn(service: Service, *, stdout: int | IO[bytes]) -> subprocess.Popen[bytes]:
     """Starts a process that ends with the calling thread's process, in a session of its own."""
-    switch: dict[str, object] = {}
-    if service.account is not None and service.account.switched:
-        switch = {"user": service.account.uid, "group": service.account.gid, "extra_groups": []}
+    switched = service.account if service.account and service.account.switched else None
     wants_input = bool(service.stdin) or service.lifeline
     try:
         with warnings.catch_warnings():
@@ -56,11 +54,15 @@ def spawn(service: Service, *, stdout: int | IO[bytes]) -> subprocess.Popen[byte
                 stdout=stdout,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=None if service.lifeline else _end_with_parent(service.stop_signal),
-                **switch,  # pyright: ignore[reportArgumentType]
+                preexec_fn=None if service.lifeline else _end_with_parent(service.stop_signal),  # noqa: PLW1509
+                user=switched.uid if switched else None,
+                group=switched.gid if switched else None,
+                extra_groups=[] if switched else None,
             )
     except (OSError, subprocess.SubprocessError) as error:
-        raise ServiceStopped(f"{service.name} cannot be started ({service.argv[0]}): {error}") from error
+        raise ServiceStopped(
+            f"{service.name} cannot be started ({service.argv[0]}): {error}"
+        ) from error
     if service.stdin and popen.stdin is not None:
         popen.stdin.write(service.stdin)
         popen.stdin.close()
@@ -69,7 +71,9 @@ def spawn(service: Service, *, stdout: int | IO[bytes]) -> subprocess.Popen[byte
 
 
 @contextlib.contextmanager
-def running(service: Service, *, ready: Callable[[int], bool], log: Path, within: float) -> Generator[None]:
+def running(
+    service: Service, *, ready: Callable[[int], bool], log: Path, within: float
+) -> Generator[None]:
     """One process for the length of a `with` block, its output in a file: for tests."""
     with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
         popen = spawn(service, stdout=out)
@@ -78,7 +82,9 @@ def running(service: Service, *, ready: Callable[[int], bool], log: Path, within
         while not ready(popen.pid):
             if popen.poll() is not None or time.monotonic() > deadline:
                 words = log.read_text(errors="replace")[-2000:]
-                raise ServiceStopped(f"{service.name} did not become ready. Its last words:\n{words}")
+                raise ServiceStopped(
+                    f"{service.name} did not become ready. Its last words:\n{words}"
+                )
             time.sleep(0.005)
         yield
     finally:

@@ -27,7 +27,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import IO, Self
+from typing import IO, Any, Self
 
 from banksman.embedded import files, processes
 from banksman.embedded.service import Service, ServiceStopped, spawn
@@ -60,7 +60,9 @@ class Supervisor:
         self._hurry = False
         self._groups: list[list[_Child]] = []
         self._selector = selectors.DefaultSelector()
-        self._handlers: dict[signal.Signals, object] = {}
+        self._handlers: dict[
+            signal.Signals, Callable[[int, FrameType | None], Any] | int | None
+        ] = {}
 
     def __enter__(self) -> Self:
         self._wake, self._woken = socket.socketpair()
@@ -70,7 +72,7 @@ class Supervisor:
         self._former_fd = signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
         for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             self._handlers[sign] = signal.signal(sign, self._on_signal)
-        self._handlers[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda *_: None)
+        self._handlers[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, _wake_up)
         try:
             _stop_left_overs(self._record, self.say)
         except BaseException:
@@ -135,15 +137,15 @@ class Supervisor:
         return [child for group in self._groups for child in group]
 
     def _spawn(self, child: _Child) -> None:
-        child.popen = spawn(child.service, stdout=subprocess.PIPE)
-        child.since = time.monotonic()
         child.due = None
-        assert child.popen.stdout is not None
-        os.set_blocking(child.popen.stdout.fileno(), False)
-        self._selector.register(child.popen.stdout, selectors.EVENT_READ, child)
+        popen = child.popen = spawn(child.service, stdout=subprocess.PIPE)
+        child.since = time.monotonic()
         self._write_record()
+        if popen.stdout is not None:
+            os.set_blocking(popen.stdout.fileno(), False)
+            self._selector.register(popen.stdout, selectors.EVENT_READ, child)
         if self._on_change is not None:
-            self._on_change(child.service.name, child.popen.pid)
+            self._on_change(child.service.name, popen.pid)
 
     def _turn(self, timeout: float) -> None:
         """One round: show output, notice deaths, start again what is due."""
@@ -156,23 +158,27 @@ class Supervisor:
                     self._woken.recv(4096)
         for child in self._children():
             if child.popen is not None and child.popen.poll() is not None:
-                self._bury(child)
+                self._bury(child, child.popen.returncode)
             elif child.due is not None and child.due <= time.monotonic() and not self.stopping:
                 self._spawn(child)
 
-    def _bury(self, child: _Child) -> None:
-        assert child.popen is not None
+    def _bury(self, child: _Child, code: int) -> None:
+        """Running → dead: due to be started again, an error while starting up, expected while stopping."""
         self._read(child)
-        code, lived = child.popen.returncode, time.monotonic() - child.since
+        lived = time.monotonic() - child.since
         self._close(child)
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+        how = (
+            f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+        )
         if self.stopping:
             if code not in (0, -child.service.stop_signal):
                 self.say(f"{child.service.name} {how} while stopping", colour=33)
             return
         if not self._settled:
             tail = "\n".join(f"    {line}" for line in child.tail)
-            raise ServiceStopped(f"{child.service.name} {how} while starting. Its last words:\n{tail}")
+            raise ServiceStopped(
+                f"{child.service.name} {how} while starting. Its last words:\n{tail}"
+            )
         child.wait = 0.2 if lived > _LONG_LIFE else min(child.wait * 2, 10.0)
         child.due = time.monotonic() + child.wait
         self.say(f"{child.service.name} {how}; starting it again in {child.wait:.1f} s", colour=31)
@@ -246,6 +252,7 @@ class Supervisor:
             self._out.flush()
 
     def _write_record(self) -> None:
+        """Who runs now, for the next start to check."""
         if self._record is None:
             return
         found = [
@@ -257,21 +264,25 @@ class Supervisor:
             self._record,
             json.dumps(
                 {
-                    c.service.name: {"pid": p.pid, "born": p.born, "stop": c.service.stop_signal.name}
+                    c.service.name: {
+                        "pid": p.pid,
+                        "born": p.born,
+                        "stop": c.service.stop_signal.name,
+                    }
                     for c, p in found
                     if p is not None
                 }
             ),
         )
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         self._hurry = self._hurry or (self.stopping and number == signal.SIGINT)
         self.stopping = True
 
     def _restore(self) -> None:
         signal.set_wakeup_fd(self._former_fd)
         for sign, handler in self._handlers.items():
-            signal.signal(sign, handler)  # pyright: ignore[reportArgumentType]
+            signal.signal(sign, handler)
         self._selector.close()
         self._wake.close()
         self._woken.close()
@@ -289,19 +300,23 @@ class _Child:
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=20))
 
 
+def _wake_up(_number: int, _frame: FrameType | None) -> None:
+    """A child's death only needs to end the wait; the loop then looks for itself."""
+
+
 def _stop_left_overs(record: Path | None, say: Callable[[str], None]) -> None:
     """Ends what a killed supervisor left running, by its record of numbers and births."""
     if record is None or not record.exists():
         return
     try:
-        entries = json.loads(record.read_text())
+        entries: dict[str, dict[str, Any]] = json.loads(record.read_text())
     except ValueError:
         entries = {}
     for name, entry in reversed(entries.items()):
         process = processes.Process(entry["pid"], entry["born"])
         if processes.alive(process):
-            say(f"{name} ({process.pid}) is left over from a supervisor that was killed; stopping it")
+            say(
+                f"{name} ({process.pid}) is left over from a supervisor that was killed; stopping it"
+            )
             processes.stop(process, signal.Signals[entry["stop"]], within=10.0)
     record.unlink(missing_ok=True)
-
-

@@ -10,7 +10,6 @@ import contextlib
 import platform
 import secrets
 import shutil
-import signal
 import socket
 import sys
 from collections.abc import Generator
@@ -72,7 +71,9 @@ class Valkey:
         """Whether the server that runs as `pid` answers a command: not another on the same port."""
         try:
             with socket.create_connection((ports.LOOPBACK, self.port), timeout=1) as connection:
-                connection.sendall(f"AUTH {self.password}\r\nPING\r\nINFO server\r\nQUIT\r\n".encode())
+                connection.sendall(
+                    f"AUTH {self.password}\r\nPING\r\nINFO server\r\nQUIT\r\n".encode()
+                )
                 answer = b""
                 while chunk := connection.recv(65536):
                     answer += chunk
@@ -85,7 +86,12 @@ def at(home: Path, *, port: int, password: str, durable: bool = True) -> Valkey:
     """A server for this folder; nothing is started or written."""
     who = account.for_servers()
     return Valkey(
-        home=home.absolute(), port=port, password=password, durable=durable, binary=_find(who), account=who
+        home=home.absolute(),
+        port=port,
+        password=password,
+        durable=durable,
+        binary=_find(who),
+        account=who,
     )
 
 
@@ -100,7 +106,10 @@ def running(
 ) -> Generator[Valkey]:
     """A server for the length of a `with` block. Its log is `<home>.log`; `home` holds nothing else of yours."""
     server = at(
-        home, port=port or ports.free(), password=password or secrets.token_urlsafe(24), durable=durable
+        home,
+        port=port or ports.free(),
+        password=password or secrets.token_urlsafe(24),
+        durable=durable,
     )
     server.prepare()
     log = server.home.with_name(f"{server.home.name}.log")

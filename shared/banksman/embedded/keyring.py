@@ -1,0 +1,80 @@
+"""The secrets of a stack on one machine: made once, kept in `secrets.json` (0600), never in an environment file."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from banksman import signing
+from banksman.embedded import files
+from banksman.errors import ConfigurationError
+
+ROLES = ("worker", "gateway", "notifier")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Credentials:
+    """The texts of what lets people and programs in; the database holds their hashes only."""
+
+    submit_key: str = ""
+    reviewer_tokens: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Keyring:
+    """Every secret of the stack; each process is given only its own."""
+
+    owner_password: str
+    role_passwords: Mapping[str, str]
+    broker_password: str
+    signing_key: str
+    verify_keys: str
+    link_keys: str
+    notifier_token: str
+    credentials: Credentials = Credentials()
+
+    @classmethod
+    def make(cls) -> Self:
+        """A new set, from one throw of the dice."""
+        kid = f"k{secrets.token_hex(3)}"
+        signing_key = f"{kid}:{signing.base64url(secrets.token_bytes(32))}"
+        return cls(
+            owner_password=secrets.token_urlsafe(32),
+            role_passwords={role: secrets.token_urlsafe(32) for role in ROLES},
+            broker_password=secrets.token_urlsafe(32),
+            signing_key=signing_key,
+            verify_keys=signing.Signer.read(signing_key).public(),
+            link_keys=f"{kid}:{signing.base64url(secrets.token_bytes(32))}",
+            notifier_token=secrets.token_urlsafe(32),
+        )
+
+
+def load_or_make(path: Path, *, data_exists: bool) -> Keyring:
+    """The kept secrets, or new ones for a new data folder; data without their secrets cannot be opened."""
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        if data_exists:
+            raise ConfigurationError(
+                f"{path} is gone, and without its passwords and keys the data beside it cannot be used. Bring it "
+                "back, or choose another BANKSMAN_DATA_DIR."
+            ) from None
+        made = Keyring.make()
+        save(path, made)
+        return made
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}.") from error
+    try:
+        found: dict[str, Any] = json.loads(text)
+        return Keyring(**{**found, "credentials": Credentials(**found["credentials"])})
+    except (ValueError, TypeError, KeyError):
+        raise ConfigurationError(f"{path} is damaged: bring back a copy of it.") from None
+
+
+def save(path: Path, keyring: Keyring) -> None:
+    """Writes the secrets down, whole or not at all."""
+    files.write_private(path, json.dumps(asdict(keyring), indent=2) + "\n")

@@ -1,0 +1,51 @@
+"""The people and keys of a stack on one machine: two reviewers, and one key that may submit and read."""
+
+from __future__ import annotations
+
+import hmac
+from datetime import timedelta
+
+from banksman import ledger, tokens
+from banksman.embedded.keyring import Credentials
+from banksman.ids import PersonId
+from banksman.ledger import keys, people
+
+REVIEWERS = {"ana@example.org": "Ana", "ben@example.org": "Ben"}
+SUBMIT_SCOPES = ("runs:submit", "runs:read", "requests:read")
+_TOKEN_SCOPES = ("runs:submit", "runs:read", "requests:read", "votes")
+_LIFETIME = timedelta(days=3650)
+
+
+def seed(owner_url: str, known: Credentials) -> Credentials:
+    """Makes what is missing, in one transaction; a known credential that still counts is kept."""
+    pool = ledger.open_pool(owner_url, size=1, name="banksman-seed")
+    try:
+        with ledger.transaction(pool) as conn:
+            fresh: dict[str, str] = {}
+            for email, name in REVIEWERS.items():
+                person = people.by_email(conn, email) or people.upsert(conn, email, name=name)
+                fresh[email] = _credential(
+                    conn, known.reviewer_tokens.get(email, ""), "tok", person.id
+                )
+            submit_key = _credential(conn, known.submit_key, "key", None)
+    finally:
+        pool.close()
+    return Credentials(submit_key=submit_key, reviewer_tokens=fresh)
+
+
+def _credential(conn: ledger.Connection, known: str, kind: str, person: PersonId | None) -> str:
+    read = tokens.read(known)
+    found = keys.find(conn, read[0]) if read else None
+    if read and found and hmac.compare_digest(found[0], read[1]):
+        return known
+    minted = tokens.mint(kind)
+    keys.store(
+        conn,
+        minted,
+        kind=kind,
+        name="embedded stack",
+        scopes=SUBMIT_SCOPES if kind == "key" else _TOKEN_SCOPES,
+        person=person,
+        lifetime=_LIFETIME,
+    )
+    return minted.text
