@@ -54,7 +54,7 @@ def database(postgres_server: postgres.Postgres) -> Iterator[Database]:
     """A fresh database, migrated, dropped afterwards."""
     name = f"test_{uuid4().hex[:12]}"
     with psycopg.connect(postgres_server.url("postgres"), autocommit=True) as conn:
-        conn.execute(f'CREATE DATABASE "{name}" TEMPLATE template_banksman'.encode())
+        conn.execute(f'CREATE DATABASE "{name}" TEMPLATE template_banksman STRATEGY FILE_COPY'.encode())
         yield Database(
             owner=postgres_server.url(name),
             **{

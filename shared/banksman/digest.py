@@ -122,12 +122,12 @@ def _problem(value: Json, depth: int) -> str | None:
         case dict() | list():
             if depth > MAX_DEPTH:
                 return f"is nested deeper than {MAX_DEPTH} levels."
-            return _problem_within(cast("dict[str, Json] | list[Json]", value), depth)
+            return _problem_within(cast("dict[Json, Json] | list[Json]", value), depth)
         case _:
             return f"holds a {type(value).__name__}, which is not JSON."
 
 
-def _problem_within(value: dict[str, Json] | list[Json], depth: int) -> str | None:
+def _problem_within(value: dict[Json, Json] | list[Json], depth: int) -> str | None:
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):

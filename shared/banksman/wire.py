@@ -105,7 +105,7 @@ class Wire:
             return
         try:
             self.celery.send_task(task, args=arguments, expires=self._expires)
-        except Exception as error:  # whatever the transport raises: the row is found later
+        except Exception as error:  # noqa: BLE001  whatever the transport raises: the row is found later
             self._rest(error)
 
     def _rests(self) -> bool:
@@ -114,7 +114,9 @@ class Wire:
     def _rest(self, error: Exception) -> None:
         with self._lock:
             self._resting_until = time.monotonic() + _REST_SECONDS
-        log.warning("The broker cannot be reached; the sweeps find what waits.", error=str(error)[:200])
+        log.warning(
+            "The broker cannot be reached; the sweeps find what waits.", error=str(error)[:200]
+        )
 
 
 def _hex(value: UUID) -> str:

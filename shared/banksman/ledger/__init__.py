@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from banksman.errors import ConfigurationError, Unavailable
@@ -23,7 +24,7 @@ Pool = ConnectionPool[Connection]
 def open_pool(url: str, *, size: int, name: str) -> Pool:
     """A pool of at most `size` connections that keeps trying while PostgreSQL is away."""
     try:
-        psycopg.conninfo.conninfo_to_dict(url)
+        conninfo_to_dict(url)
     except psycopg.ProgrammingError:
         raise ConfigurationError("BANKSMAN_DATABASE_URL is not a PostgreSQL URL.") from None
     pool: Pool = ConnectionPool(

@@ -1,4 +1,4 @@
-"""Executions: a tool call is written here before it starts and again once its result is known. Only the journal writes."""
+"""Executions: a tool call is written before it starts, and again once its result is known, by the journal alone."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ def start(
     request_id: RequestId | None,
 ) -> bool:
     """Nothing → started, while the lease holds and nobody started this attempt; under a request, only while its
-    decision stands, its time to start has not passed and every voter is still in good standing."""
+    decision stands, its time to start has not passed and every voter is still in good standing.
+    """
     return (
         conn.execute(
             """
@@ -122,13 +123,27 @@ def finish(
 def of_run(conn: Connection, run_id: RunId) -> Sequence[Execution]:
     """Every execution of a run, oldest first."""
     rows = conn.execute(
-        f"SELECT {_COLUMNS} FROM executions WHERE run_id = %s ORDER BY started_at, step, attempt", (run_id,)
+        f"SELECT {_COLUMNS} FROM executions WHERE run_id = %s ORDER BY started_at, step, attempt",
+        (run_id,),
     ).fetchall()
     return [_execution(run_id, row) for row in rows]
 
 
 def _execution(run_id: RunId, row: Sequence[Any]) -> Execution:
-    step, call_id, attempt, tool, digest, fence, state, outcome, result, request_id, started_at, finished_at = row
+    (
+        step,
+        call_id,
+        attempt,
+        tool,
+        digest,
+        fence,
+        state,
+        outcome,
+        result,
+        request_id,
+        started_at,
+        finished_at,
+    ) = row
     return Execution(
         step=step,
         call_id=call_id,

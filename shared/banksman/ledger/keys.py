@@ -68,10 +68,15 @@ def used(conn: Connection, key_id: KeyId) -> None:
 
 def revoke(conn: Connection, key_id: KeyId) -> None:
     """Valid → revoked, at once."""
-    conn.execute("UPDATE keys SET revoked_at = COALESCE(revoked_at, clock_timestamp()) WHERE id = %s", (key_id,))
+    conn.execute(
+        "UPDATE keys SET revoked_at = COALESCE(revoked_at, clock_timestamp()) WHERE id = %s",
+        (key_id,),
+    )
 
 
-def open_session(conn: Connection, id_hash: bytes, person: PersonId, *, lifetime: timedelta) -> None:
+def open_session(
+    conn: Connection, id_hash: bytes, person: PersonId, *, lifetime: timedelta
+) -> None:
     """Nothing → a browser session of at most `lifetime`."""
     conn.execute(
         "INSERT INTO sessions (id_hash, person_id, expires_at) VALUES (%s, %s, clock_timestamp() + %s)",
@@ -95,10 +100,15 @@ def session(conn: Connection, id_hash: bytes, *, idle: timedelta) -> Person | No
     if row is None:
         return None
     if row[6]:
-        conn.execute("UPDATE sessions SET seen_at = clock_timestamp() WHERE id_hash = %s", (id_hash,))
+        conn.execute(
+            "UPDATE sessions SET seen_at = clock_timestamp() WHERE id_hash = %s", (id_hash,)
+        )
     return person_of(row[:6])
 
 
 def end_session(conn: Connection, id_hash: bytes) -> None:
     """A session → over."""
-    conn.execute("UPDATE sessions SET ended_at = clock_timestamp() WHERE id_hash = %s AND ended_at IS NULL", (id_hash,))
+    conn.execute(
+        "UPDATE sessions SET ended_at = clock_timestamp() WHERE id_hash = %s AND ended_at IS NULL",
+        (id_hash,),
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, LiteralString
 
 from banksman.errors import NotFound
 from banksman.ids import NoticeId, PersonId, RequestId, RunId
@@ -14,7 +14,9 @@ from banksman.records import Matter, Notice, Requirement
 from banksman.states import Kind, NoticeState
 
 
-def create_sign_in(conn: Connection, notice_id: NoticeId, person: PersonId, *, lifetime: timedelta) -> None:
+def create_sign_in(
+    conn: Connection, notice_id: NoticeId, person: PersonId, *, lifetime: timedelta
+) -> None:
     """Nothing → due: a code to type into the browser that asked for it."""
     conn.execute(
         """
@@ -84,7 +86,9 @@ def sent(conn: Connection, notice_id: NoticeId, fence: int) -> bool:
     )
 
 
-def postpone(conn: Connection, notice_id: NoticeId, fence: int, *, error: str, delay: timedelta) -> bool:
+def postpone(
+    conn: Connection, notice_id: NoticeId, fence: int, *, error: str, delay: timedelta
+) -> bool:
     """Claimed → due again after `delay`, keeping what went wrong."""
     return _moved(
         conn,
@@ -123,7 +127,8 @@ def drop(conn: Connection, notice_id: NoticeId, fence: int) -> bool:
 def seen(conn: Connection, notice_id: NoticeId) -> None:
     """The first opening of its link, remembered."""
     conn.execute(
-        "UPDATE notices SET seen_at = clock_timestamp() WHERE id = %s AND seen_at IS NULL", (notice_id,)
+        "UPDATE notices SET seen_at = clock_timestamp() WHERE id = %s AND seen_at IS NULL",
+        (notice_id,),
     )
 
 
@@ -176,7 +181,20 @@ def of_request(conn: Connection, request_id: RequestId) -> Sequence[Notice]:
 
 
 def _notice(row: Sequence[Any]) -> Notice:
-    notice_id, kind, person, request, revision, channel, state, attempts, tries, used_at, expires_at, live = row
+    (
+        notice_id,
+        kind,
+        person,
+        request,
+        revision,
+        channel,
+        state,
+        attempts,
+        tries,
+        used_at,
+        expires_at,
+        live,
+    ) = row
     return Notice(
         id=NoticeId(notice_id),
         kind=kind,
@@ -194,7 +212,20 @@ def _notice(row: Sequence[Any]) -> Notice:
 
 
 def _matter(row: Sequence[Any]) -> Matter:
-    notice_id, email, wanted, created_at, expires_at, request, run, kind, agent, tool, requirement, requester = row
+    (
+        notice_id,
+        email,
+        wanted,
+        created_at,
+        expires_at,
+        request,
+        run,
+        kind,
+        agent,
+        tool,
+        requirement,
+        requester,
+    ) = row
     matter = Matter(NoticeId(notice_id), email, wanted, created_at, expires_at)
     if request is None:
         return matter
@@ -210,5 +241,5 @@ def _matter(row: Sequence[Any]) -> Matter:
     )
 
 
-def _moved(conn: Connection, statement: str, values: Sequence[object]) -> bool:
+def _moved(conn: Connection, statement: LiteralString, values: Sequence[object]) -> bool:
     return conn.execute(statement, values).rowcount == 1

@@ -15,7 +15,12 @@ _COLUMNS = "id, email, name, roles, groups, disabled_at IS NOT NULL"
 
 
 def upsert(
-    conn: Connection, email: str, *, name: str, roles: Collection[str] = ("reviewer",), groups: Collection[str] = ()
+    conn: Connection,
+    email: str,
+    *,
+    name: str,
+    roles: Collection[str] = ("reviewer",),
+    groups: Collection[str] = (),
 ) -> Person:
     """The person of this address, made or brought up to date."""
     row = conn.execute(
@@ -35,7 +40,8 @@ def upsert(
 def disable(conn: Connection, person_id: PersonId) -> None:
     """In good standing → disabled, at once: what the person voted no longer counts for starts to come."""
     conn.execute(
-        "UPDATE people SET disabled_at = COALESCE(disabled_at, clock_timestamp()) WHERE id = %s", (person_id,)
+        "UPDATE people SET disabled_at = COALESCE(disabled_at, clock_timestamp()) WHERE id = %s",
+        (person_id,),
     )
 
 
@@ -49,13 +55,17 @@ def get(conn: Connection, person_id: PersonId) -> Person:
 
 def by_email(conn: Connection, email: str) -> Person | None:
     """The person of this address, if any."""
-    row = conn.execute(f"SELECT {_COLUMNS} FROM people WHERE lower(email) = lower(%s)", (email,)).fetchone()
+    row = conn.execute(
+        f"SELECT {_COLUMNS} FROM people WHERE lower(email) = lower(%s)", (email,)
+    ).fetchone()
     return None if row is None else person_of(row)
 
 
 def named(conn: Connection, person_ids: Collection[PersonId]) -> dict[PersonId, Person]:
     """Several people by id."""
-    rows = conn.execute(f"SELECT {_COLUMNS} FROM people WHERE id = ANY(%s)", (list(person_ids),)).fetchall()
+    rows = conn.execute(
+        f"SELECT {_COLUMNS} FROM people WHERE id = ANY(%s)", (list(person_ids),)
+    ).fetchall()
     return {PersonId(row[0]): person_of(row) for row in rows}
 
 

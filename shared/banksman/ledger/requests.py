@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from psycopg.types.json import Jsonb
@@ -68,13 +68,20 @@ def hold(conn: Connection, request_id: RequestId) -> Request:
     Two people who decide the last two requests of a run meet at the row, one after the other.
     """
     conn.execute(
-        "SELECT FROM runs WHERE id = (SELECT run_id FROM requests WHERE id = %s) FOR UPDATE", (request_id,)
+        "SELECT FROM runs WHERE id = (SELECT run_id FROM requests WHERE id = %s) FOR UPDATE",
+        (request_id,),
     )
     return get(conn, request_id)
 
 
 def revise(
-    conn: Connection, request_id: RequestId, revision: int, *, action: bytes, digest: bytes, author: PersonId
+    conn: Connection,
+    request_id: RequestId,
+    revision: int,
+    *,
+    action: bytes,
+    digest: bytes,
+    author: PersonId,
 ) -> None:
     """Open at the revision before → open at this one: a person edited what is asked."""
     conn.execute(
@@ -192,13 +199,18 @@ def decision_of(request_id: RequestId, row: Sequence[Any]) -> Decision:
     return Decision(request_id, revision, RequestState(verdict), signed, start_by, created_at)
 
 
-def last_deadline(conn: Connection, run_id: RunId) -> Any:
-    """When the last of the run's open requests expires."""
+def last_deadline(conn: Connection, run_id: RunId) -> tuple[datetime, datetime]:
+    """When the last of the run's open requests expires, and what time it is."""
     row = conn.execute(
-        "SELECT max(expires_at) FROM requests WHERE run_id = %s AND state = 'open'", (run_id,)
+        """
+        SELECT max(expires_at), clock_timestamp()
+        FROM requests
+        WHERE run_id = %s AND state = 'open'
+        """,
+        (run_id,),
     ).fetchone()
     assert row is not None
-    return row[0]
+    return row[0], row[1]
 
 
 _SELECT = """
@@ -221,7 +233,9 @@ def get(conn: Connection, request_id: RequestId) -> Request:
 
 def of_run(conn: Connection, run_id: RunId) -> Sequence[Request]:
     """Every request of a run, oldest first."""
-    rows = conn.execute(f"{_SELECT} WHERE requests.run_id = %s ORDER BY requests.id", (run_id,)).fetchall()
+    rows = conn.execute(
+        f"{_SELECT} WHERE requests.run_id = %s ORDER BY requests.id", (run_id,)
+    ).fetchall()
     return [_request(row) for row in rows]
 
 
@@ -256,7 +270,14 @@ def page(
         ORDER BY requests.id
         LIMIT %(limit)s
         """,
-        {"state": state, "kind": kind, "run": run_id, "agent": agent, "after": after, "limit": limit},
+        {
+            "state": state,
+            "kind": kind,
+            "run": run_id,
+            "agent": agent,
+            "after": after,
+            "limit": limit,
+        },
     ).fetchall()
     return [_request(row) for row in rows]
 
@@ -268,10 +289,13 @@ def schema(conn: Connection, schema_hash: bytes) -> bytes:
     return vault.open_sealed(row[0], ("schemas.body", schema_hash.hex()))
 
 
-def revisions(conn: Connection, request_id: RequestId) -> Sequence[tuple[int, bytes, PersonId | None]]:
+def revisions(
+    conn: Connection, request_id: RequestId
+) -> Sequence[tuple[int, bytes, PersonId | None]]:
     """Every revision of a request: its number, its action's bytes and who edited it (None: the agent)."""
     rows = conn.execute(
-        "SELECT revision, action, author_id FROM revisions WHERE request_id = %s ORDER BY revision", (request_id,)
+        "SELECT revision, action, author_id FROM revisions WHERE request_id = %s ORDER BY revision",
+        (request_id,),
     ).fetchall()
     return [
         (number, vault.open_sealed(action, ("revisions.action", request_id, number)), author)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, LiteralString
 
 from psycopg.types.json import Jsonb
 
@@ -45,7 +45,9 @@ def create(conn: Connection, run: NewRun, *, hint: timedelta) -> None:
     )
 
 
-def claim(conn: Connection, run_id: RunId, segment: int, *, owner: str, lease: timedelta) -> Claim | None:
+def claim(
+    conn: Connection, run_id: RunId, segment: int, *, owner: str, lease: timedelta
+) -> Claim | None:
     """Queued → running, or running past its lease → running anew. The row it returns is the answer to “was it me?”."""
     row = conn.execute(
         """
@@ -74,7 +76,8 @@ def claim(conn: Connection, run_id: RunId, segment: int, *, owner: str, lease: t
 
 def beat(conn: Connection, held: Mapping[RunId, int], *, lease: timedelta) -> dict[RunId, bool]:
     """Extend the leases of every run in `held` (run → fence). A run that is missing from the answer is lost; True
-    means that somebody asked for it to stop."""
+    means that somebody asked for it to stop.
+    """
     rows = conn.execute(
         """
         UPDATE runs
@@ -88,7 +91,9 @@ def beat(conn: Connection, held: Mapping[RunId, int], *, lease: timedelta) -> di
     return dict(rows)
 
 
-def park(conn: Connection, run_id: RunId, fence: int, *, version: str, usage: Mapping[str, Json]) -> bool:
+def park(
+    conn: Connection, run_id: RunId, fence: int, *, version: str, usage: Mapping[str, Json]
+) -> bool:
     """Running → waiting; the segment is over."""
     return _ended(
         conn,
@@ -103,7 +108,13 @@ def park(conn: Connection, run_id: RunId, fence: int, *, version: str, usage: Ma
 
 
 def finish(
-    conn: Connection, run_id: RunId, fence: int, *, output: Json, version: str, usage: Mapping[str, Json]
+    conn: Connection,
+    run_id: RunId,
+    fence: int,
+    *,
+    output: Json,
+    version: str,
+    usage: Mapping[str, Json],
 ) -> bool:
     """Running → finished, with the agent's answer."""
     return _ended(
@@ -336,7 +347,9 @@ def _run(row: tuple[Any, ...]) -> Run:
         priority=priority,
         prompt=vault.open_sealed(prompt, ("runs.prompt", run_id)).decode(),
         metadata=digest.parse(vault.open_sealed(metadata, ("runs.metadata", run_id))),
-        output=None if output is None else json.loads(vault.open_sealed(output, ("runs.output", run_id))),
+        output=None
+        if output is None
+        else json.loads(vault.open_sealed(output, ("runs.output", run_id))),
         error=None if error is None else vault.open_sealed(error, ("runs.error", run_id)).decode(),
         usage=usage,
         cancel_at=cancel_at,
@@ -351,5 +364,5 @@ def _sealed_error(run_id: RunId, error: str) -> bytes:
     return vault.seal(error.encode("utf-8", "replace"), ("runs.error", run_id))
 
 
-def _ended(conn: Connection, statement: str, values: Mapping[str, object]) -> bool:
+def _ended(conn: Connection, statement: LiteralString, values: Mapping[str, object]) -> bool:
     return conn.execute(statement, values).rowcount == 1

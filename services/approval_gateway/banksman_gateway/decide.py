@@ -1,0 +1,419 @@
+"""Deciding: the one doorway through which a person's say becomes a vote, and votes become a signed decision.
+
+Everything happens in the caller's transaction, behind the run's row: two people who decide at the same moment meet
+there, one after the other, and the second is told what the first one did. What a person was shown (digest and
+revision) must be what is asked now. The digest is worked out afresh from the stored bytes before anything is signed,
+so a row that was changed behind our back is refused, not blessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Literal, cast
+
+from banksman import digest, ids
+from banksman.digest import Json
+from banksman.errors import (
+    AlreadyDecided,
+    AlreadyVoted,
+    Changed,
+    InvalidInput,
+    NotAllowed,
+    NotGenuine,
+)
+from banksman.ids import RequestId, RunId, VoteId
+from banksman.ledger import Connection, audit, decisions, people, requests, runs, votes
+from banksman.records import Decision, Event, Key, Person, Request, Vote
+from banksman.signing import Signer
+from banksman.states import SETTLES, VERDICTS, Kind, RequestState, Tier, Verdict
+
+Channel = Literal["session", "token", "link", "key"]
+
+CHANNELS: dict[Tier, frozenset[Channel]] = {
+    Tier.LOW: frozenset({"session", "token", "link"}),
+    Tier.MEDIUM: frozenset({"session", "token"}),
+    Tier.HIGH: frozenset({"session"}),
+}
+
+START_GRACE = timedelta(hours=24)
+"""How long after the last sibling's deadline an approved call may still start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Voter:
+    """Who votes, and the way they came: a person, or (for external work) an API key."""
+
+    channel: Channel
+    person: Person | None = None
+    key: Key | None = None
+
+    @property
+    def actor(self) -> str:
+        """The name in the audit log."""
+        if self.person is not None:
+            return ids.show("per", self.person.id)
+        assert self.key is not None
+        return ids.show("key", self.key.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Ballot:
+    """What a vote says, and what its voter was shown.
+
+    `arguments` edits the call: a JSON merge patch (RFC 7396) onto the arguments that were shown.
+    """
+
+    verdict: Verdict
+    digest: bytes
+    revision: int
+    reason: str | None = None
+    arguments: Json = None
+    answer: Json = None
+    stop_run: bool = False
+    render_hash: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The request after the vote, and the segment to wake when the run waits for nothing more."""
+
+    request: Request
+    resume: tuple[RunId, int] | None
+
+
+def vote(
+    conn: Connection,
+    request_id: RequestId,
+    voter: Voter,
+    ballot: Ballot,
+    *,
+    signer: Signer,
+    hint: timedelta,
+) -> Outcome:
+    """One vote on an open request, and, when it completes the requirement, the signed decision."""
+    request = requests.hold(conn, request_id)
+    _must_be_open(conn, request)
+    _must_be_what_was_shown(request, ballot)
+    _must_fit(request, ballot)
+    _must_be_entitled(conn, request, voter)
+    if ballot.arguments is not None:
+        request = _edit(conn, request, voter, ballot)
+    _cast(conn, request, voter, ballot)
+    counted = _counted(conn, request, ballot)
+    if ballot.verdict is Verdict.APPROVE and len(counted) < request.requirement.approvals:
+        _note(
+            conn,
+            request,
+            voter,
+            "vote.cast",
+            {"verdict": ballot.verdict.value, "revision": request.revision},
+        )
+        return Outcome(request, None)
+    return _settle(conn, request, voter, ballot, counted, signer=signer, hint=hint)
+
+
+def _must_be_open(conn: Connection, request: Request) -> None:
+    if request.state is RequestState.OPEN and not request.overdue:
+        return
+    if request.state is RequestState.OPEN or request.state is RequestState.EXPIRED:
+        raise AlreadyDecided(
+            f"Nobody decided in time: the deadline was {request.expires_at:%Y-%m-%d %H:%M:%S} UTC.",
+            {"state": RequestState.EXPIRED.value, "expired_at": request.expires_at.isoformat()},
+        )
+    cast_ = [item for item in votes.standing(conn, request.id) if item.revision == request.revision]
+    names = people.named(conn, [item.person_id for item in cast_ if item.person_id is not None])
+    winners = [
+        {
+            "person": names[item.person_id].email if item.person_id is not None else "an API key",
+            "verdict": item.verdict.value,
+            "at": item.created_at.isoformat() if item.created_at else None,
+        }
+        for item in cast_
+    ]
+    who = " and ".join(str(winner["person"]) for winner in winners) or "the system"
+    raise AlreadyDecided(
+        f"This request is already {request.state.value}, by {who}.",
+        {"state": request.state.value, "decided_by": winners, "revision": request.revision},
+    )
+
+
+def _must_be_what_was_shown(request: Request, ballot: Ballot) -> None:
+    if ballot.revision == request.revision and ballot.digest == request.digest:
+        return
+    what = "revision" if ballot.revision != request.revision else "digest"
+    raise Changed(
+        f"What you were shown is no longer what is asked: the {what} differs. Read the request again.",
+        {"changed": what, "revision": request.revision, "digest": request.digest.hex()},
+    )
+
+
+def _must_fit(request: Request, ballot: Ballot) -> None:
+    allowed = VERDICTS[request.kind]
+    if ballot.verdict not in allowed:
+        choices = ", ".join(sorted(verdict.value for verdict in allowed))
+        raise InvalidInput(
+            f"A request of kind {request.kind.value} takes {choices}, not {ballot.verdict.value}."
+        )
+    if ballot.arguments is not None and (
+        request.kind is not Kind.APPROVAL or ballot.verdict is not Verdict.APPROVE
+    ):
+        raise InvalidInput("Arguments can only be edited together with approving a tool call.")
+    if ballot.verdict is Verdict.ANSWER and ballot.answer is None:
+        raise InvalidInput("An answer must say something: `answer` is missing.")
+    if ballot.stop_run and SETTLES[ballot.verdict] is not RequestState.DENIED:
+        raise InvalidInput("`stop_run` goes together with denying only.")
+    if request.tier is Tier.HIGH and not (ballot.reason or "").strip():
+        raise InvalidInput("A vote at tier high needs a reason.")
+
+
+def _must_be_entitled(conn: Connection, request: Request, voter: Voter) -> None:
+    if voter.person is None:
+        if (
+            request.kind is Kind.EXTERNAL
+            and voter.key is not None
+            and "requests:answer" in voter.key.scopes
+        ):
+            return
+        raise NotAllowed(
+            "API keys cannot vote: people do. (Scope requests:answer answers kind external alone.)"
+        )
+    # The row is read again here: a person disabled a moment ago no longer votes.
+    person = people.get(conn, voter.person.id)
+    if person.disabled:
+        raise NotAllowed(f"{person.email} has been disabled and cannot vote.")
+    if "reviewer" not in person.roles:
+        raise NotAllowed(f"{person.email} is not a reviewer.")
+    groups = set(request.requirement.groups)
+    if groups and not groups & person.groups:
+        raise NotAllowed(
+            f"This request is for {' and '.join(sorted(groups))}; {person.email} is in neither of them."
+        )
+    if request.kind in (Kind.APPROVAL, Kind.OUTCOME) and _is_requester(request, person):
+        raise NotAllowed("You asked for this run, so somebody else must decide on it.")
+    if voter.channel not in CHANNELS[request.tier]:
+        raise NotAllowed(
+            f"Tier {request.tier.value} cannot be decided by {voter.channel}: sign in to the inbox and decide there."
+        )
+
+
+def _is_requester(request: Request, person: Person) -> bool:
+    return (
+        person.id == request.requester_id or person.email.casefold() == request.requester.casefold()
+    )
+
+
+def _edit(conn: Connection, request: Request, voter: Voter, ballot: Ballot) -> Request:
+    """The next revision, with edited arguments, authored by the voter; votes on earlier revisions are void."""
+    assert voter.person is not None
+    action = _genuine_action(request)
+    arguments = digest.check(
+        _merge(action["arguments"], ballot.arguments), what="The edited arguments"
+    )
+    if arguments == action["arguments"]:
+        return request
+    _must_match_schema(conn, request, arguments)
+    edited = {**action, "arguments": arguments}
+    body = digest.canonical(edited)
+    revised = replace(
+        request,
+        revision=request.revision + 1,
+        action=body,
+        digest=digest.of_action(edited),
+        author_id=voter.person.id,
+    )
+    requests.revise(
+        conn,
+        request.id,
+        revised.revision,
+        action=body,
+        digest=revised.digest,
+        author=voter.person.id,
+    )
+    _note(
+        conn,
+        request,
+        voter,
+        "request.revised",
+        {"revision": revised.revision, "digest": revised.digest.hex()},
+    )
+    return revised
+
+
+def _must_match_schema(conn: Connection, request: Request, arguments: Json) -> None:
+    import jsonschema  # heavy, and wanted for edits alone
+
+    schema = digest.parse(requests.schema(conn, request.schema_hash), what="The tool's schema")
+    problem = jsonschema.Draft202012Validator(schema)
+    for error in problem.iter_errors(arguments):
+        where = "/".join(map(str, error.absolute_path)) or "the arguments"
+        raise InvalidInput(
+            f"The edited arguments do not fit the tool {request.tool}: {where}: {error.message[:300]}"
+        )
+
+
+def _cast(conn: Connection, request: Request, voter: Voter, ballot: Ballot) -> None:
+    cast_ = votes.cast(
+        conn,
+        Vote(
+            id=VoteId(ids.new()),
+            request_id=request.id,
+            revision=request.revision,
+            digest=request.digest,
+            verdict=ballot.verdict,
+            channel=voter.channel,
+            person_id=voter.person.id if voter.person else None,
+            key_id=voter.key.id if voter.key and not voter.person else None,
+            reason=ballot.reason,
+            answer=ballot.answer,
+            render_hash=ballot.render_hash,
+        ),
+    )
+    if not cast_:
+        raise AlreadyVoted(
+            f"You have voted on revision {request.revision} of this request already.",
+            {"state": request.state.value, "revision": request.revision},
+        )
+
+
+def _counted(conn: Connection, request: Request, ballot: Ballot) -> Sequence[Vote]:
+    """The standing votes of this verdict on this revision that count: distinct people, in good standing still."""
+    cast_ = [
+        item
+        for item in votes.standing(conn, request.id)
+        if item.revision == request.revision and item.verdict is ballot.verdict
+    ]
+    if request.requirement.approvals == 1 and request.tier is not Tier.HIGH:
+        return cast_
+    standing = people.named(conn, [item.person_id for item in cast_ if item.person_id is not None])
+    return [
+        item
+        for item in cast_
+        if item.person_id is None
+        or (
+            not standing[item.person_id].disabled
+            and not (request.tier is Tier.HIGH and item.person_id == request.author_id)
+        )
+    ]
+
+
+def _settle(
+    conn: Connection,
+    request: Request,
+    voter: Voter,
+    ballot: Ballot,
+    counted: Sequence[Vote],
+    *,
+    signer: Signer,
+    hint: timedelta,
+) -> Outcome:
+    """Open → approved, denied or answered, as a signed statement; the run is woken when nothing else is open."""
+    verdict = SETTLES[ballot.verdict]
+    last_deadline, now = requests.last_deadline(conn, request.run_id)
+    start_by = last_deadline + START_GRACE
+    statement = _statement(request, ballot, counted, verdict, now=now, start_by=start_by)
+    decision = Decision(
+        request.id, request.revision, verdict, signer.sign(statement), start_by, now
+    )
+    if not decisions.settle(conn, decision):
+        raise AlreadyDecided(
+            "This request was settled a moment ago. Read it again.", {"state": "settled"}
+        )
+    _note(
+        conn,
+        request,
+        voter,
+        f"request.{verdict.value}",
+        {"revision": request.revision, "kid": signer.kid},
+    )
+    settled = replace(request, state=verdict, settled_at=now)
+    if ballot.stop_run or ballot.verdict is Verdict.STOP:
+        runs.cancel(conn, request.run_id)
+        requests.cancel_open(conn, request.run_id)
+        _note(conn, request, voter, "run.cancelled", {})
+        return Outcome(settled, None)
+    segment = runs.wake(conn, request.run_id, hint=hint)
+    return Outcome(settled, None if segment is None else (request.run_id, segment))
+
+
+def _statement(
+    request: Request,
+    ballot: Ballot,
+    counted: Sequence[Vote],
+    verdict: RequestState,
+    *,
+    now: datetime,
+    start_by: datetime,
+) -> dict[str, Json]:
+    action = _genuine_action(request)
+    return {
+        "v": 1,
+        "request": ids.show("req", request.id),
+        "run": ids.show("run", request.run_id),
+        "kind": request.kind.value,
+        "revision": request.revision,
+        "digest": request.digest.hex(),
+        "verdict": verdict.value,
+        "said": ballot.verdict.value,
+        "tool": request.tool,
+        "tier": request.tier.value,
+        "requirement": action["requirement"],
+        "arguments": action["arguments"],
+        "edited": request.author_id is not None,
+        "answer": ballot.answer,
+        "reason": ballot.reason,
+        "stop_run": ballot.stop_run,
+        "voters": [_voter(item) for item in counted],
+        "decided_at": _stamp(now),
+        "start_by": _stamp(start_by),
+    }
+
+
+def _voter(item: Vote) -> dict[str, Json]:
+    who = (
+        ids.show("per", item.person_id)
+        if item.person_id is not None
+        else ids.show("key", cast("ids.KeyId", item.key_id))
+    )
+    return {
+        "by": who,
+        "channel": item.channel,
+        "rendered": item.render_hash.hex() if item.render_hash is not None else None,
+        "vote": ids.show("vot", item.id),
+    }
+
+
+def _genuine_action(request: Request) -> dict[str, Json]:
+    """The action behind the digest, once the digest has been worked out again from its bytes."""
+    action = digest.parse(request.action, what="The stored action", limit=4 * digest.MAX_BYTES)
+    if digest.of_action(action) != request.digest:
+        raise NotGenuine(
+            "The stored request does not match its own digest. Nothing can be decided on it."
+        )
+    return action
+
+
+def _merge(target: Json, patch: Json) -> Json:
+    """JSON merge patch (RFC 7396, section 2): null removes, objects merge, anything else replaces."""
+    if not isinstance(patch, dict):
+        return patch
+    merged: dict[str, Json] = (
+        dict(cast("dict[str, Json]", target)) if isinstance(target, dict) else {}
+    )
+    for key, value in cast("dict[str, Json]", patch).items():
+        if value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = _merge(merged.get(key), value)
+    return merged
+
+
+def _note(
+    conn: Connection, request: Request, voter: Voter, action: str, body: dict[str, Json]
+) -> None:
+    audit.append(conn, Event(voter.actor, action, request.run_id, request.id, body))
+
+
+def _stamp(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="seconds")
