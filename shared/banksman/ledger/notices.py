@@ -124,6 +124,20 @@ def drop(conn: Connection, notice_id: NoticeId, fence: int) -> bool:
     )
 
 
+def recent_sign_ins(conn: Connection, person: PersonId, *, within: timedelta) -> int:
+    """How many sign-in codes a person was sent lately."""
+    row = conn.execute(
+        """
+        SELECT count(*)
+        FROM notices
+        WHERE kind = 'sign_in' AND person_id = %s AND created_at > clock_timestamp() - %s
+        """,
+        (person, within),
+    ).fetchone()
+    assert row is not None
+    return row[0]
+
+
 def seen(conn: Connection, notice_id: NoticeId) -> None:
     """The first opening of its link, remembered."""
     conn.execute(

@@ -148,6 +148,7 @@ CREATE UNIQUE INDEX requests_one_open ON requests (run_id, step, call_id) WHERE 
 CREATE INDEX requests_run ON requests (run_id, id);
 CREATE INDEX requests_open ON requests (id) WHERE state = 'open';
 CREATE INDEX requests_expiring ON requests (expires_at) WHERE state = 'open';
+CREATE INDEX requests_settled ON requests (settled_at) WHERE state <> 'open';
 
 -- One exact version of what is asked: the bytes that were hashed, their digest, and the person who edited them, if any.
 CREATE TABLE revisions (
@@ -239,6 +240,7 @@ CREATE TABLE notices (
     FOREIGN KEY (request_id, revision) REFERENCES revisions
 );
 CREATE INDEX notices_due ON notices (due_at) WHERE state IN ('due', 'claimed');
+CREATE INDEX notices_sign_in ON notices (person_id, created_at) WHERE kind = 'sign_in';
 CREATE INDEX notices_request ON notices (request_id) WHERE request_id IS NOT NULL;
 
 -- Append-only, in the transaction of the move that it tells. (xid, id) below the snapshot horizon is the cursor.

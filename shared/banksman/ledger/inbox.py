@@ -1,0 +1,115 @@
+"""The inbox: which open requests wait for this person, which for others, and what was settled last. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from banksman import vault
+from banksman.ids import RequestId, RunId
+from banksman.ledger import Connection
+from banksman.records import Person
+from banksman.states import Kind, RequestState, Tier
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One line of the inbox."""
+
+    id: RequestId
+    run_id: RunId
+    kind: Kind
+    state: RequestState
+    agent: str
+    tool: str
+    tier: Tier
+    action: bytes
+    requester: str
+    expires_at: datetime
+    created_at: datetime
+    settled_at: datetime | None
+    asked: int
+    """How many requests the run paused for together."""
+    decided: int
+    """How many of those are settled."""
+
+
+def mine(conn: Connection, person: Person, *, limit: int) -> Sequence[Item]:
+    """Open requests that this person may still decide, the one with the nearest deadline first."""
+    return _items(conn, f"{_OPEN} AND {_MAY}", "expires_at, requests.id", person, limit)
+
+
+def others(conn: Connection, person: Person, *, limit: int) -> Sequence[Item]:
+    """Of the open requests with the nearest deadlines, those that wait for somebody else."""
+    near = f"requests.id IN (SELECT id FROM requests WHERE {_OPEN} ORDER BY expires_at LIMIT 1000)"
+    return _items(conn, f"{_OPEN} AND {near} AND NOT {_MAY}", "expires_at, requests.id", person, limit)
+
+
+def settled(conn: Connection, person: Person, *, limit: int) -> Sequence[Item]:
+    """The requests that were settled last."""
+    return _items(conn, "state <> 'open'", "settled_at DESC", person, limit)
+
+
+_OPEN = "state = 'open' AND expires_at > clock_timestamp()"
+
+_MAY = """(
+          %(reviews)s
+          AND (requirement -> 'groups' = '[]' OR requirement -> 'groups' ?| %(groups)s::text[])
+          AND (kind IN ('question', 'external')
+               OR (requester_id IS DISTINCT FROM %(person)s AND lower(requester) <> lower(%(email)s)))
+          AND NOT (tier = 'high' AND revisions.author_id IS NOT DISTINCT FROM %(person)s)
+          AND NOT EXISTS (SELECT
+                          FROM votes
+                          WHERE votes.request_id = requests.id
+                            AND votes.revision = requests.revision
+                            AND votes.person_id = %(person)s
+                            AND withdraws IS NULL))"""
+
+
+def _items(conn: Connection, where: str, order: str, person: Person, limit: int) -> Sequence[Item]:
+    rows = conn.execute(
+        f"""
+        SELECT requests.id, requests.run_id, kind, state, requests.agent, tool, tier, requests.revision, action,
+               requester, expires_at, requests.created_at, settled_at,
+               (SELECT array[count(*), count(*) FILTER (WHERE together.state <> 'open')]
+                FROM requests AS together
+                WHERE together.run_id = requests.run_id AND together.segment = requests.segment)
+        FROM requests
+        JOIN runs ON runs.id = requests.run_id
+        JOIN revisions ON revisions.request_id = requests.id AND revisions.revision = requests.revision
+        WHERE {where}
+        ORDER BY {order}
+        LIMIT %(limit)s
+        """,
+        {
+            "person": person.id,
+            "email": person.email,
+            "groups": list(person.groups),
+            "reviews": "reviewer" in person.roles and not person.disabled,
+            "limit": limit,
+        },
+    ).fetchall()
+    return [_item(row) for row in rows]
+
+
+def _item(row: Sequence[Any]) -> Item:
+    (request_id, run_id, kind, state, agent, tool, tier, revision, action, requester, expires_at, created_at,
+     settled_at, (asked, decided)) = row  # fmt: skip
+    return Item(
+        id=RequestId(request_id),
+        run_id=RunId(run_id),
+        kind=Kind(kind),
+        state=RequestState(state),
+        agent=agent,
+        tool=tool,
+        tier=Tier(tier),
+        action=vault.open_sealed(action, ("revisions.action", request_id, revision)),
+        requester=requester,
+        expires_at=expires_at,
+        created_at=created_at,
+        settled_at=settled_at,
+        asked=asked,
+        decided=decided,
+    )
