@@ -87,16 +87,23 @@ def sent(conn: Connection, notice_id: NoticeId, fence: int) -> bool:
 
 
 def postpone(
-    conn: Connection, notice_id: NoticeId, fence: int, *, error: str, delay: timedelta
+    conn: Connection,
+    notice_id: NoticeId,
+    fence: int,
+    *,
+    error: str,
+    delay: timedelta,
+    counted: bool = True,
 ) -> bool:
-    """Claimed → due again after `delay`, keeping what went wrong."""
+    """Claimed → due again after `delay`, keeping what went wrong; uncounted when it was not really tried."""
     return _moved(
         conn,
         """
-        UPDATE notices SET state = 'due', due_at = clock_timestamp() + %s, last_error = %s
+        UPDATE notices
+        SET state = 'due', due_at = clock_timestamp() + %s, last_error = %s, attempts = attempts - %s
         WHERE id = %s AND fence = %s AND state = 'claimed'
         """,
-        (delay, error[:500], notice_id, fence),
+        (delay, error[:500], 0 if counted else 1, notice_id, fence),
     )
 
 
