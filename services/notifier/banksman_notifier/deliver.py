@@ -1,0 +1,151 @@
+"""Delivers notices: claim, ask for the link, compose, send, record, and never the network inside a transaction.
+
+Each notice is delivered at least once. Whoever dies between sending and recording leaves a claim that runs out, and the
+repeat is the same mail, with the same Message-ID, link and code. A notice that nobody needs any more (decided, changed,
+run out, its reader gone) is dropped. A refusal for good buries it at once, any other failure after enough attempts; a
+gateway that is away buries nothing. What was buried stays visible with its last error.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cache, partial
+
+from banksman import ids, ledger, logs
+from banksman.ids import NoticeId
+from banksman.ledger import Connection, audit, notices
+from banksman.records import Event, Matter, Notice
+from banksman.wire import Wire
+from banksman_notifier import compose
+from banksman_notifier.channels import Channel, ChannelError, Message, Opener
+from banksman_notifier.gateway import Gateway, GatewayAway
+
+HANDFUL = 50
+_LEASE = timedelta(minutes=5)
+_FIRST_DELAY, _LONGEST_DELAY = 5.0, 3600.0
+
+log = logs.get(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Office:
+    """What delivering needs. `channels` maps a notice's channel to its way out; `copies` get every message as well."""
+
+    pool: ledger.Pool
+    wire: Wire
+    gateway: Gateway
+    channels: Mapping[str, Opener]
+    copies: Sequence[Opener]
+    max_attempts: int
+
+
+def deliver(office: Office, only: Sequence[NoticeId] | None = None) -> int:
+    """Due → sent, for these notices or for whatever is due; returns how many were claimed, at most a handful."""
+    with ledger.transaction(office.pool) as conn:
+        claimed = notices.claim(conn, only=only, lease=_LEASE, limit=HANDFUL)
+        matters = notices.matters(conn, [notice.id for notice, _ in claimed]) if claimed else {}
+    with ExitStack() as stack:
+        # One connection for each channel, opened for the first message that needs it.
+        def open_way(opener: Opener) -> Channel:
+            return stack.enter_context(opener())
+
+        way = cache(open_way)
+        for notice, fence in claimed:
+            _settle(
+                office,
+                notice,
+                matters[notice.id],
+                _attempt(office, notice, fence, matters[notice.id], way),
+            )
+    return len(claimed)
+
+
+Move = Callable[[Connection], bool]
+
+
+def _attempt(
+    office: Office, notice: Notice, fence: int, matter: Matter, way: Callable[[Opener], Channel]
+) -> tuple[str, Move]:
+    """Try once, and say what became of it: an event's name and the move that records it."""
+    if not matter.wanted:
+        return "notice.dropped", partial(notices.drop, notice_id=notice.id, fence=fence)
+    if notice.attempts > office.max_attempts:
+        return _bury(notice, fence, "Its deliveries broke off before they could be recorded.")
+    try:
+        if notice.channel not in office.channels:
+            raise ChannelError(f"There is no channel {notice.channel!r} here.", retryable=True)
+        write = compose.of_sign_in if notice.kind == "sign_in" else compose.of_request
+        message = write(matter, office.gateway.link(notice.id))
+        way(office.channels[notice.channel]).send(message)
+    except GatewayAway as error:
+        return _later(notice, fence, str(error), counted=False)
+    except Exception as error:  # one notice that breaks must not hold up its handful
+        if not isinstance(error, ChannelError):
+            log.exception("A notice could not be written.", notice=ids.show("ntc", notice.id))
+        last = notice.attempts >= office.max_attempts
+        if last or (isinstance(error, ChannelError) and not error.retryable):
+            return _bury(notice, fence, str(error))
+        return _later(notice, fence, str(error), counted=True)
+    for opener in office.copies:
+        _copy(way(opener), message)
+    return "notice.sent", partial(notices.sent, notice_id=notice.id, fence=fence)
+
+
+def _bury(notice: Notice, fence: int, error: str) -> tuple[str, Move]:
+    log.error(
+        "A notice is dead: its reviewer was not told.",
+        notice=ids.show("ntc", notice.id),
+        error=error,
+    )
+    return "notice.dead", partial(notices.bury, notice_id=notice.id, fence=fence, error=error)
+
+
+def _later(notice: Notice, fence: int, error: str, *, counted: bool) -> tuple[str, Move]:
+    delay = (
+        min(_FIRST_DELAY * 4 ** (notice.attempts - 1), _LONGEST_DELAY) if counted else _FIRST_DELAY
+    )
+    log.warning(
+        "A notice waits for another attempt.", notice=ids.show("ntc", notice.id), error=error
+    )
+    move = partial(
+        notices.postpone,
+        notice_id=notice.id,
+        fence=fence,
+        error=error,
+        delay=timedelta(seconds=delay * random.uniform(0.8, 1.2)),  # noqa: S311 - spreads load, keeps no secret
+        counted=counted,
+    )
+    return "notice.postponed", move
+
+
+def _settle(office: Office, notice: Notice, matter: Matter, outcome: tuple[str, Move]) -> None:
+    """Record what became of a notice, unless a later claim has taken it over."""
+    action, move = outcome
+    event = Event(
+        "notifier",
+        action,
+        matter.run_id,
+        matter.request_id,
+        {
+            "notice": ids.show("ntc", notice.id),
+            "person": ids.show("per", notice.person_id),
+            "channel": notice.channel,
+        },
+    )
+    with ledger.transaction(office.pool) as conn:
+        moved = move(conn)
+        if moved and action in ("notice.sent", "notice.dead"):
+            audit.append(conn, event)
+    if moved and matter.run_id is not None:
+        office.wire.changed(run=matter.run_id, request=matter.request_id)
+
+
+def _copy(channel: Channel, message: Message) -> None:
+    try:
+        channel.send(message)
+    except ChannelError as error:
+        log.warning("A copy could not be written.", error=str(error))
