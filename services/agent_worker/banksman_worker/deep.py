@@ -157,6 +157,7 @@ def deep_agent(
     for name, value in arguments.items():
         if value is not None and value is not False and name in _REFUSED:
             raise ConfigurationError(f"deep_agent cannot take {name}: {_REFUSED[name]}.")
+    accepted = {name: value for name, value in arguments.items() if name not in _REFUSED}
     flagged = frozenset(name for name, wanted in (interrupt_on or {}).items() if wanted)
     extra: list[AbstractToolset[DeepAgentDeps]] = [_commands()] if include_execute else []
     outputs: list[Any] = (
@@ -172,7 +173,7 @@ def deep_agent(
         edit_format=edit_format,
         toolsets=[*toolsets, *extra],
         capabilities=[*capabilities, _AskFirst(flagged)],
-        **{**_QUIET, **arguments, **_SAFE},
+        **{**_QUIET, **accepted, **_SAFE},
     )
     _declare_effects(agent, yours=toolsets)
     setattr(agent, FLAGGED, flagged)
