@@ -16,7 +16,6 @@ import os
 import pwd
 import shutil
 import stat
-import sys
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -35,11 +34,17 @@ class Account:
     gid: int
     switched: bool
 
+    def can_enter(self, folder: Path) -> bool:
+        """Whether this account may pass through every folder above."""
+        above = [parent.stat() for parent in folder.resolve().parents if parent.exists()]
+        return not self.switched or all(
+            found.st_mode & (stat.S_IXUSR if found.st_uid == self.uid else stat.S_IXOTH)
+            for found in above
+        )
+
     def folder_of(self, folder: Path) -> str:
         """How a server that was started inside `folder` calls it."""
-        if not self.switched or sys.platform != "linux":
-            return str(folder)
-        return "/proc/self/cwd"
+        return str(folder) if self.can_enter(folder) else "/proc/self/cwd"
 
 
 def for_servers() -> Account:

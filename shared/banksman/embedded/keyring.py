@@ -70,7 +70,8 @@ def load_or_make(path: Path, *, data_exists: bool) -> Keyring:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}.") from error
     try:
         found: dict[str, Any] = json.loads(text)
-        return Keyring(**{**found, "credentials": Credentials(**found["credentials"])})
+        credentials = Credentials(**found.pop("credentials"))
+        return Keyring(**found, credentials=credentials)
     except (ValueError, TypeError, KeyError):
         raise ConfigurationError(f"{path} is damaged: bring back a copy of it.") from None
 

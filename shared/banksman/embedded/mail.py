@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import mailbox
 import signal
 from pathlib import Path
@@ -81,6 +82,8 @@ def main() -> None:
     parser.add_argument("--maildir", type=Path, required=True)
     chosen = parser.parse_args()
     logs.configure("mail")
+    # aiosmtpd tells of every connection; what matters here is the message.
+    logging.getLogger("mail.log").setLevel(logging.WARNING)
     asyncio.run(serve(chosen.port, chosen.maildir))
 
 

@@ -257,9 +257,15 @@ def _find(who: Account, major: int | None, home: Path) -> Install:
         install = _usable(found, who, seen)
         if install is None:
             continue
-        if major in (None, install.major) and install.major >= _OLDEST:
+        if major not in (None, install.major) or install.major < _OLDEST:
+            seen.append(f"{found} is version {install.major}")
+        elif install.major < 16 and not who.can_enter(home / "data"):
+            # Until version 15 it leaves its working directory to look for itself, and cannot come back.
+            seen.append(
+                f"{found} is version {install.major}, which root cannot use below a folder that is root's alone"
+            )
+        else:
             return install
-        seen.append(f"{found} is version {install.major}")
     looked = "; ".join(seen) or "no binaries were found"
     if major is not None:
         raise ConfigurationError(

@@ -95,7 +95,7 @@ class _StackFile:
     def replaced(self, name: str, pid: int) -> None:
         if self._content is not None:
             pids = self._content["pids"]
-            assert isinstance(pids, dict)  # noqa: S101 - narrows the type of our own value
+            assert isinstance(pids, dict)
             self.write({**self._content, "pids": {**pids, name: pid}})
 
     def remove(self) -> None:

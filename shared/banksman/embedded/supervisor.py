@@ -114,9 +114,13 @@ class Supervisor:
             self._turn(0.02)
         return False
 
+    def settled(self) -> None:
+        """Starting up → started: from now on a death is repaired, not an error."""
+        self._settled = True
+
     def run(self) -> None:
         """Keeps everything running until SIGINT, SIGTERM or SIGHUP; what dies is started again."""
-        self._settled = True
+        self.settled()
         while not self.stopping:
             self._turn(0.5)
 
