@@ -1,0 +1,123 @@
+"""HTML: templates in which everything is escaped, times in words, errors as pages, and the one style sheet."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from datetime import UTC, datetime
+from importlib import resources
+from urllib.parse import quote
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from banksman import ids, render
+from banksman_gateway.problems import Problem
+
+def page(name: str, *, status: int = 200, **values: object) -> HTMLResponse:
+    """A template, filled in."""
+    values.setdefault("problem", None)
+    return HTMLResponse(_environment.get_template(name).render(values), status_code=status)
+
+
+def see(path: str) -> RedirectResponse:
+    """After a POST: look there."""
+    return RedirectResponse(path, status_code=303)
+
+
+def problem_page(request: Request, problem: Problem) -> Response:
+    """An error as a page; who is not signed in is sent to the sign-in, and back."""
+    if problem.status == 401:
+        path = request.url.path if request.method == "GET" else "/"
+        return see(f"/sign-in?next={quote(path)}")
+    return page("problem.html", status=problem.status, title=problem.title, text=problem.detail, person=None)
+
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.get("/style/{stamp}.css")
+def style(stamp: str) -> Response:
+    """The style sheet; its address changes with its content, so that browsers may keep it."""
+    keep = "public, max-age=31536000, immutable" if stamp == _style_stamp else "no-store"
+    return Response(_style, media_type="text/css", headers={"Cache-Control": keep})
+
+
+@router.get("/icon.svg")
+def icon() -> Response:
+    """The icon."""
+    return Response(_icon, media_type="image/svg+xml", headers={"Cache-Control": "public, max-age=86400"})
+
+
+def relative(at: datetime) -> str:
+    """How far away a moment is, in words: “in 2 h 10 min”, “3 min ago”."""
+    seconds = round((at - datetime.now(UTC)).total_seconds())
+    distance = _duration(abs(seconds))
+    if distance is None:
+        return "now"
+    return f"in {distance}" if seconds > 0 else f"{distance} ago"
+
+
+def _duration(seconds: int) -> str | None:
+    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
+    if seconds < 5:
+        return None
+    if seconds < 60:
+        return f"{seconds} s"
+    if hours < 1:
+        return f"{minutes} min"
+    if days < 1:
+        return f"{hours} h {minutes % 60} min" if minutes % 60 else f"{hours} h"
+    return f"{days} d {hours % 24} h" if hours % 24 else f"{days} d"
+
+
+def _when(at: datetime | None) -> Markup:
+    if at is None:
+        return Markup("not yet")
+    utc = at.astimezone(UTC)
+    return Markup('<time datetime="{}">{}</time>').format(
+        utc.isoformat(timespec="seconds"), f"{utc:%Y-%m-%d %H:%M} UTC ({relative(at)})"
+    )
+
+
+_TAIL = re.compile(r" +$")
+
+
+def _marked(shown: str) -> Markup:
+    """Text that `render` made visible, its numbers and trailing spaces set apart for the eye."""
+    tail = _TAIL.search(shown)
+    body = shown[: tail.start()] if tail else shown
+    out = [
+        Markup('<b class="n">{}</b>').format(piece) if numbered else escape(piece)
+        for numbered, piece in render.pieces(body)
+    ]
+    if tail:
+        out.append(Markup('<span class="tail">{}</span>').format(tail[0]))
+    return Markup("").join(out)
+
+
+def _exact(value: object) -> Markup:
+    return _marked(render.line(str(value)))
+
+
+def _prose(value: object) -> Markup:
+    return _marked(render.prose(str(value).replace("\r\n", "\n")))
+
+
+_files = resources.files("banksman_gateway")
+_style = (_files / "static" / "banksman.css").read_text("utf-8")
+_icon = (_files / "static" / "icon.svg").read_text("utf-8")
+_style_stamp = hashlib.sha256(_style.encode()).hexdigest()[:12]
+
+# `autoescape=True`, not a list of endings: no template can be named so that it goes unescaped.
+_environment = Environment(
+    loader=PackageLoader("banksman_gateway"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_environment.filters.update(when=_when, relative=relative, marked=_marked, exact=_exact, prose=_prose, shown=ids.show)
+_environment.globals["style_stamp"] = _style_stamp

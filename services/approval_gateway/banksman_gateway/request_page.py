@@ -1,0 +1,314 @@
+"""The page of a request, and the forms on it: approve, deny, edit, answer, say what happened.
+
+A signed-in person decides in their session. Whoever comes by a mailed link, and is not signed in, sees what the link
+is for, and at tier low may decide with the typed code of the same mail. The vote itself is cast by `decide`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from fastapi import APIRouter, Request, Response
+
+from banksman import digest, ids, render
+from banksman.digest import Json
+from banksman.errors import BanksmanError, Changed, InvalidInput, NotAllowed, NotFound, NotSignedIn
+from banksman.ids import RequestId
+from banksman.ledger import Connection, notices, people
+from banksman.records import Notice, Person
+from banksman.states import VERDICTS, Kind, Tier, Verdict
+from banksman_gateway import auth, card, decide, door, html, link_page, parts, problems, sessions
+from banksman_gateway.card import Card
+from banksman_gateway.decide import Ballot, Voter
+from banksman_gateway.forms import Form, Posted
+from banksman_gateway.parts import Here, Parts
+from banksman_gateway.sessions import MaybeSignedIn, Session, SignedIn
+
+router = APIRouter(include_in_schema=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Who looks at a request: a person in a session, or the reviewer whom a mailed link names."""
+
+    person: Person
+    secret: bytes
+    notice: Notice | None = None
+
+    @property
+    def voter(self) -> Voter:
+        """Who would vote, and the way they came."""
+        return Voter(channel="session" if self.notice is None else "link", person=self.person)
+
+
+@router.get("/requests/{request_id}")
+def show(request_id: str, request: Request, here: Here, session: MaybeSignedIn) -> Response:
+    """The request: what will happen, why it was held, who asks, and the forms to decide."""
+    wanted = RequestId(ids.read("req", request_id))
+    with door.transaction(here) as conn:
+        reader = _reader(conn, request, here, session, wanted)
+        return _page(conn, here, reader, wanted)
+
+
+@router.post("/requests/{request_id}/vote")
+def vote(request_id: str, request: Request, here: Here, session: MaybeSignedIn, form: Posted) -> Response:
+    """One vote, from this page's forms."""
+    wanted = RequestId(ids.read("req", request_id))
+    with door.transaction(here) as conn:
+        reader = _reader(conn, request, here, session, wanted)
+    form.must_be_of(here.link_keys, reader.secret)
+    try:
+        if reader.notice is not None:
+            _must_know_code(here, reader.notice, wanted, form)
+        with door.transaction(here) as conn:
+            shown = card.read(conn, wanted, reader.person, reader.voter.channel)
+            ballot = _ballot(shown, form)
+            outcome = decide.vote(conn, wanted, reader.voter, ballot, signer=here.signer, hint=here.hint)
+            if reader.notice is not None and not notices.use(conn, reader.notice.id):
+                raise NotAllowed("This link has been used.")
+    except BanksmanError as error:
+        with door.transaction(here) as conn:
+            return _page(conn, here, _again(conn, reader), wanted, error=error, form=form)
+    if outcome.resume is not None:
+        here.wire.run(outcome.resume)
+    here.wire.changed(run=outcome.request.run_id, request=wanted)
+    return html.see(f"/requests/{ids.show('req', wanted)}")
+
+
+@router.get("/requests/{request_id}/edit")
+def edit(request_id: str, here: Here, session: SignedIn) -> Response:
+    """The arguments as JSON to change; nothing is changed until the next page is confirmed."""
+    wanted = RequestId(ids.read("req", request_id))
+    with door.transaction(here) as conn:
+        shown = _editable(conn, session, wanted)
+    # Everything outside ASCII is written as \uXXXX, so that nothing hides in the box.
+    return _edit_page(here, session, shown, json.dumps(shown.action["arguments"], indent=2))
+
+
+@router.post("/requests/{request_id}/edit")
+def confirm(request_id: str, here: Here, session: SignedIn, form: Posted) -> Response:
+    """What was and what would be, side by side, before the edited call is approved. Changes nothing."""
+    form.must_be_of(here.link_keys, session.secret)
+    wanted = RequestId(ids.read("req", request_id))
+    text = form.fields.get("arguments", "")
+    with door.transaction(here) as conn:
+        shown = _editable(conn, session, wanted)
+    try:
+        _must_be_shown(shown, form)
+        arguments = _arguments(text)
+        _patch(cast("Json", shown.action["arguments"]), arguments)
+    except BanksmanError as error:
+        return _edit_page(here, session, shown, text, error=error)
+    edited = {**shown.action, "arguments": arguments}
+    if digest.of_action(edited) == shown.request.digest:
+        return _edit_page(here, session, shown, text, error=InvalidInput("Nothing was changed."))
+    return html.page(
+        "confirm.html",
+        person=session.person,
+        form_token=here.link_keys.form_token(session.secret),
+        card=shown,
+        arguments=digest.canonical(arguments).decode(),
+        rendered=render.hash(edited, shown.context).hex(),
+        blocks=render.blocks(edited, shown.context),
+        warnings=render.suspicious(edited, shown.context),
+        changes=_changes(shown.action, edited, shown.context),
+    )
+
+
+def _reader(
+    conn: Connection, request: Request, here: Parts, session: Session | None, wanted: RequestId
+) -> Reader:
+    """Who looks; a session comes before a link, so that a forwarded mail decides nothing in its addressee's name."""
+    if session is not None:
+        return Reader(session.person, session.secret)
+    view = link_page.view_of(request, here)
+    if view is None:
+        raise NotSignedIn("Sign in to see this request.")
+    notice = notices.get(conn, view.notice)
+    person = people.get(conn, notice.person_id)
+    if notice.request_id != wanted or person.disabled:
+        raise NotSignedIn("Sign in to see this request.")
+    return Reader(person, view.secret, notice)
+
+
+def _again(conn: Connection, reader: Reader) -> Reader:
+    """The same reader, with the link's tries and use as they stand now."""
+    if reader.notice is None:
+        return reader
+    return Reader(reader.person, reader.secret, notices.get(conn, reader.notice.id))
+
+
+def _page(
+    conn: Connection,
+    here: Parts,
+    reader: Reader,
+    wanted: RequestId,
+    *,
+    error: BanksmanError | None = None,
+    form: Form | None = None,
+) -> Response:
+    shown = card.read(conn, wanted, reader.person, reader.voter.channel)
+    own = auth.own_only(reader.person)
+    if own is not None and own != shown.request.requester_id:
+        raise NotFound(f"There is no request {ids.show('req', wanted)}.")
+    problem = None if error is None else problems.of(error)
+    values = {
+        "person": reader.person if reader.notice is None else None,
+        "reader": reader.person,
+        "notice": reader.notice,
+        "form_token": here.link_keys.form_token(reader.secret),
+        "card": shown,
+        "verdicts": VERDICTS[shown.request.kind],
+        "reason": "" if form is None else form.text("reason"),
+        "answer": "" if form is None else form.text("answer"),
+        "problem": problem,
+        "tries": link_page.TRIES,
+    }
+    status = 200 if problem is None else problem.status
+    if reader.notice is None:
+        return html.page("request.html", status=status, **values)
+    return html.page(_link_template(shown, reader.notice), status=status, **values)
+
+
+def _link_template(shown: Card, notice: Notice) -> str:
+    """What a link shows to somebody who is not signed in: no arguments but where the link itself may decide."""
+    if notice.revision != shown.request.revision:
+        return "link_changed.html"
+    if shown.request.tier is not Tier.LOW or shown.request.overdue or not (notice.live or notice.used_at):
+        return "link_sign_in.html"
+    return "request.html"
+
+
+def _must_know_code(here: Parts, notice: Notice, wanted: RequestId, form: Form) -> None:
+    """Nothing, when the typed code is the mail's. Each try is counted and committed before it is compared."""
+    with door.transaction(here) as conn:
+        shown = card.read(conn, wanted, None, "link")
+        if shown.request.tier is not Tier.LOW:
+            raise NotAllowed("This cannot be decided from a mailed link. Sign in to decide.")
+        if notice.revision != shown.request.revision:
+            raise Changed("This was changed after your mail was sent. Sign in to see what is asked now.")
+        if not shown.open:
+            # `decide` says who settled it; a code typed too late is no guess.
+            return
+        counted = notices.try_code(conn, notice.id, tries=link_page.TRIES)
+    if not counted:
+        raise NotAllowed("This link's code was mistyped too often, or the link has been used. Sign in to decide.")
+    if not link_page.code_holds(here, notice, form.fields.get("code", "")):
+        left = link_page.TRIES - notice.code_tries - 1
+        raise NotAllowed(f"That is not the code in your mail. Tries left: {max(left, 0)}.")
+
+
+def _ballot(shown: Card, form: Form) -> Ballot:
+    try:
+        verdict = Verdict(form.text("verdict"))
+    except ValueError:
+        raise InvalidInput("Choose what to decide.") from None
+    revision, seen_digest, rendered = _must_be_shown(shown, form)
+    arguments = None
+    if "arguments" in form.fields:
+        edited = _arguments(form.fields["arguments"])
+        arguments = _patch(cast("Json", shown.action["arguments"]), edited)
+        now = render.hash({**shown.action, "arguments": edited}, shown.context)
+    else:
+        now = render.hash(shown.action, shown.context)
+    if rendered != now.hex() and (revision, seen_digest) == (shown.request.revision, shown.request.digest):
+        raise Changed("This page would be drawn differently now. Read the request again.", {"changed": "rendering"})
+    return Ballot(
+        verdict=verdict,
+        digest=seen_digest,
+        revision=revision,
+        reason=form.text("reason") or None,
+        arguments=arguments,
+        answer=_answer(shown, verdict, form),
+        stop_run=form.text("stop_run") == "yes",
+        render_hash=now,
+    )
+
+
+def _must_be_shown(shown: Card, form: Form) -> tuple[int, bytes, str]:
+    """What the form says its reader was shown; `decide` compares it with what is asked."""
+    if not shown.genuine:
+        raise InvalidInput("The stored request does not match its own digest. Nothing can be decided on it.")
+    try:
+        return int(form.text("revision")), bytes.fromhex(form.text("digest")), form.text("rendered")
+    except ValueError:
+        raise InvalidInput("The form does not say which revision it was made for.") from None
+
+
+def _answer(shown: Card, verdict: Verdict, form: Form) -> Json:
+    text = form.text("answer")
+    if verdict is Verdict.HAPPENED:
+        return text or None
+    if verdict is not Verdict.ANSWER:
+        return None
+    if not text:
+        raise InvalidInput("Write an answer first.")
+    if shown.request.kind is Kind.EXTERNAL:
+        return digest.parse(text, what="The answer")
+    return digest.check(text, what="The answer")
+
+
+def _editable(conn: Connection, session: Session, wanted: RequestId) -> Card:
+    shown = card.read(conn, wanted, session.person, "session")
+    if shown.request.kind is not Kind.APPROVAL or not shown.open or not shown.genuine:
+        raise NotAllowed("Only an open approval can be edited.")
+    if shown.hindrance is not None:
+        raise NotAllowed(shown.hindrance)
+    return shown
+
+
+def _edit_page(
+    here: Parts, session: Session, shown: Card, text: str, *, error: BanksmanError | None = None
+) -> Response:
+    problem = None if error is None else problems.of(error)
+    return html.page(
+        "edit.html",
+        status=200 if problem is None else problem.status,
+        person=session.person,
+        form_token=here.link_keys.form_token(session.secret),
+        card=shown,
+        text=text,
+        problem=problem,
+    )
+
+
+def _arguments(text: str) -> dict[str, Json]:
+    arguments = digest.parse(text, what="The edited text")
+    if not isinstance(arguments, dict):
+        raise InvalidInput("The arguments must stay a JSON object: { … }.")
+    return cast("dict[str, Json]", arguments)
+
+
+def _patch(old: Json, new: Json) -> Json:
+    """The merge patch (RFC 7396) that leads from old to new; what such a patch cannot say is refused."""
+    if not isinstance(new, dict) or not isinstance(old, dict):
+        _must_have_no_null(new)
+        return new
+    before, after = cast("dict[str, Json]", old), cast("dict[str, Json]", new)
+    patch: dict[str, Json] = dict.fromkeys(before.keys() - after.keys())
+    for key, value in after.items():
+        if key not in before or digest.canonical(before[key]) != digest.canonical(value):
+            if value is None:
+                raise InvalidInput(f"{key[:60]!r} cannot be set to null here; leave it out instead.")
+            patch[key] = _patch(before.get(key), value)
+    return patch
+
+
+def _must_have_no_null(value: Json) -> None:
+    if isinstance(value, dict):
+        for key, item in cast("dict[str, Json]", value).items():
+            if item is None:
+                raise InvalidInput(f"{key[:60]!r} cannot be set to null here; leave it out instead.")
+            _must_have_no_null(item)
+
+
+def _changes(
+    old: Mapping[str, Json], new: Mapping[str, Json], context: Mapping[str, Json]
+) -> Sequence[tuple[str, str]]:
+    """Old and new as they are shown, line by line: (` `, `-` or `+`, text), all of it."""
+    before, after = render.text(old, context).split("\n"), render.text(new, context).split("\n")
+    return [(item[0], item[2:]) for item in difflib.ndiff(before, after) if not item.startswith("?")]

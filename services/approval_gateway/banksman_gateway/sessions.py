@@ -1,0 +1,108 @@
+"""Browser sessions and the gateway's cookies. The database holds hashes of session ids, so reading it opens nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Annotated, Literal
+
+from fastapi import Depends, Request, Response
+
+from banksman.errors import NotSignedIn
+from banksman.ids import PersonId
+from banksman.ledger import Connection, keys
+from banksman.records import Person
+from banksman.settings import GatewaySettings
+from banksman.signing import base64url, unbase64
+from banksman_gateway import door, parts
+
+IDLE = timedelta(minutes=60)
+LIFETIME = timedelta(hours=12)
+
+Use = Literal["session", "pre", "view"]
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A person at a browser; `secret` is the cookie's value, which the forms' tokens are bound to."""
+
+    person: Person
+    secret: bytes = field(repr=False)
+
+
+def start(conn: Connection, person: PersonId) -> str:
+    """Nothing → a session; the cookie's value."""
+    secret = secrets.token_bytes(32)
+    keys.open_session(conn, _hash(secret), person, lifetime=LIFETIME)
+    return base64url(secret)
+
+
+def end(conn: Connection, session: Session) -> None:
+    """A session → over."""
+    keys.end_session(conn, _hash(session.secret))
+
+
+def present(request: Request) -> Session | None:
+    """Who is signed in at this browser, if anybody."""
+    here = parts.of(request.app)
+    text = cookie(request, here.settings, "session")
+    try:
+        secret = unbase64(text or "")
+    except ValueError:
+        return None
+    with door.transaction(here) as conn:
+        person = keys.session(conn, _hash(secret), idle=IDLE)
+    return None if person is None else Session(person, secret)
+
+
+def current_person(request: Request) -> Person | None:
+    """The person who is signed in at this browser, if anybody."""
+    session = present(request)
+    return None if session is None else session.person
+
+
+def required(request: Request) -> Session:
+    """The session, or `NotSignedIn`."""
+    session = present(request)
+    if session is None:
+        raise NotSignedIn("Sign in first.")
+    return session
+
+
+SignedIn = Annotated[Session, Depends(required)]
+MaybeSignedIn = Annotated[Session | None, Depends(present)]
+
+
+def cookie(request: Request, settings: GatewaySettings, use: Use) -> str | None:
+    """The value of one of our cookies."""
+    return request.cookies.get(_name(settings, use))
+
+
+def set_cookie(response: Response, settings: GatewaySettings, use: Use, value: str, *, lifetime: timedelta) -> None:
+    """Hand a cookie out: for this host alone, out of reach of scripts. Lax, because reviewers arrive from a mail."""
+    response.set_cookie(
+        _name(settings, use),
+        value,
+        max_age=int(lifetime.total_seconds()),
+        path="/",
+        secure=not settings.on_localhost,
+        httponly=True,
+        samesite="lax",
+    )
+
+
+def drop_cookie(response: Response, settings: GatewaySettings, use: Use) -> None:
+    """Take a cookie back."""
+    response.delete_cookie(
+        _name(settings, use), path="/", secure=not settings.on_localhost, httponly=True, samesite="lax"
+    )
+
+
+def _name(settings: GatewaySettings, use: Use) -> str:
+    return use if settings.on_localhost else f"__Host-{use}"
+
+
+def _hash(secret: bytes) -> bytes:
+    return hashlib.sha256(secret).digest()
