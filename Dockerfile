@@ -45,7 +45,7 @@ USER 10001
 # or as a folder mounted on /agents.
 FROM runtime AS worker
 COPY --from=build-worker /opt/banksman /opt/banksman
-ENV PYTHONPATH=/agents BANKSMAN_HEALTH_PORT=8081
+ENV PYTHONPATH=/agents
 CMD ["python", "-m", "banksman_worker"]
 
 FROM runtime AS notifier

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import yaml
 
 from banksman import settings, signing
 from banksman.deployment import write_deployment
 from banksman.errors import ConfigurationError
 from banksman.links import LinkKeys
+
+COMPOSE = Path(__file__).parents[2] / "docker-compose.yml"
 
 
 def deploy(
@@ -148,33 +152,34 @@ def test_a_public_url_that_cookies_cannot_be_safe_on_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_every_service_reads_the_settings_it_is_given(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("container", "kind"),
+    [
+        ("agent-worker", settings.WorkerSettings),
+        ("gateway", settings.GatewaySettings),
+        ("notifier", settings.NotifierSettings),
+        ("migrate", settings.MigrateSettings),
+    ],
+)
+def test_a_service_understands_every_setting_that_compose_gives_it(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    container: str,
+    kind: type[settings.Settings],
 ) -> None:
     deploy(tmp_path)
-    given_by_compose = {
-        "worker": {"BANKSMAN_AGENTS": "banksman_sysadmin:agents"},
-        "gateway": {"BANKSMAN_HOST": "0.0.0.0", "BANKSMAN_PORT": "8420"},
-        "notifier": {"BANKSMAN_GATEWAY_URL": "http://gateway:8420"},
-        "migrate": {},
-    }
-    kinds = {
-        "worker": settings.WorkerSettings,
-        "gateway": settings.GatewaySettings,
-        "notifier": settings.NotifierSettings,
-        "migrate": settings.MigrateSettings,
-    }
+    service = yaml.safe_load(COMPOSE.read_text())["services"][container]
+    given = read(tmp_path / service["env_file"]) | service.get("environment", {})
+    given = {key: re.sub(r"\$\{\w+:-(.*)\}", r"\1", value) for key, value in given.items()}
+    for key in [key for key in os.environ if key.startswith("BANKSMAN_")]:
+        monkeypatch.delenv(key)
+    for key, value in given.items():
+        monkeypatch.setenv(key, value)
 
-    for name, kind in kinds.items():
-        with monkeypatch.context() as only:
-            for key in [key for key in os.environ if key.startswith("BANKSMAN_")]:
-                only.delenv(key)
-            for key, value in {
-                **read(tmp_path / "secrets" / f"{name}.env"),
-                **given_by_compose[name],
-            }.items():
-                only.setenv(key, value)
-            settings.read(kind)
+    settings.read(kind)
+
+    known = {f"BANKSMAN_{name.upper()}" for name in kind.model_fields}
+    assert set(given) - known == set()
 
 
 def test_trying_it_out_on_localhost_publishes_that_port(tmp_path: Path) -> None:
