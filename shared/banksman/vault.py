@@ -26,3 +26,8 @@ def open_sealed(stored: bytes, row: Row) -> bytes:
     if stored[:1] != _PLAIN:
         raise NotGenuine(f"{row[0]} of {row[1]} is sealed in a way this release cannot open.")
     return stored[1:]
+
+
+def length(stored: int) -> int:
+    """How many bytes of content a sealed value of `stored` bytes holds."""
+    return stored - len(_PLAIN)

@@ -48,3 +48,18 @@ def transaction(pool: Pool) -> Generator[Connection]:
             yield conn
     except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
         raise Unavailable(f"PostgreSQL cannot be reached: {error}") from error
+
+
+def drop_dead(pool: Pool) -> None:
+    """Test the connections that wait in the pool and replace those that PostgreSQL has closed."""
+    pool.check()
+
+
+def reachable(pool: Pool, *, within: float) -> bool:
+    """Whether PostgreSQL answers a statement now."""
+    try:
+        with pool.connection(timeout=within) as conn:
+            conn.execute("SELECT")
+    except (psycopg.Error, PoolTimeout):
+        return False
+    return True

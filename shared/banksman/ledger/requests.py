@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
@@ -255,26 +256,31 @@ def page(
     kind: Kind | None = None,
     run_id: RunId | None = None,
     agent: str | None = None,
+    batch_id: UUID | None = None,
+    requester_id: PersonId | None = None,
     after: RequestId | None = None,
     limit: int = 50,
 ) -> Sequence[Request]:
-    """Requests, oldest first, after `after`."""
+    """Requests, oldest first, after `after`. Only the filters that are given are in the statement, and the state is
+    spelled out in it, so that the list of open requests reads its own small index however many are settled."""
+    wanted: dict[str, object | None] = {
+        f"state = '{state}'": state,
+        "kind = %(kind)s": kind,
+        "requests.run_id = %(run)s": run_id,
+        "requests.agent = %(agent)s": agent,
+        "batch_id = %(batch)s": batch_id,
+        "requester_id = %(requester)s": requester_id,
+        "requests.id > %(after)s": after,
+    }
+    given = " AND ".join(clause for clause, value in wanted.items() if value is not None) or "true"
     rows = conn.execute(
-        f"""
-        {_SELECT}
-        WHERE (%(state)s::text IS NULL OR state = %(state)s)
-          AND (%(kind)s::text IS NULL OR kind = %(kind)s)
-          AND (%(run)s::uuid IS NULL OR requests.run_id = %(run)s)
-          AND (%(agent)s::text IS NULL OR requests.agent = %(agent)s)
-          AND (%(after)s::uuid IS NULL OR requests.id > %(after)s)
-        ORDER BY requests.id
-        LIMIT %(limit)s
-        """,
+        f"{_SELECT} WHERE {given} ORDER BY requests.id LIMIT %(limit)s".encode(),
         {
-            "state": state,
             "kind": kind,
             "run": run_id,
             "agent": agent,
+            "batch": batch_id,
+            "requester": requester_id,
             "after": after,
             "limit": limit,
         },

@@ -286,6 +286,18 @@ def cancel(conn: Connection, run_id: RunId) -> RunStatus | None:
     return None if row is None else RunStatus(row[0])
 
 
+def holds(conn: Connection, run_id: RunId, fence: int) -> bool:
+    """Whether a claim still holds, lease and all."""
+    row = conn.execute(
+        """
+        SELECT FROM runs
+        WHERE id = %s AND fence = %s AND status = 'running' AND due_at > clock_timestamp() AND cancel_at IS NULL
+        """,
+        (run_id, fence),
+    ).fetchone()
+    return row is not None
+
+
 def lock(conn: Connection, run_id: RunId) -> RunStatus:
     """Hold the run's row until the end of the transaction; whoever touches its requests does this first."""
     row = conn.execute("SELECT status FROM runs WHERE id = %s FOR UPDATE", (run_id,)).fetchone()
@@ -311,21 +323,37 @@ def page(
     *,
     status: RunStatus | None = None,
     agent: str | None = None,
+    batch_id: UUID | None = None,
+    requester_id: PersonId | None = None,
     before: RunId | None = None,
     limit: int = 50,
 ) -> Sequence[Run]:
-    """Runs, newest first, from `before` on."""
+    """Runs, newest first, from `before` on. Only the filters that are given are in the statement, so each finds
+    its index."""
+    wanted: dict[str, object | None] = {
+        "status = %(status)s": status,
+        "agent = %(agent)s": agent,
+        "batch_id = %(batch)s": batch_id,
+        "requester_id = %(requester)s": requester_id,
+        "id < %(before)s": before,
+    }
+    given = " AND ".join(clause for clause, value in wanted.items() if value is not None) or "true"
     rows = conn.execute(
         f"""
         SELECT {_COLUMNS}
         FROM runs
-        WHERE (%(status)s::text IS NULL OR status = %(status)s)
-          AND (%(agent)s::text IS NULL OR agent = %(agent)s)
-          AND (%(before)s::uuid IS NULL OR id < %(before)s)
+        WHERE {given}
         ORDER BY id DESC
         LIMIT %(limit)s
-        """,
-        {"status": status, "agent": agent, "before": before, "limit": limit},
+        """.encode(),
+        {
+            "status": status,
+            "agent": agent,
+            "batch": batch_id,
+            "requester": requester_id,
+            "before": before,
+            "limit": limit,
+        },
     ).fetchall()
     return [_run(row) for row in rows]
 

@@ -1,0 +1,335 @@
+"""Reads for pages and for the API: as clever as they need to be, and a few statements for a whole page, never per row."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from banksman import ids, vault
+from banksman.digest import Json
+from banksman.ids import KeyId, PersonId, RequestId, RunId, VoteId
+from banksman.ledger import Connection, audit
+from banksman.ledger.requests import decision_of
+from banksman.records import Decision, Event, Request, Vote
+from banksman.states import Kind, RequestState, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Sibling:
+    """Another request of the same pause."""
+
+    id: RequestId
+    kind: Kind
+    tool: str
+    state: RequestState
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """One exact version of what was asked; `by` is the editor's address, None the agent itself."""
+
+    revision: int
+    action: bytes
+    digest: bytes
+    by: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What belongs to a request without being in its row; revisions only where somebody edited."""
+
+    siblings: Sequence[Sibling]
+    decision: Decision | None
+    votes: Sequence[tuple[Vote, str]]
+    revisions: Sequence[Revision]
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """One line of a run's timeline."""
+
+    at: datetime
+    who: str
+    what: str
+    request_id: RequestId | None
+    detail: Mapping[str, Json]
+
+
+@dataclass(frozen=True, slots=True)
+class Gauges:
+    """How much there is of what, right now."""
+
+    runs: Mapping[str, int]
+    open_requests: int
+    oldest_open: timedelta | None
+
+
+def around(conn: Connection, page: Sequence[Request]) -> dict[RequestId, Around]:
+    """Siblings, votes, decisions and earlier revisions of a whole page of requests."""
+    siblings = _siblings(conn, page)
+    votes = _votes(conn, [request.id for request in page])
+    decisions = _decisions(conn, [request.id for request in page if request.settled_at is not None])
+    revisions = _revisions(conn, [request.id for request in page if request.revision > 1])
+    return {
+        request.id: Around(
+            siblings=[
+                found for found in siblings[request.run_id, request.segment] if found.id != request.id
+            ],
+            decision=decisions.get(request.id),
+            votes=votes[request.id],
+            revisions=revisions[request.id],
+        )
+        for request in page
+    }
+
+
+def _siblings(conn: Connection, page: Sequence[Request]) -> defaultdict[tuple[UUID, int], list[Sibling]]:
+    pauses = {(request.run_id, request.segment) for request in page}
+    rows = conn.execute(
+        """
+        SELECT requests.run_id, requests.segment, id, kind, tool, state
+        FROM requests
+        JOIN unnest(%s::uuid[], %s::integer[]) AS pause (run_id, segment) USING (run_id, segment)
+        ORDER BY id
+        """,
+        ([run_id for run_id, _ in pauses], [segment for _, segment in pauses]),
+    ).fetchall()
+    found: defaultdict[tuple[UUID, int], list[Sibling]] = defaultdict(list)
+    for run_id, segment, request_id, kind, tool, state in rows:
+        found[run_id, segment].append(
+            Sibling(RequestId(request_id), Kind(kind), tool, RequestState(state))
+        )
+    return found
+
+
+def _votes(
+    conn: Connection, request_ids: Sequence[RequestId]
+) -> defaultdict[RequestId, list[tuple[Vote, str]]]:
+    rows = conn.execute(
+        """
+        SELECT votes.id, request_id, revision, digest, verdict, channel, votes.person_id, key_id, reason, answer,
+               render_hash, votes.created_at, COALESCE(people.email, keys.name)
+        FROM votes
+        LEFT JOIN people ON people.id = votes.person_id
+        LEFT JOIN keys ON keys.id = votes.key_id
+        WHERE request_id = ANY(%s)
+          AND withdraws IS NULL
+          AND NOT EXISTS (SELECT FROM votes AS later WHERE later.withdraws = votes.id)
+        ORDER BY votes.id
+        """,
+        (list(request_ids),),
+    ).fetchall()
+    found: defaultdict[RequestId, list[tuple[Vote, str]]] = defaultdict(list)
+    for vote_id, request_id, revision, digest, verdict, channel, person, key, reason, answer, shown, at, by in rows:
+        vote = Vote(
+            id=VoteId(vote_id),
+            request_id=RequestId(request_id),
+            revision=revision,
+            digest=digest,
+            verdict=Verdict(verdict),
+            channel=channel,
+            person_id=None if person is None else PersonId(person),
+            key_id=None if key is None else KeyId(key),
+            reason=None if reason is None else vault.open_sealed(reason, ("votes.reason", vote_id)).decode(),
+            answer=None if answer is None else json.loads(vault.open_sealed(answer, ("votes.answer", vote_id))),
+            render_hash=shown,
+            created_at=at,
+        )
+        found[vote.request_id].append((vote, by))
+    return found
+
+
+def _decisions(conn: Connection, request_ids: Sequence[RequestId]) -> dict[RequestId, Decision]:
+    if not request_ids:
+        return {}
+    rows = conn.execute(
+        """
+        SELECT request_id, revision, verdict, statement, signature, kid, start_by, created_at
+        FROM decisions
+        WHERE request_id = ANY(%s)
+        """,
+        (list(request_ids),),
+    ).fetchall()
+    return {RequestId(row[0]): decision_of(RequestId(row[0]), row[1:]) for row in rows}
+
+
+def _revisions(
+    conn: Connection, request_ids: Sequence[RequestId]
+) -> defaultdict[RequestId, list[Revision]]:
+    found: defaultdict[RequestId, list[Revision]] = defaultdict(list)
+    if not request_ids:
+        return found
+    rows = conn.execute(
+        """
+        SELECT request_id, revision, action, digest, email
+        FROM revisions
+        LEFT JOIN people ON people.id = author_id
+        WHERE request_id = ANY(%s)
+        ORDER BY request_id, revision
+        """,
+        (list(request_ids),),
+    ).fetchall()
+    for request_id, revision, action, digest, by in rows:
+        opened = vault.open_sealed(action, ("revisions.action", request_id, revision))
+        found[RequestId(request_id)].append(Revision(revision, opened, digest, by))
+    return found
+
+
+def state(conn: Connection, run_id: RunId) -> Mapping[str, Json]:
+    """The run's own state as of its last snapshot: workspace, todos, uploads, usage; empty before the first."""
+    row = conn.execute(
+        "SELECT seq, state FROM snapshots WHERE run_id = %s ORDER BY seq DESC LIMIT 1", (run_id,)
+    ).fetchone()
+    return {} if row is None else json.loads(vault.open_sealed(row[1], ("snapshots.state", run_id, row[0])))
+
+
+def sizes(conn: Connection, run_id: RunId, names: Iterable[str]) -> dict[str, int]:
+    """How many bytes each stored file content has, by its SHA-256 in hex."""
+    rows = conn.execute(
+        "SELECT encode(hash, 'hex'), octet_length(body) FROM blobs WHERE run_id = %s AND hash = ANY(%s)",
+        (run_id, [bytes.fromhex(name) for name in names]),
+    ).fetchall()
+    return {name: vault.length(stored) for name, stored in rows}
+
+
+def timeline(conn: Connection, run_id: RunId) -> Sequence[Happening]:
+    """Everything that happened to a run, in order: the audit log's events, tool calls, and messages to reviewers."""
+    events = audit.of_run(conn, run_id)
+    who = _actors(conn, {event.actor for event in events})
+    found = [_of_event(event, who) for event in events]
+    found += _executions(conn, run_id)
+    found += _notices(conn, run_id)
+    return sorted(found, key=lambda happening: happening.at)
+
+
+def _of_event(event: Event, who: Mapping[str, str]) -> Happening:
+    assert event.at is not None
+    return Happening(
+        event.at, who.get(event.actor, event.actor), event.action, event.request_id, event.body
+    )
+
+
+def _actors(conn: Connection, actors: Iterable[str]) -> dict[str, str]:
+    """People's addresses and keys' names behind the actors of the audit log."""
+    known = {actor: ids.read(actor[:3], actor) for actor in actors if actor[:4] in ("per_", "key_")}
+    if not known:
+        return {}
+    rows = conn.execute(
+        """
+        SELECT id, email FROM people WHERE id = ANY(%(ids)s)
+        UNION ALL
+        SELECT id, name FROM keys WHERE id = ANY(%(ids)s)
+        """,
+        {"ids": list(known.values())},
+    ).fetchall()
+    names = dict(rows)
+    return {actor: names[found] for actor, found in known.items() if found in names}
+
+
+def _executions(conn: Connection, run_id: RunId) -> list[Happening]:
+    rows = conn.execute(
+        """
+        SELECT step, call_id, attempt, tool, outcome, request_id, started_at, finished_at
+        FROM executions
+        WHERE run_id = %s
+        """,
+        (run_id,),
+    ).fetchall()
+    found: list[Happening] = []
+    for step, call_id, attempt, tool, outcome, request, started_at, finished_at in rows:
+        call: dict[str, Json] = {"tool": tool, "step": step, "call_id": call_id, "attempt": attempt}
+        request_id = request and RequestId(request)
+        found.append(Happening(started_at, "worker", "tool.started", request_id, call))
+        if finished_at is not None:
+            ended = {**call, "outcome": outcome}
+            found.append(Happening(finished_at, "worker", "tool.finished", request_id, ended))
+    return found
+
+
+def _notices(conn: Connection, run_id: RunId) -> list[Happening]:
+    rows = conn.execute(
+        """
+        SELECT notices.id, request_id, email, channel, notices.state, attempts, sent_at, seen_at, used_at,
+               notices.created_at
+        FROM notices
+        JOIN requests ON requests.id = notices.request_id
+        JOIN people ON people.id = notices.person_id
+        WHERE requests.run_id = %s
+        """,
+        (run_id,),
+    ).fetchall()
+    found: list[Happening] = []
+    for notice, request, email, channel, state_, attempts, sent_at, seen_at, used_at, created_at in rows:
+        request_id = RequestId(request)
+        detail: dict[str, Json] = {"notice": ids.show("ntc", notice), "to": email, "channel": channel}
+        queued = {**detail, "state": state_, "attempts": attempts}
+        found.append(Happening(created_at, "worker", "notice.queued", request_id, queued))
+        if sent_at is not None:
+            found.append(Happening(sent_at, "notifier", "notice.sent", request_id, detail))
+        if seen_at is not None:
+            found.append(Happening(seen_at, email, "link.opened", request_id, detail))
+        if used_at is not None:
+            found.append(Happening(used_at, email, "link.used", request_id, detail))
+    return found
+
+
+def news_of_run(
+    conn: Connection, run_id: RunId, cursor: tuple[int, int], *, limit: int = 200
+) -> tuple[Sequence[Event], bool]:
+    """A run's events after a cursor, and whether it is over with nothing more to come.
+
+    The first statement looks for the end, the second for events: what the first saw is below the second's horizon.
+    """
+    row = conn.execute(
+        """
+        SELECT finished_at IS NOT NULL AND NOT EXISTS (
+                   SELECT FROM audit_events
+                   WHERE run_id = runs.id AND xid >= pg_snapshot_xmin(pg_current_snapshot()))
+        FROM runs
+        WHERE id = %s
+        """,
+        (run_id,),
+    ).fetchone()
+    events = audit.since(conn, cursor, run_id=run_id, limit=limit)
+    return events, row is not None and row[0] and len(events) < limit
+
+
+def news_of_requests(conn: Connection, cursor: tuple[int, int], *, limit: int = 200) -> Sequence[Event]:
+    """Events about requests after a cursor, oldest first, below the horizon of running transactions."""
+    rows = conn.execute(
+        """
+        SELECT actor, action, run_id, request_id, body, at, xid::text::bigint, id
+        FROM audit_events
+        WHERE (xid, id) > (%(xid)s::text::xid8, %(id)s)
+          AND xid < pg_snapshot_xmin(pg_current_snapshot())
+          AND request_id IS NOT NULL
+        ORDER BY xid, id
+        LIMIT %(limit)s
+        """,
+        {"xid": str(cursor[0]), "id": cursor[1], "limit": limit},
+    ).fetchall()
+    return [
+        Event(actor, action, run, RequestId(request), body, at, (xid, number))
+        for actor, action, run, request, body, at, xid, number in rows
+    ]
+
+
+def gauges(conn: Connection) -> Gauges:
+    """Runs that are not over by state, and the requests that wait."""
+    runs = conn.execute(
+        """
+        SELECT status, count(*)
+        FROM runs
+        WHERE status IN ('queued', 'running', 'waiting', 'stuck')
+        GROUP BY status
+        """
+    ).fetchall()
+    waiting = conn.execute(
+        "SELECT count(*), clock_timestamp() - min(created_at) FROM requests WHERE state = 'open'"
+    ).fetchone()
+    assert waiting is not None
+    return Gauges(dict(runs), waiting[0], waiting[1])
