@@ -146,10 +146,10 @@ def test_a_password_never_travels_in_the_clear(
 def test_no_subject_brings_a_header_of_its_own(subject: str) -> None:
     try:
         raw = email.wire_form(replace(MESSAGE, subject=subject), SENDER)
-    except ChannelError as error:
-        assert not error.retryable
-    else:  # a fixed Python keeps such a word inside the subject, which is right as well
-        assert not re.search(rb"^bcc:", raw, re.MULTILINE | re.IGNORECASE)
+    except ChannelError:
+        return
+    # A fixed Python keeps such a word inside the subject, which is right as well.
+    assert not re.search(rb"^bcc:", raw, re.MULTILINE | re.IGNORECASE)
 
 
 @given(subject=st.text(max_size=80), text=st.text(max_size=200))
