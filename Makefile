@@ -57,8 +57,9 @@ check: $(READY) ## Lint, types, import walls, the spine's line count, the compos
 	@$(MAKE) --no-print-directory spine
 
 spine: ## Count the lines of the spine and compare them with their limit
-	@lines=$$(cat $(SPINE) | wc -l | tr -d ' ') && for f in $(SPINE); do test -f $$f || exit 1; done \
-	&& echo "spine: $$lines lines of at most $(SPINE_LIMIT)" && test $$lines -lt $(SPINE_LIMIT)
+	@lines=$$(cat $(SPINE) | wc -l) && for f in $(SPINE); do test -f $$f || exit 1; done \
+	&& echo "spine: $$((lines)) lines of at most $(SPINE_LIMIT)" \
+	&& { test $$lines -lt $(SPINE_LIMIT) || { wc -l $(SPINE); exit 1; }; }
 
 format: $(READY) ## Format the code and apply the safe fixes
 	$(BIN)/ruff check --fix-only
