@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError
+from redis.retry import Retry
 
 from banksman.embedded import ports, processes, valkey
 
@@ -20,7 +22,7 @@ def test_it_wants_its_password_which_no_process_list_shows(tmp_path: Path) -> No
             assert isinstance(info, dict)
             assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
         with (
-            redis.Redis(port=server.port) as anonymous,
+            redis.Redis(port=server.port, retry=Retry(NoBackoff(), 0)) as anonymous,
             pytest.raises(AuthenticationError),
         ):
             anonymous.ping()
