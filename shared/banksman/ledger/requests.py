@@ -262,7 +262,8 @@ def page(
     limit: int = 50,
 ) -> Sequence[Request]:
     """Requests, oldest first, after `after`. Only the filters that are given are in the statement, and the state is
-    spelled out in it, so that the list of open requests reads its own small index however many are settled."""
+    spelled out in it, so that the list of open requests reads its own small index however many are settled.
+    """
     wanted: dict[str, object | None] = {
         f"state = '{state}'": state,
         "kind = %(kind)s": kind,

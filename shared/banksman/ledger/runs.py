@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, LiteralString
+from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
@@ -329,7 +330,8 @@ def page(
     limit: int = 50,
 ) -> Sequence[Run]:
     """Runs, newest first, from `before` on. Only the filters that are given are in the statement, so each finds
-    its index."""
+    its index.
+    """
     wanted: dict[str, object | None] = {
         "status = %(status)s": status,
         "agent = %(agent)s": agent,

@@ -1,4 +1,4 @@
-"""Reads for pages and for the API: as clever as they need to be, and a few statements for a whole page, never per row."""
+"""Reads for pages and the API: as clever as they need to be, a few statements for a whole page, never one per row."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from banksman.ids import KeyId, PersonId, RequestId, RunId, VoteId
 from banksman.ledger import Connection, audit
 from banksman.ledger.requests import decision_of
 from banksman.records import Decision, Event, Request, Vote
-from banksman.states import Kind, RequestState, Verdict
+from banksman.states import Kind, RequestState, Tier, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,9 @@ def around(conn: Connection, page: Sequence[Request]) -> dict[RequestId, Around]
     return {
         request.id: Around(
             siblings=[
-                found for found in siblings[request.run_id, request.segment] if found.id != request.id
+                found
+                for found in siblings[request.run_id, request.segment]
+                if found.id != request.id
             ],
             decision=decisions.get(request.id),
             votes=votes[request.id],
@@ -87,7 +89,9 @@ def around(conn: Connection, page: Sequence[Request]) -> dict[RequestId, Around]
     }
 
 
-def _siblings(conn: Connection, page: Sequence[Request]) -> defaultdict[tuple[UUID, int], list[Sibling]]:
+def _siblings(
+    conn: Connection, page: Sequence[Request]
+) -> defaultdict[tuple[UUID, int], list[Sibling]]:
     pauses = {(request.run_id, request.segment) for request in page}
     rows = conn.execute(
         """
@@ -124,7 +128,21 @@ def _votes(
         (list(request_ids),),
     ).fetchall()
     found: defaultdict[RequestId, list[tuple[Vote, str]]] = defaultdict(list)
-    for vote_id, request_id, revision, digest, verdict, channel, person, key, reason, answer, shown, at, by in rows:
+    for (
+        vote_id,
+        request_id,
+        revision,
+        digest,
+        verdict,
+        channel,
+        person,
+        key,
+        reason,
+        answer,
+        shown,
+        at,
+        by,
+    ) in rows:
         vote = Vote(
             id=VoteId(vote_id),
             request_id=RequestId(request_id),
@@ -134,8 +152,12 @@ def _votes(
             channel=channel,
             person_id=None if person is None else PersonId(person),
             key_id=None if key is None else KeyId(key),
-            reason=None if reason is None else vault.open_sealed(reason, ("votes.reason", vote_id)).decode(),
-            answer=None if answer is None else json.loads(vault.open_sealed(answer, ("votes.answer", vote_id))),
+            reason=None
+            if reason is None
+            else vault.open_sealed(reason, ("votes.reason", vote_id)).decode(),
+            answer=None
+            if answer is None
+            else json.loads(vault.open_sealed(answer, ("votes.answer", vote_id))),
             render_hash=shown,
             created_at=at,
         )
@@ -179,12 +201,26 @@ def _revisions(
     return found
 
 
+def runs_and_tiers(
+    conn: Connection, request_ids: Sequence[RequestId]
+) -> dict[RequestId, tuple[RunId, Tier]]:
+    """Of each request that exists, its run and its tier."""
+    rows = conn.execute(
+        "SELECT id, run_id, tier FROM requests WHERE id = ANY(%s)", (list(request_ids),)
+    ).fetchall()
+    return {RequestId(row[0]): (RunId(row[1]), Tier(row[2])) for row in rows}
+
+
 def state(conn: Connection, run_id: RunId) -> Mapping[str, Json]:
     """The run's own state as of its last snapshot: workspace, todos, uploads, usage; empty before the first."""
     row = conn.execute(
         "SELECT seq, state FROM snapshots WHERE run_id = %s ORDER BY seq DESC LIMIT 1", (run_id,)
     ).fetchone()
-    return {} if row is None else json.loads(vault.open_sealed(row[1], ("snapshots.state", run_id, row[0])))
+    return (
+        {}
+        if row is None
+        else json.loads(vault.open_sealed(row[1], ("snapshots.state", run_id, row[0])))
+    )
 
 
 def sizes(conn: Connection, run_id: RunId, names: Iterable[str]) -> dict[str, int]:
@@ -263,9 +299,24 @@ def _notices(conn: Connection, run_id: RunId) -> list[Happening]:
         (run_id,),
     ).fetchall()
     found: list[Happening] = []
-    for notice, request, email, channel, state_, attempts, sent_at, seen_at, used_at, created_at in rows:
+    for (
+        notice,
+        request,
+        email,
+        channel,
+        state_,
+        attempts,
+        sent_at,
+        seen_at,
+        used_at,
+        created_at,
+    ) in rows:
         request_id = RequestId(request)
-        detail: dict[str, Json] = {"notice": ids.show("ntc", notice), "to": email, "channel": channel}
+        detail: dict[str, Json] = {
+            "notice": ids.show("ntc", notice),
+            "to": email,
+            "channel": channel,
+        }
         queued = {**detail, "state": state_, "attempts": attempts}
         found.append(Happening(created_at, "worker", "notice.queued", request_id, queued))
         if sent_at is not None:
@@ -298,7 +349,9 @@ def news_of_run(
     return events, row is not None and row[0] and len(events) < limit
 
 
-def news_of_requests(conn: Connection, cursor: tuple[int, int], *, limit: int = 200) -> Sequence[Event]:
+def news_of_requests(
+    conn: Connection, cursor: tuple[int, int], *, limit: int = 200
+) -> Sequence[Event]:
     """Events about requests after a cursor, oldest first, below the horizon of running transactions."""
     rows = conn.execute(
         """

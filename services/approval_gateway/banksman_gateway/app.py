@@ -1,0 +1,78 @@
+"""Makes the gateway: builds what its endpoints work with, mounts them, and wraps all of it in the envelope."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from anyio import to_thread
+from fastapi import FastAPI
+
+from banksman import ledger
+from banksman.links import LinkKeys
+from banksman.settings import GatewaySettings
+from banksman.signing import Signer
+from banksman.wire import Wire
+from banksman_gateway import health, internal, problems, requests, runs
+from banksman_gateway.envelope import Envelope
+from banksman_gateway.parts import Parts
+from banksman_gateway.pulse import Pulse
+from banksman_gateway.sweep import Sweep
+
+POOL_SIZE = 16
+"""Connections, and threads for endpoints: one more thread than connections would only wait for one."""
+
+
+def create(settings: GatewaySettings) -> FastAPI:
+    """The application; it connects when it starts and lets go when it stops."""
+    here = build(settings)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
+        to_thread.current_default_thread_limiter().total_tokens = POOL_SIZE
+        sweep = Sweep(here)
+        here.pulse.start()
+        sweep.start()
+        try:
+            yield
+        finally:
+            sweep.close()
+            here.pulse.close()
+            here.wire.close()
+            here.pool.close()
+
+    app = FastAPI(
+        title="Banksman",
+        summary="Agents stop where a person must say yes, and then do exactly what was approved, once.",
+        version="1",
+        openapi_url="/v1/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},
+    )
+    app.state.parts = here
+    app.state.metrics = health.registry(here)
+    for router in (health.router, runs.router, requests.router, internal.router):
+        app.include_router(router)
+    problems.install(app)
+    app.add_middleware(Envelope, settings=settings)
+    return app
+
+
+def build(settings: GatewaySettings) -> Parts:
+    """The parts of one process. A wrong key or URL stops the start-up here."""
+    broker_url = settings.broker_url.get_secret_value()
+    signer = Signer.read(settings.signing_key.get_secret_value())
+    link_keys = LinkKeys.read(settings.link_keys.get_secret_value())
+    return Parts(
+        settings=settings,
+        pool=ledger.open_pool(
+            settings.database_url.get_secret_value(), size=POOL_SIZE, name="banksman-gateway"
+        ),
+        signer=signer,
+        link_keys=link_keys,
+        wire=Wire(broker_url, "banksman-gateway", expires=settings.redispatch_seconds),
+        pulse=Pulse(broker_url),
+    )

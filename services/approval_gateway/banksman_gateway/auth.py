@@ -1,0 +1,90 @@
+"""Who calls the JSON API: a bearer credential, looked up in the caller's own transaction and compared in constant time.
+
+A machine's key may do what its scopes say and see everything that they open. A personal token acts as its person:
+the person's roles decide, and the token's scopes, where it has any, narrow them. No cookie is ever read here.
+"""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass
+
+from banksman import ids, tokens
+from banksman.errors import NotAllowed, NotFound, NotSignedIn
+from banksman.ids import PersonId
+from banksman.ledger import Connection, keys
+from banksman.records import Key, Person, Run
+
+READERS = frozenset({"reviewer", "operator", "admin", "auditor"})
+STEWARDS = frozenset({"reviewer", "operator", "admin"})
+"""Who may stop any run, or give a stuck one another chance: neither lets a gated call through."""
+
+_NOBODY = bytes(32)
+_UNIFORM = "Send a valid API key or personal token as `Authorization: Bearer …`."
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A credential that was just checked."""
+
+    key: Key
+
+    @property
+    def person(self) -> Person | None:
+        """The person who acts; a machine's key acts for nobody, whoever owns it."""
+        return self.key.person if self.key.kind == "tok" else None
+
+    @property
+    def actor(self) -> str:
+        """The name in the audit log."""
+        return (
+            ids.show("key", self.key.id) if self.person is None else ids.show("per", self.person.id)
+        )
+
+    def has(self, *scopes: str) -> bool:
+        """Whether one of these scopes is granted."""
+        unlimited = self.person is not None and not self.key.scopes
+        return unlimited or not self.key.scopes.isdisjoint(scopes)
+
+    def must(self, *scopes: str) -> None:
+        """`NotAllowed` unless one of these scopes is granted."""
+        if not self.has(*scopes):
+            raise NotAllowed(f"This credential lacks the scope {' or '.join(scopes)}.")
+
+    def only_own(self, scope: str) -> PersonId | None:
+        """None for a reader who sees everything under this scope, else the person whose runs alone are shown."""
+        self.must(scope)
+        return own_only(self.person)
+
+    def must_see(self, requester_id: PersonId | None, what: str) -> None:
+        """`NotFound`, as if it did not exist, for who has no role and did not ask for this run."""
+        own = own_only(self.person)
+        if own is not None and own != requester_id:
+            raise NotFound(f"There is no {what}.")
+
+    def must_steer(self, run: Run) -> None:
+        """`NotAllowed` unless the caller may stop or retry this run."""
+        person = self.person
+        if person is not None and person.id != run.requester_id and not person.roles & STEWARDS:
+            raise NotAllowed(
+                "Only the run's requester, a reviewer, an operator or an administrator may."
+            )
+
+
+def own_only(person: Person | None) -> PersonId | None:
+    """The person, where being the requester is their only way to see a run."""
+    return person.id if person is not None and not person.roles & READERS else None
+
+
+def identify(conn: Connection, authorization: str | None) -> Caller:
+    """The caller behind an `Authorization` header, or one uniform `NotSignedIn`."""
+    kind, _, text = (authorization or "").partition(" ")
+    read = tokens.read(text.strip()) if kind.lower() == "bearer" else None
+    if read is None:
+        raise NotSignedIn(_UNIFORM)
+    handle, secret_hash = read
+    found = keys.find(conn, handle)
+    expected = _NOBODY if found is None else found[0]
+    if not hmac.compare_digest(expected, secret_hash) or found is None:
+        raise NotSignedIn(_UNIFORM)
+    return Caller(found[1])

@@ -1,0 +1,55 @@
+"""Bodies come in here: `application/json` alone, read strictly, so that no two readers see two different requests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ConfigDict
+from starlette.exceptions import HTTPException
+
+from banksman import digest
+from banksman.digest import Json
+
+MOST_BYTES = 1024 * 1024
+
+
+class Body(BaseModel):
+    """A body whose every field is known: a misspelt one is refused, not ignored."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class StrictRequest(Request):
+    """A request whose JSON goes through `digest.parse`."""
+
+    async def json(self) -> Json:
+        """The body's value; duplicate keys, NaN, integers past 2^53-1 and the like are refused."""
+        if not hasattr(self, "_json"):
+            self._json = digest.parse(await self.body(), what="The body", limit=MOST_BYTES)
+        return self._json
+
+
+class StrictRoute(APIRoute):
+    """A route of the JSON API."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def strictly(request: Request) -> Response:
+            if request.method == "POST" and not _says_json(request):
+                raise HTTPException(415, "Send the body as application/json.")
+            return await handle(StrictRequest(request.scope, request.receive))
+
+        return strictly
+
+
+def _says_json(request: Request) -> bool:
+    said = request.headers.get("content-type")
+    if said is None:
+        return request.headers.get("content-length", "0") == "0" and (
+            "transfer-encoding" not in request.headers
+        )
+    return said.partition(";")[0].strip().lower() == "application/json"

@@ -1,0 +1,57 @@
+"""What the gateway's endpoints work with: built once in `app.create`, handed to each as an annotated dependency."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Annotated, cast
+
+from fastapi import Depends, FastAPI, Request
+
+from banksman import ledger
+from banksman.ids import KeyId
+from banksman.links import LinkKeys
+from banksman.settings import GatewaySettings
+from banksman.signing import Signer
+from banksman.wire import Wire
+from banksman_gateway.pulse import Pulse
+
+
+@dataclass(slots=True)
+class Outage:
+    """While PostgreSQL is away, one call a second waits for it and the others are told at once."""
+
+    until: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The pool, the keys and the wire of this process."""
+
+    settings: GatewaySettings
+    pool: ledger.Pool
+    signer: Signer
+    link_keys: LinkKeys
+    wire: Wire
+    pulse: Pulse
+    used: dict[KeyId, float] = field(default_factory=dict[KeyId, float])
+    """When each credential was last noted as used, by the monotonic clock."""
+    outage: Outage = field(default_factory=Outage)
+
+    @property
+    def hint(self) -> timedelta:
+        """How long after a wake-up the dispatcher looks for itself."""
+        return timedelta(seconds=self.settings.redispatch_seconds)
+
+
+def of(app: FastAPI) -> Parts:
+    """The parts of an application that `app.create` made."""
+    return cast("Parts", app.state.parts)
+
+
+async def _of_request(request: Request) -> Parts:
+    return of(request.app)
+
+
+Here = Annotated[Parts, Depends(_of_request)]
+"""`parts: Here` in an endpoint's signature."""

@@ -1,0 +1,245 @@
+"""Requests over HTTP: read with everything that belongs to them, and voted on, one by one or many at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Self
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from pydantic import Field, StringConstraints, model_validator
+
+from banksman import digest, ids
+from banksman.digest import Json
+from banksman.errors import BanksmanError, InvalidInput, NotAllowed
+from banksman.ids import RequestId, RunId
+from banksman.ledger import Connection, views
+from banksman.ledger import requests as rows
+from banksman.records import Request as Record
+from banksman.states import Kind, RequestState, Tier, Verdict
+from banksman_gateway import decide, door, events, problems, shapes
+from banksman_gateway.auth import Caller
+from banksman_gateway.decide import Ballot, Outcome, Voter
+from banksman_gateway.door import ToAct, ToRead
+from banksman_gateway.intake import Body, StrictRoute
+from banksman_gateway.parts import Parts
+
+router = APIRouter(
+    prefix="/v1", tags=["requests"], route_class=StrictRoute, responses=problems.ALSO
+)
+
+MOST_VOTES = 100
+
+RequestPath = Annotated[str, Path(examples=["req_0192f0c1a2b37c4d8e5f60718293a4b5"])]
+
+
+class VoteBody(Body):
+    """One vote. `digest` and `revision` say what its voter was shown."""
+
+    verdict: Verdict
+    digest: Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
+    revision: Annotated[int, Field(ge=1, le=2**31 - 1, strict=True)]
+    reason: Annotated[str | None, StringConstraints(max_length=4000)] = None
+    arguments: dict[str, Json] | None = Field(
+        None,
+        description="Edits the call: a JSON merge patch (RFC 7396) onto the arguments that were shown.",
+    )
+    answer: Json = Field(
+        None, description="For kinds question and external; for `happened`, what to tell the model."
+    )
+    stop_run: Annotated[bool, Field(strict=True)] = False
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        for name, value in (("arguments", self.arguments), ("answer", self.answer)):
+            if value is not None and len(digest.canonical(value)) > digest.MAX_BYTES:
+                raise ValueError(f"`{name}` may have {digest.MAX_BYTES:,} bytes as JSON.")
+        return self
+
+    def ballot(self) -> Ballot:
+        """What `decide` takes."""
+        return Ballot(
+            verdict=self.verdict,
+            digest=bytes.fromhex(self.digest),
+            revision=self.revision,
+            reason=self.reason,
+            arguments=self.arguments,
+            answer=self.answer,
+            stop_run=self.stop_run,
+        )
+
+
+class OneOfMany(VoteBody):
+    """One vote among many, with the request that it is on."""
+
+    request_id: str
+
+
+class Votes(Body):
+    """Many votes, each with the digest of what was shown; tier high is decided one by one."""
+
+    votes: Annotated[list[OneOfMany], Field(min_length=1, max_length=MOST_VOTES)]
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        if len({vote.request_id for vote in self.votes}) < len(self.votes):
+            raise ValueError("Each request may be named once.")
+        return self
+
+
+class RequestFilter(Body):
+    """Which requests to list."""
+
+    run_id: str | None = None
+    state: RequestState | None = None
+    kind: Kind | None = None
+    agent: Annotated[str, StringConstraints(min_length=1, max_length=100)] | None = None
+    batch_id: str | None = None
+    limit: Annotated[int, Field(ge=1, le=200)] = 50
+    cursor: str | None = None
+
+
+@router.get("/requests", response_model=shapes.Page[shapes.Request])
+def list_requests(wanted: Annotated[RequestFilter, Query()], way: ToRead) -> Response:
+    """Requests, oldest first."""
+    with way.enter() as (conn, caller):
+        found = rows.page(
+            conn,
+            state=wanted.state,
+            kind=wanted.kind,
+            run_id=None if wanted.run_id is None else RunId(ids.read("run", wanted.run_id)),
+            agent=wanted.agent,
+            batch_id=None if wanted.batch_id is None else ids.read("bat", wanted.batch_id),
+            requester_id=caller.only_own("requests:read"),
+            after=None if wanted.cursor is None else RequestId(ids.read("req", wanted.cursor)),
+            limit=wanted.limit + 1,
+        )
+        shown = show(conn, found[: wanted.limit])
+    more = shown[-1].id if len(found) > wanted.limit else None
+    page = shapes.Page[shapes.Request](items=shown, next_cursor=more)
+    return door.respond(200, door.to_bytes(page))
+
+
+@router.get(
+    "/requests/events",
+    response_class=Response,
+    responses={200: {"content": {"text/event-stream": {}}}},
+)
+async def stream_events(request: Request, way: ToRead) -> Response:
+    """What happens to requests as it happens (server-sent events), from now on or after `Last-Event-ID`."""
+    return await events.of_requests(way, request.headers.get("last-event-id"))
+
+
+@router.get("/requests/{request_id}", response_model=shapes.Request)
+def get_request(request_id: RequestPath, way: ToRead) -> Response:
+    """A request as it stands, whole: what its digest covers, who votes, what the run waits for besides."""
+    with way.enter() as (conn, caller):
+        caller.must("requests:read")
+        found = rows.get(conn, RequestId(ids.read("req", request_id)))
+        caller.must_see(found.requester_id, f"request {request_id}")
+        [shown] = show(conn, [found])
+    return door.respond(200, door.to_bytes(shown))
+
+
+@router.post("/requests/{request_id}/votes", response_model=shapes.Request)
+def vote_on_request(request_id: RequestPath, said: VoteBody, way: ToAct) -> Response:
+    """Vote. 200 with the request, still open while votes are missing; 409 with the winner, or with what changed."""
+    with way.enter() as (conn, caller):
+        voter = _voter(caller)
+        if (kept := way.replay(conn, caller)) is not None:
+            return kept
+        wanted = RequestId(ids.read("req", request_id))
+        outcome = decide.vote(
+            conn, wanted, voter, said.ballot(), signer=way.here.signer, hint=way.here.hint
+        )
+        [shown] = show(conn, [outcome.request])
+        response = way.answer(conn, caller, 200, shown)
+    tell(way.here, outcome)
+    return response
+
+
+@router.post("/votes", response_model=shapes.Page[shapes.Row])
+def vote_on_many(said: Votes, way: ToAct) -> Response:
+    """Vote on many requests of tiers low and medium; each row is its own success or problem, in the order sent."""
+    with way.enter() as (conn, caller):
+        voter = _voter(caller)
+        if (kept := way.replay(conn, caller)) is not None:
+            return kept
+        outcomes = _vote_on_each(conn, way.here, voter, said.votes)
+        done = [outcome.request for outcome in outcomes.values() if isinstance(outcome, Outcome)]
+        shown = {shape.id: shape for shape in show(conn, done)}
+        page = shapes.Page[shapes.Row](
+            items=[_row(vote.request_id, outcomes[vote.request_id], shown) for vote in said.votes]
+        )
+        response = way.answer(conn, caller, 200, page)
+    tell(way.here, *(outcome for outcome in outcomes.values() if isinstance(outcome, Outcome)))
+    return response
+
+
+def show(conn: Connection, found: Sequence[Record]) -> list[shapes.Request]:
+    """Requests with what belongs to them, in a few statements for all."""
+    around = views.around(conn, found)
+    return [shapes.request(request, around[request.id]) for request in found]
+
+
+def tell(here: Parts, *outcomes: Outcome) -> None:
+    """After the commit: wake workers for runs that wait for nothing more, and whoever watches."""
+    here.wire.run(*(outcome.resume for outcome in outcomes if outcome.resume is not None))
+    for outcome in outcomes:
+        here.wire.changed(run=outcome.request.run_id, request=outcome.request.id)
+
+
+def _voter(caller: Caller) -> Voter:
+    if caller.person is None:
+        return Voter("key", key=caller.key)
+    caller.must("votes")
+    return Voter("token", person=caller.person)
+
+
+def _vote_on_each(
+    conn: Connection, here: Parts, voter: Voter, votes: Sequence[OneOfMany]
+) -> dict[str, Outcome | BanksmanError]:
+    """Each vote under a savepoint of its own. Runs are held in the order of their ids, so that two such calls never
+    wait for each other in a ring.
+    """
+    outcomes: dict[str, Outcome | BanksmanError] = {}
+    wanted: dict[str, RequestId] = {}
+    for vote in votes:
+        try:
+            wanted[vote.request_id] = RequestId(ids.read("req", vote.request_id))
+        except InvalidInput as error:
+            outcomes[vote.request_id] = error
+    known = views.runs_and_tiers(conn, list(wanted.values()))
+    for vote in sorted(votes, key=lambda vote: _place(known, wanted.get(vote.request_id))):
+        if vote.request_id in outcomes:
+            continue
+        request_id = wanted[vote.request_id]
+        try:
+            with conn.transaction():
+                if request_id in known and known[request_id][1] is Tier.HIGH:
+                    raise NotAllowed("Requests of tier high are decided one by one, in the inbox.")
+                outcomes[vote.request_id] = decide.vote(
+                    conn, request_id, voter, vote.ballot(), signer=here.signer, hint=here.hint
+                )
+        except BanksmanError as error:
+            outcomes[vote.request_id] = error
+    return outcomes
+
+
+def _place(
+    known: dict[RequestId, tuple[RunId, Tier]], request_id: RequestId | None
+) -> tuple[int, int]:
+    if request_id is None or request_id not in known:
+        return (0, 0)
+    return (known[request_id][0].int, request_id.int)
+
+
+def _row(
+    request_id: str, outcome: Outcome | BanksmanError, shown: dict[str, shapes.Request]
+) -> shapes.Row:
+    if isinstance(outcome, Outcome):
+        return shapes.Row(
+            request_id=request_id, status=200, request=shown[ids.show("req", outcome.request.id)]
+        )
+    problem = problems.of(outcome)
+    body: dict[str, Any] = problem.as_json()
+    return shapes.Row(request_id=request_id, status=problem.status, problem=body)

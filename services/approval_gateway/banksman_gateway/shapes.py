@@ -1,0 +1,282 @@
+"""The JSON that the API speaks: outside programs rely on these names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Generic, TypeVar, cast
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from banksman import ids, records, render
+from banksman.digest import Json
+from banksman.ledger.views import Around, Happening
+from banksman.signing import base64url
+
+T = TypeVar("T")
+
+
+class Shape(BaseModel):
+    """Made here from records, never read from outside."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Page(Shape, Generic[T]):
+    """One page of a list; `next_cursor` asks for the one after, and is null on the last."""
+
+    items: Sequence[T]
+    next_cursor: str | None = None
+
+
+class Run(Shape):
+    """A run as it stands."""
+
+    id: str = Field(examples=["run_0192f0c1a2b37c4d8e5f60718293a4b5"])
+    agent: str
+    agent_version: str | None
+    status: str
+    output: Any
+    error: str | None
+    requester: str
+    batch_id: str | None
+    prompt: str
+    metadata: Mapping[str, Any]
+    tags: Sequence[str]
+    priority: int
+    usage: Mapping[str, Any]
+    cancel_requested: bool
+    finish_by: datetime | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+class Sibling(Shape):
+    """Another request of the same pause: the run resumes when all are settled."""
+
+    id: str
+    kind: str
+    tool: str
+    state: str
+
+
+class Vote(Shape):
+    """One person's say (or, on external work, one API key's)."""
+
+    id: str
+    verdict: str
+    revision: int
+    by: str
+    channel: str
+    reason: str | None
+    answer: Any
+    at: datetime | None
+
+
+class Decision(Shape):
+    """How people decided, as the gateway signed it (Ed25519 over a domain prefix and the statement's bytes)."""
+
+    verdict: str
+    revision: int
+    by: Sequence[str]
+    decided_at: datetime | None
+    start_by: datetime
+    kid: str
+    signature: str
+    statement: str
+
+
+class Revision(Shape):
+    """One exact version of what was asked; `by` is null for the agent's own."""
+
+    revision: int
+    by: str | None
+    digest: str
+    arguments: Any
+
+
+class Context(Shape):
+    """What surrounds the action, for the reviewer. `said` is the agent's own word and proves nothing."""
+
+    said: str
+    tool_description: str
+    why_again: str | None
+    before: Any
+    options: Sequence[Any] | None
+
+
+class Request(Shape):
+    """A request as it stands, with what its digest covers."""
+
+    id: str
+    run_id: str
+    kind: str
+    state: str
+    agent: str
+    tool: str
+    call_id: str
+    arguments: Any
+    rendered: str
+    digest: str
+    revision: int
+    tier: str
+    requirement: Mapping[str, Any]
+    requester: str
+    created_at: datetime
+    expires_at: datetime
+    settled_at: datetime | None
+    decision: Decision | None
+    votes: Sequence[Vote]
+    siblings: Sequence[Sibling]
+    revisions: Sequence[Revision]
+    context: Context
+
+
+class File(Shape):
+    """A file of a run's workspace, as of its last snapshot."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+class Moment(Shape):
+    """One thing that happened to a run."""
+
+    at: datetime
+    who: str
+    what: str
+    request_id: str | None
+    detail: Mapping[str, Any]
+
+
+class Row(Shape):
+    """How one of many votes went: the request after it, or the problem."""
+
+    request_id: str
+    status: int
+    request: Request | None = None
+    problem: Mapping[str, Any] | None = None
+
+
+def run(found: records.Run) -> Run:
+    """A run's shape."""
+    return Run(
+        id=ids.show("run", found.id),
+        agent=found.agent,
+        agent_version=found.agent_version,
+        status=found.status.value,
+        output=found.output,
+        error=found.error,
+        requester=found.requester,
+        batch_id=None if found.batch_id is None else ids.show("bat", found.batch_id),
+        prompt=found.prompt,
+        metadata=found.metadata,
+        tags=found.tags,
+        priority=found.priority,
+        usage=found.usage,
+        cancel_requested=found.cancel_at is not None,
+        finish_by=found.finish_by,
+        created_at=found.created_at,
+        started_at=found.started_at,
+        finished_at=found.finished_at,
+    )
+
+
+def request(found: records.Request, around: Around) -> Request:
+    """A request's shape. What is shown comes from the very bytes that were hashed."""
+    action = _read(found.action)
+    context = _read(found.context)
+    return Request(
+        id=ids.show("req", found.id),
+        run_id=ids.show("run", found.run_id),
+        kind=found.kind.value,
+        state=found.state.value,
+        agent=found.agent,
+        tool=found.tool,
+        call_id=found.call_id,
+        arguments=action.get("arguments"),
+        rendered=render.text(action, context),
+        digest=found.digest.hex(),
+        revision=found.revision,
+        tier=found.tier.value,
+        requirement=found.requirement.as_json(),
+        requester=found.requester,
+        created_at=found.created_at,
+        expires_at=found.expires_at,
+        settled_at=found.settled_at,
+        decision=_decision(around),
+        votes=[_vote(vote, by) for vote, by in around.votes],
+        siblings=[
+            Sibling(
+                id=ids.show("req", other.id),
+                kind=other.kind.value,
+                tool=other.tool,
+                state=other.state.value,
+            )
+            for other in around.siblings
+        ],
+        revisions=[
+            Revision(
+                revision=old.revision,
+                by=old.by,
+                digest=old.digest.hex(),
+                arguments=_read(old.action).get("arguments"),
+            )
+            for old in around.revisions
+        ],
+        context=Context(
+            said=str(context.get("said") or ""),
+            tool_description=str(context.get("tool_description") or ""),
+            why_again=context.get("why_again"),
+            before=context.get("before"),
+            options=context.get("options"),
+        ),
+    )
+
+
+def moment(found: Happening) -> Moment:
+    """A moment's shape."""
+    return Moment(
+        at=found.at,
+        who=found.who,
+        what=found.what,
+        request_id=None if found.request_id is None else ids.show("req", found.request_id),
+        detail=found.detail,
+    )
+
+
+def _decision(around: Around) -> Decision | None:
+    found = around.decision
+    if found is None:
+        return None
+    return Decision(
+        verdict=found.verdict.value,
+        revision=found.revision,
+        by=[by for vote, by in around.votes if vote.revision == found.revision],
+        decided_at=found.created_at,
+        start_by=found.start_by,
+        kid=found.signed.kid,
+        signature=base64url(found.signed.signature),
+        statement=found.signed.statement.decode(),
+    )
+
+
+def _vote(vote: records.Vote, by: str) -> Vote:
+    return Vote(
+        id=ids.show("vot", vote.id),
+        verdict=vote.verdict.value,
+        revision=vote.revision,
+        by=by,
+        channel=vote.channel,
+        reason=vote.reason,
+        answer=vote.answer,
+        at=vote.created_at,
+    )
+
+
+def _read(stored: bytes) -> dict[str, Json]:
+    """Stored JSON was read strictly on its way in."""
+    return cast("dict[str, Json]", json.loads(stored))
