@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from pydantic_ai import Agent, CallDeferred, DeferredToolRequests, RunContext, Tool
 from pydantic_ai.capabilities import AbstractCapability, CapabilityOrdering
-from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter
+from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter, ToolCallPart
 from pydantic_ai.models.test import TestModel
 from pydantic_ai.tools import ToolApproved, ToolDefinition, ToolDenied
 from pydantic_ai.toolsets import FunctionToolset
@@ -279,19 +279,31 @@ def test_searching_never_reads_the_workers_own_disk() -> None:
     assert "No files matching" in told
 
 
+class SlowStart(AbstractCapability[Any]):
+    """Lets each file tool start late, as a journal that waits for its row does."""
+
+    async def before_tool_execute(
+        self,
+        ctx: RunContext[Any],
+        *,
+        call: ToolCallPart,
+        tool_def: ToolDefinition,
+        args: dict[str, Any],
+    ) -> dict[str, Any]:
+        del ctx, tool_def
+        await asyncio.sleep(0.05 if call.tool_name == "write_file" else 0)
+        return args
+
+
 def test_what_was_written_before_a_command_in_the_same_turn_is_there_when_it_runs() -> None:
+    writes = [Call("write_file", {"path": f"/{n}.txt", "content": f"{n}\n"}) for n in range(10)]
+    command = Call("execute", {"command": "cat *.txt; echo late > late.txt"})
     agent = deep_agent(
         scripted_model(
-            lambda seen: (
-                [Call("write_file", {"path": f"/{n}.txt", "content": f"{n}\n"}) for n in range(10)]
-                + [
-                    Call("execute", {"command": "cat *.txt; echo late > late.txt"}),
-                    Call("read_file", {"path": "/late.txt"}),
-                ]
-            ),
-            tell_all,
+            lambda seen: [*writes, command, Call("read_file", {"path": "/late.txt"})], tell_all
         ),
         interrupt_on={"write_file": True, "execute": True, "read_file": True},
+        capabilities=[SlowStart()],
     )
     yes: dict[str, Verdict] = {
         name: ToolApproved() for name in ("write_file", "execute", "read_file")

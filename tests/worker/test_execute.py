@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -12,12 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from banksman.errors import InvalidInput
+from banksman.errors import BanksmanError, InvalidInput
 from banksman_worker import execute as commands
 from banksman_worker import scratch
 from banksman_worker import workspace as workspaces
 from banksman_worker.workspace import Workspace
 
+# Groups that no other test session of this machine is likely to use at the same time.
+MINE = range(62_200, 65_200)[os.getpid() % 999 * 3 :][:3]
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
 
 
@@ -207,27 +211,85 @@ def test_links_are_not_followed_and_what_was_passed_over_is_said(tmp_path: Path)
 
     assert sorted(workspace.manifest()) == ["/kept", "/real"]
     assert workspace.read("/kept") == b"as it was"
-    for passed in ("/file", "/directory", "/pipe", "/kept"):
-        assert f"'{passed}' was not kept" in said
+    for link in ("/file", "/directory", "/kept"):
+        assert f"'{link}' was not kept: it is a link" in said
+    assert "'/pipe' was not kept: it is not a file" in said
     assert (outside / "secret").read_text() == "do not copy"
 
 
 @as_root
-def test_a_file_of_another_user_is_not_taken_in(tmp_path: Path) -> None:
-    root = tmp_path / "workspace"
-    root.mkdir()
-    theirs = root / "theirs"
-    theirs.write_text("root's")
-    nobody = scratch.other_user()
-    assert nobody is not None
-    ours = root / "ours"
-    ours.write_text("nobody's")
-    os.chown(ours, nobody.uid, nobody.gid)
+def test_a_file_of_another_user_is_not_taken_in() -> None:
+    with scratch.private_directory() as place:
+        assert place.user is not None
+        (place.root / "theirs").write_text("root's")
+        (place.root / "ours").write_text("nobody's")
+        os.chown(place.root / "ours", place.user.uid, place.user.gid)
 
-    left = scratch.read_back(root, nobody)
+        left = scratch.read_back(place)
 
     assert list(left.files) == ["/ours"]
     assert left.notes == ["'/theirs' was not kept: it belongs to another user."]
+
+
+@as_root
+def test_a_command_cannot_reach_the_files_of_another_runs_command() -> None:
+    victim = Workspace("run_1")
+    victim.write("/secret", b"of run 1")
+    spy = (
+        "ls -d /tmp/banksman-execute-*/;"
+        " cat /tmp/banksman-execute-*/workspace/secret /proc/[0-9]*/cwd/secret;"
+        " for d in /tmp/banksman-execute-*/; do cat $d/workspace/secret; done"
+    )
+
+    async def scenario() -> str:
+        task = asyncio.create_task(commands.execute(victim, "sleep 306", 60))
+        await asyncio.to_thread(_until, lambda: _running("sleep", "306"))
+        said = await commands.execute(Workspace("run_2"), spy, 30)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return said
+
+    spied = asyncio.run(scenario())
+
+    assert "/workspace/secret: Permission denied" in spied
+    assert "of run 1" not in spied
+
+
+def test_a_directory_that_a_killed_worker_left_is_emptied_and_used_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(scratch, "_GROUPS", MINE[:1])
+    leave = (
+        "import os, signal; from banksman_worker import scratch;"
+        f"scratch._GROUPS = {MINE[:1]};"
+        "held = scratch.private_directory(); place = held.__enter__();"
+        "(place.root / 'left').write_text('x'); print(place.root, flush=True);"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    killed = subprocess.run(
+        [sys.executable, "-c", leave], capture_output=True, text=True, check=False
+    )
+    left = Path(killed.stdout.strip()) / "left"
+    assert left.exists(), killed.stderr
+
+    said = run(Workspace("run_1"), "pwd; ls -A")
+
+    assert said == str(left.parent)
+    assert not left.parent.parent.exists()
+
+
+def test_two_commands_never_share_a_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scratch, "_GROUPS", MINE[1:3])
+
+    with scratch.private_directory() as one, scratch.private_directory() as two:
+        assert one.root != two.root
+        assert one.user is None or one.user != two.user
+        with (
+            pytest.raises(BanksmanError, match="in use"),
+            scratch.private_directory(),
+        ):
+            pass
 
 
 def test_changes_past_the_limits_are_refused_as_a_whole_and_said(

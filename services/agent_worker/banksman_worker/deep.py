@@ -289,4 +289,6 @@ def _declare_effects(
             continue
         for name, tool in cast("FunctionToolset[Any]", toolset).tools.items():
             if name in EFFECTS:
-                tool.metadata = {**(tool.metadata or {}), "banksman": EFFECTS[name]}
+                # It works on the run's own workspace alone: after a crash it is simply run again.
+                local = {"banksman": EFFECTS[name], "banksman_local": True}
+                tool.metadata = {**(tool.metadata or {}), **local}

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from banksman.errors import BanksmanError, InvalidInput
-from banksman_worker.scratch import Layout, User, fill, other_user, private_directory, read_back
+from banksman_worker.scratch import Layout, Place, fill, private_directory, read_back
 from banksman_worker.workspace import Workspace
 
 DEFAULT_SECONDS = 120
@@ -86,11 +86,10 @@ def run_command(command: str, seconds: float, before: Layout, stop: threading.Ev
     """Fill a private directory, run `command` in it, and read back what it left."""
     if "\0" in command:
         raise InvalidInput("The command contains a NUL character.")
-    user = other_user()
-    with private_directory(user) as root:
-        fill(root, before, user)
-        exit_code, output = _run(command, seconds, root, user, stop)
-        left = read_back(root, user)
+    with private_directory() as place:
+        fill(place, before)
+        exit_code, output = _run(command, seconds, place, stop)
+        left = read_back(place)
     try:
         written, deleted = left.compare(before)
         directories = frozenset(left.directories)
@@ -138,10 +137,9 @@ def _tell(command: str, before: Layout, outcome: Outcome, changes: list[str]) ->
     return "\n".join(lines) or "The command succeeded and printed nothing."
 
 
-def _run(
-    command: str, seconds: float, root: Path, user: User | None, stop: threading.Event
-) -> tuple[int, str]:
+def _run(command: str, seconds: float, place: Place, stop: threading.Event) -> tuple[int, str]:
     """The exit code and what was printed; every process of the command is gone afterwards."""
+    root, user = place.root, place.user
     process = subprocess.Popen(
         ["/bin/sh", "-c", _WRAPPER, "sh", command],
         cwd=root,
@@ -170,7 +168,7 @@ def _run(
                     break
                 _take(selector, output, wait=0.05 if selector.get_map() else 0.002)
         finally:
-            _kill(process, root)
+            _kill(process, place)
         # What was printed and not yet read; a stray process that holds the pipe cannot hold us.
         for _ in range(64):
             if not _take(selector, output, wait=0):
@@ -192,24 +190,38 @@ def _take(selector: selectors.BaseSelector, output: _Output, *, wait: float) -> 
     return bool(events)
 
 
-def _kill(process: subprocess.Popen[bytes], root: Path) -> None:
-    """End the command's whole session, and on Linux whatever left it but kept its HOME."""
+def _kill(process: subprocess.Popen[bytes], place: Place) -> None:
+    """End the command's whole session, and on Linux what has left the session too."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     if not sys.platform.startswith("linux"):
         return
-    marker = b"HOME=" + os.fsencode(root)
-    for _ in range(5):
-        found = False
-        for entry in os.scandir("/proc"):
-            if not entry.name.isdigit() or int(entry.name) in (os.getpid(), process.pid):
-                continue
-            with suppress(OSError):
-                if marker in Path(entry.path, "environ").read_bytes().split(b"\0"):
-                    os.kill(int(entry.name), signal.SIGKILL)
-                    found = True
-        if not found:
+    # Until none is found: one may have started another while we looked.
+    for _ in range(20):
+        strays = [
+            int(entry.name)
+            for entry in os.scandir("/proc")
+            if entry.name.isdigit()
+            and int(entry.name) not in (os.getpid(), process.pid)
+            and _belongs(Path(entry.path), place)
+        ]
+        for stray in strays:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(stray, signal.SIGKILL)
+        if not strays:
             return
+
+
+def _belongs(process: Path, place: Place) -> bool:
+    """Whether a process was started by the command: it has its group, or its HOME at least."""
+    try:
+        if place.user is None:
+            home = b"HOME=" + os.fsencode(place.root)
+            return home in (process / "environ").read_bytes().split(b"\0")
+        status = (process / "status").read_text()
+    except OSError:
+        return False
+    return f"\nGid:\t{place.user.gid}\t" in status and "\nState:\tZ" not in status
 
 
 @dataclass

@@ -1,14 +1,23 @@
 """The private directory a command runs in: made, filled from the workspace, and read back.
 
+When the worker is root, commands run as `nobody`, and each with a group that no other command has
+at that moment. The directory can be entered by that group alone, so one run's command can neither
+read another run's files nor plant something where the worker is about to write. (Being one user,
+commands could still stop each other.) The group is also how every process of a command is found.
+
 What comes back is read without following a single link, since the command may have planted some:
 each name is opened relative to its opened parent, and only regular files and directories that
 belong to the command's own user are taken.
+
+A directory is locked while in use. One that a killed worker left behind is emptied and used again.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pwd
+import secrets
 import shutil
 import stat
 import tempfile
@@ -20,6 +29,9 @@ from pathlib import Path
 from banksman.errors import BanksmanError, ConfigurationError, InvalidInput
 from banksman_worker.workspace import check_limits, normal
 
+_GROUPS = range(61_100, 62_100)
+"""Ids below those that systemd hands out, and within the 65,536 that rootless containers map."""
+
 
 @dataclass(frozen=True)
 class User:
@@ -27,18 +39,12 @@ class User:
     gid: int
 
 
-def other_user() -> User | None:
-    """The user to run commands as: nobody when we are root, ourselves (None) otherwise."""
-    if os.geteuid() != 0:
-        return None
-    try:
-        entry = pwd.getpwnam("nobody")
-    except KeyError:
-        raise ConfigurationError(
-            "The worker runs as root and the machine has no user 'nobody' to run commands as:"
-            " create it, or run the worker as an ordinary user."
-        ) from None
-    return User(entry.pw_uid, entry.pw_gid)
+@dataclass(frozen=True)
+class Place:
+    """Where a command runs, and as whom: None is the worker's own user."""
+
+    root: Path
+    user: User | None
 
 
 @dataclass(frozen=True)
@@ -51,53 +57,94 @@ class Layout:
 
 
 @contextmanager
-def private_directory(user: User | None) -> Generator[Path]:
-    """An empty directory of mode 0700 for `user`, removed at the end with all that is in it."""
-    places = (tempfile.gettempdir(), "/tmp", "/var/tmp")  # noqa: S108  only made into by mkdtemp
-    parent = next((place for place in places if _usable(place, user)), None)
+def private_directory() -> Generator[Place]:
+    """An empty directory of mode 0700, removed at the end with all that is in it."""
+    uid = _nobody() if os.geteuid() == 0 else None
+    places = (tempfile.gettempdir(), "/tmp", "/var/tmp")  # noqa: S108  names are claimed with a lock
+    parent = next((place for place in places if _usable(place, passable=uid is not None)), None)
     if parent is None:
         raise ConfigurationError(
             "No temporary directory can be entered by the user that commands run as: make every"
             f" directory above {tempfile.gettempdir()} passable (o+x), or set TMPDIR to another."
         )
-    # Inside one of our own, so that the command cannot put a link in its directory's place.
-    outer = Path(tempfile.mkdtemp(prefix="banksman-execute-", dir=parent)).resolve()
+    # The command's directory lies inside one of ours, so that it cannot put a link in its place.
+    outer, gid, lock = _claim(Path(parent).resolve())
     try:
         root = outer / "workspace"
         root.mkdir(mode=0o700)
-        if user is not None:
-            outer.chmod(0o711)
-            os.chown(root, user.uid, user.gid)
-        yield root
+        if uid is not None:
+            os.chown(root, uid, gid)
+            os.chown(outer, 0, gid)
+            outer.chmod(0o710)
+        yield Place(root, None if uid is None else User(uid, gid))
     finally:
-        _remove(outer)
+        _clear(outer)
+        with suppress(OSError):
+            outer.rmdir()
+        os.close(lock)
 
 
-def _remove(outer: Path) -> None:
-    """Remove everything, also below directories that the command made unwritable for us."""
+def _nobody() -> int:
+    try:
+        return pwd.getpwnam("nobody").pw_uid
+    except KeyError:
+        raise ConfigurationError(
+            "The worker runs as root and the machine has no user 'nobody' to run commands as:"
+            " create it, or run the worker as an ordinary user."
+        ) from None
+
+
+def _claim(parent: Path) -> tuple[Path, int, int]:
+    """A directory that nobody else uses now, the group that its number names, and its lock."""
+    first = secrets.randbelow(len(_GROUPS))
+    for gid in (*_GROUPS[first:], *_GROUPS[:first]):
+        outer = parent / f"banksman-execute-{os.geteuid()}-{gid}"
+        with suppress(FileExistsError):
+            outer.mkdir(mode=0o700)
+        try:
+            lock = os.open(outer, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # It may have been removed, or have been somebody else's all along.
+            ours = os.fstat(lock).st_uid == os.geteuid() and outer.samefile(f"/dev/fd/{lock}")
+        except OSError:
+            ours = False
+        if ours:
+            _clear(outer)
+            return outer, gid, lock
+        os.close(lock)
+    raise BanksmanError(f"All {len(_GROUPS)} places for commands below {parent} are in use.")
+
+
+def _clear(outer: Path) -> None:
+    """Empty `outer`, also of directories that the command made unwritable for us."""
     for place, names, _ in os.walk(outer):
         for name in names:
             path = Path(place, name)
             if not path.is_symlink():
                 with suppress(OSError):
                     path.chmod(stat.S_IRWXU)
-    shutil.rmtree(outer, ignore_errors=True)
+    shutil.rmtree(outer / "workspace", ignore_errors=True)
 
 
-def _usable(place: str, user: User | None) -> bool:
+def _usable(place: str, *, passable: bool) -> bool:
     path = Path(place).resolve()
     if not path.is_dir() or not os.access(path, os.W_OK | os.X_OK):
         return False
-    return user is None or all(step.stat().st_mode & stat.S_IXOTH for step in (path, *path.parents))
+    above = (path, *path.parents)
+    return not passable or all(step.stat().st_mode & stat.S_IXOTH for step in above)
 
 
-def fill(root: Path, layout: Layout, user: User | None) -> None:
-    """Lay the files out below `root`; a script that begins with `#!` may be run by name."""
+def fill(place: Place, layout: Layout) -> None:
+    """Lay the files out below the root; a script that begins with `#!` may be run by name."""
+    root, user = place.root, place.user
     for path in sorted(layout.directories):
-        place = root / path[1:]
-        place.mkdir(mode=0o700)
+        directory = root / path[1:]
+        directory.mkdir(mode=0o700)
         if user is not None:
-            os.chown(place, user.uid, user.gid)
+            os.chown(directory, user.uid, user.gid)
     for path, body in layout.files.items():
         runs = path in layout.executable or body.startswith(b"#!")
         try:
@@ -152,13 +199,13 @@ class Left:
             self.notes.append("More was not kept for reasons like these.")
 
 
-def read_back(root: Path, user: User | None) -> Left:
-    """Everything regular below `root`, through no link; what was passed over is noted."""
+def read_back(place: Place) -> Left:
+    """Everything regular below the root, through no link; what was passed over is noted."""
     left = Left()
-    root.chmod(stat.S_IRWXU)
-    handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    place.root.chmod(stat.S_IRWXU)
+    handle = os.open(place.root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        _read_directory(handle, "", user, left)
+        _read_directory(handle, "", place.user, left)
     except BanksmanError as error:
         left.error = error
     finally:
