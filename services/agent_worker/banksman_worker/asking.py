@@ -1,0 +1,77 @@
+"""What agent authors use to ask a person, and to wait for work that is done elsewhere.
+
+Both put a tool call off with pydantic-ai's own `CallDeferred`. The run parks, costs nothing while it waits, and goes on
+with the answer as the tool's result. The body of the tool runs before anybody is asked and never again, so it should
+do nothing but check its arguments and put the call off; a tool that does just that is declared harmless
+(`metadata=HARMLESS`), or a person would have to approve the asking as well.
+
+    agent = Agent(..., toolsets=[questions()])            # the model may ask a person
+
+    @agent.tool_plain(metadata=HARMLESS)
+    def which_warehouse(order: str) -> str:
+        raise question(f"Where is {order}?", choices=["Ghent", "Lille"])
+
+    @agent.tool_plain(metadata=HARMLESS)
+    def wait_for_delivery(order: str) -> str:
+        raise external(order=order)                         # answered over the API, once it happened
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from pydantic import Field, JsonValue
+from pydantic_ai import CallDeferred, ModelRetry
+from pydantic_ai.toolsets import FunctionToolset
+
+HARMLESS: dict[str, Any] = {"banksman": "harmless"}
+"""Metadata for a tool that changes nothing anywhere: it needs nobody's approval."""
+
+MAX_CHOICES = 20
+_Question = Annotated[
+    str, Field(min_length=1, max_length=4_000, description="The question, complete on its own.")
+]
+_Choice = Annotated[str, Field(min_length=1, max_length=200)]
+_Choices = Annotated[
+    list[_Choice],
+    Field(min_length=2, max_length=MAX_CHOICES, description="The answers to choose from, if few."),
+]
+
+
+def question(text: str, *, choices: Sequence[str] | None = None) -> CallDeferred:
+    """Raise this in a tool to ask a person `text`; the answer becomes the tool's result."""
+    return _question(text, choices)
+
+
+def external(**details: JsonValue) -> CallDeferred:
+    """Raise this in a tool whose result comes from elsewhere; `details` are shown with the request.
+
+    It is answered over the API, by a key with the scope `requests:answer` or by a person.
+    """
+    return CallDeferred(metadata={"banksman": "external", **details})
+
+
+def ask_person(question: _Question, choices: _Choices | None = None) -> str:
+    """Ask a person a question and wait for the answer. Ask only what no other tool can tell."""
+    try:
+        asked = _question(question, choices)
+    except ValueError as error:
+        raise ModelRetry(str(error)) from None
+    raise asked
+
+
+def questions() -> FunctionToolset[Any]:
+    """The toolset that gives an agent `ask_person`."""
+    toolset = FunctionToolset[Any](id="banksman-questions")
+    toolset.add_function(ask_person, metadata=dict(HARMLESS))
+    return toolset
+
+
+def _question(text: str, choices: Sequence[str] | None) -> CallDeferred:
+    if not text.strip():
+        raise ValueError("A question needs words.")
+    if choices is not None and not 2 <= len(set(choices)) == len(choices) <= MAX_CHOICES:
+        raise ValueError(f"A question offers 2 to {MAX_CHOICES} different choices, or none.")
+    options: list[JsonValue] | None = None if choices is None else [*choices]
+    return CallDeferred(metadata={"banksman": "question", "question": text, "options": options})
