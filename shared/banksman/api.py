@@ -1,0 +1,503 @@
+"""The JSON API as a program sees it: what can be asked, what comes back, and how problems become errors.
+
+Every question is a generator that yields what to send and gets back the body, so that the plain and the async client
+say the same thing in the same words. Answers are frozen, and take no offence at fields that a newer gateway adds.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Generic, TypeVar, cast
+from urllib.parse import quote
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from banksman import errors
+from banksman.errors import BanksmanError, InvalidInput, NotFound, Unavailable
+
+Json = Any
+T = TypeVar("T")
+S = TypeVar("S", bound="Shape")
+
+ENDS = frozenset({"finished", "failed", "cancelled", "stuck"})
+"""Where a run goes no further by itself."""
+
+
+class Shape(BaseModel):
+    """Something that the gateway answered; fields that this release does not know are left out."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Run(Shape):
+    """A run as it stood when it was read."""
+
+    id: str
+    agent: str
+    status: str
+    agent_version: str | None = None
+    output: Json = None
+    error: str | None = None
+    requester: str = ""
+    batch_id: str | None = None
+    prompt: str = ""
+    metadata: Mapping[str, Json] = Field(default_factory=dict[str, Json])
+    tags: Sequence[str] = ()
+    priority: int = 5
+    usage: Mapping[str, Json] = Field(default_factory=dict[str, Json])
+    cancel_requested: bool = False
+    finish_by: datetime | None = None
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether it goes no further by itself."""
+        return self.status in ENDS
+
+
+class Decision(Shape):
+    """How people decided."""
+
+    verdict: str
+    revision: int
+    by: Sequence[str] = ()
+    decided_at: datetime | None = None
+    start_by: datetime | None = None
+    kid: str = ""
+    signature: str = ""
+    statement: str = ""
+
+
+class Vote(Shape):
+    """One person's say."""
+
+    id: str
+    verdict: str
+    revision: int
+    by: str
+    channel: str = ""
+    reason: str | None = None
+    answer: Json = None
+    at: datetime | None = None
+
+
+class Sibling(Shape):
+    """Another request of the same pause."""
+
+    id: str
+    kind: str
+    tool: str
+    state: str
+
+
+class Context(Shape):
+    """What surrounds the action. `said` is the agent's own word and proves nothing."""
+
+    said: str = ""
+    tool_description: str = ""
+    why_again: str | None = None
+    before: Json = None
+    options: Sequence[Json] | None = None
+
+
+class Request(Shape):
+    """A request as it stood when it was read: `digest` and `revision` say what exactly was seen."""
+
+    id: str
+    run_id: str
+    kind: str
+    state: str
+    tool: str
+    arguments: Json
+    rendered: str
+    digest: str
+    revision: int
+    tier: str
+    requirement: Mapping[str, Json] = Field(default_factory=dict[str, Json])
+    expires_at: datetime
+    decision: Decision | None = None
+    siblings: Sequence[Sibling] = ()
+    agent: str = ""
+    call_id: str = ""
+    requester: str = ""
+    created_at: datetime | None = None
+    settled_at: datetime | None = None
+    votes: Sequence[Vote] = ()
+    context: Context = Context()
+
+
+class File(Shape):
+    """A file of a run's workspace."""
+
+    path: str
+    size: int = 0
+    sha256: str = ""
+
+
+class Moment(Shape):
+    """One thing that happened to a run."""
+
+    at: datetime
+    who: str
+    what: str
+    request_id: str | None = None
+    detail: Mapping[str, Json] = Field(default_factory=dict[str, Json])
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """One page of a list; `next_cursor` asks for the one after, and is None on the last."""
+
+    items: tuple[T, ...]
+    next_cursor: str | None
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> T:
+        return self.items[index]
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One HTTP request to make. It may be sent again when its answer was lost only if that is `safe`."""
+
+    method: str
+    path: str
+    params: Mapping[str, str] = field(default_factory=dict[str, str])
+    body: Mapping[str, Json] | None = None
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def safe(self) -> bool:
+        """Whether sending it twice does what sending it once does."""
+        return self.method == "GET" or "Idempotency-Key" in self.headers
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Time to let pass."""
+
+    seconds: float
+
+
+Steps = Generator[Ask | Pause, bytes, T]
+
+
+def submit(
+    agent: str,
+    prompt: str,
+    *,
+    metadata: Mapping[str, Json] | None = None,
+    tags: Sequence[str] = (),
+    priority: int = 5,
+    finish_by: datetime | None = None,
+    requester: str | None = None,
+    idempotency_key: str | None = None,
+) -> Steps[Run]:
+    """Submit a run. Under the same `idempotency_key` it is submitted once, however often this is called."""
+    body: dict[str, Json] = {"agent": agent, "prompt": prompt, "priority": priority}
+    if metadata:
+        body["metadata"] = dict(metadata)
+    if tags:
+        body["tags"] = list(tags)
+    if finish_by is not None:
+        body["finish_by"] = finish_by.isoformat()
+    if requester is not None:
+        body["requester"] = requester
+    return _one(Run, (yield _post("/v1/runs", body, idempotency_key)))
+
+
+def run(run_id: str) -> Steps[Run]:
+    """A run as it stands."""
+    return _one(Run, (yield Ask("GET", f"/v1/runs/{_id(run_id)}")))
+
+
+def runs(
+    *,
+    status: str | None = None,
+    agent: str | None = None,
+    batch_id: str | None = None,
+    limit: int = 50,
+    cursor: str | None = None,
+) -> Steps[Page[Run]]:
+    """Runs, newest first."""
+    params = _params(status=status, agent=agent, batch_id=batch_id, limit=limit, cursor=cursor)
+    return _page(Run, (yield Ask("GET", "/v1/runs", params)))
+
+
+def wait(run_id: str, *, timeout: float | None = None, until: Collection[str] = ENDS) -> Steps[Run]:
+    """The run once its status is in `until` (by default: once it goes no further), or `TimeoutError`.
+
+    A gateway that is away for a moment is waited for as well.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    pause = 0.05
+    while True:
+        try:
+            found = yield from run(run_id)
+            if found.status in until or found.over:
+                return found
+            state = found.status
+        except Unavailable as error:
+            state = str(error)
+        left = None if deadline is None else deadline - time.monotonic()
+        if left is not None and left <= 0:
+            raise TimeoutError(f"Run {run_id} is not there after {timeout:g} s: {state}.")
+        yield Pause(pause if left is None else min(pause, left))
+        pause = min(pause * 1.3, 1.0)
+
+
+def cancel(run_id: str) -> Steps[Run]:
+    """Stop a run; one that is under way is stopped by its worker soon."""
+    return _one(Run, (yield _post(f"/v1/runs/{_id(run_id)}/cancel", {}, None)))
+
+
+def retry(run_id: str) -> Steps[Run]:
+    """Give a stuck run another chance."""
+    return _one(Run, (yield _post(f"/v1/runs/{_id(run_id)}/retry", {}, None)))
+
+
+def messages(run_id: str) -> Steps[Sequence[Json]]:
+    """The conversation so far, as pydantic-ai's messages."""
+    return _items((yield Ask("GET", f"/v1/runs/{_id(run_id)}/messages")))
+
+
+def files(run_id: str) -> Steps[Sequence[File]]:
+    """The files of the run's workspace."""
+    return _page(File, (yield Ask("GET", f"/v1/runs/{_id(run_id)}/files"))).items
+
+
+def file(run_id: str, path: str) -> Steps[bytes]:
+    """One file, byte for byte."""
+    return (yield Ask("GET", f"/v1/runs/{_id(run_id)}/files/{quote(path.lstrip('/'))}"))
+
+
+def timeline(run_id: str) -> Steps[Sequence[Moment]]:
+    """Everything that happened to the run, in order."""
+    return _page(Moment, (yield Ask("GET", f"/v1/runs/{_id(run_id)}/timeline"))).items
+
+
+def requests(
+    *,
+    state: str | None = None,
+    run_id: str | None = None,
+    kind: str | None = None,
+    agent: str | None = None,
+    batch_id: str | None = None,
+    limit: int = 50,
+    cursor: str | None = None,
+) -> Steps[Page[Request]]:
+    """Requests, oldest first."""
+    params = _params(
+        state=state,
+        run_id=run_id,
+        kind=kind,
+        agent=agent,
+        batch_id=batch_id,
+        limit=limit,
+        cursor=cursor,
+    )
+    return _page(Request, (yield Ask("GET", "/v1/requests", params)))
+
+
+def request(request_id: str) -> Steps[Request]:
+    """A request as it stands, whole."""
+    return _one(Request, (yield Ask("GET", f"/v1/requests/{_id(request_id)}")))
+
+
+def vote(
+    request: Request | str,
+    verdict: str,
+    *,
+    reason: str | None = None,
+    arguments: Mapping[str, Json] | None = None,
+    answer: Json = None,
+    digest: str | None = None,
+    revision: int | None = None,
+    stop_run: bool = False,
+) -> Steps[Request]:
+    """Vote on exactly what was seen: the digest and revision of the request that was read, unless given.
+
+    `arguments` edits the call, as a merge patch. A bare id is read first: then what is asked at that moment counts.
+    """
+    seen = (yield from _request(request)) if isinstance(request, str) else request
+    body: dict[str, Json] = {
+        "verdict": verdict,
+        "digest": digest or seen.digest,
+        "revision": revision or seen.revision,
+    }
+    if reason is not None:
+        body["reason"] = reason
+    if arguments is not None:
+        body["arguments"] = dict(arguments)
+    if answer is not None:
+        body["answer"] = answer
+    if stop_run:
+        body["stop_run"] = True
+    return _one(Request, (yield _post(f"/v1/requests/{_id(seen.id)}/votes", body, None)))
+
+
+def approve(
+    request: Request | str,
+    *,
+    reason: str | None = None,
+    arguments: Mapping[str, Json] | None = None,
+) -> Steps[Request]:
+    """Agree to what was seen, or to it with changed arguments."""
+    return (yield from vote(request, "approve", reason=reason, arguments=arguments))
+
+
+def deny(
+    request: Request | str, *, reason: str | None = None, stop_run: bool = False
+) -> Steps[Request]:
+    """Refuse; the agent is told the reason and goes on, unless the run is to stop."""
+    return (yield from vote(request, "deny", reason=reason, stop_run=stop_run))
+
+
+def answer(request: Request | str, value: Json, *, reason: str | None = None) -> Steps[Request]:
+    """Answer a question, or hand in work that was done elsewhere."""
+    return (yield from vote(request, "answer", answer=value, reason=reason))
+
+
+_request = request
+
+
+def events_path(run_id: str) -> str:
+    """Where a run's events are streamed."""
+    return f"/v1/runs/{_id(run_id)}/events"
+
+
+def problem(status: int, body: bytes) -> BanksmanError:
+    """The error behind an answer that is not a success (RFC 9457)."""
+    try:
+        parsed: Json = json.loads(body)
+    except ValueError:
+        parsed = None
+    found = cast("dict[str, Json]", parsed) if isinstance(parsed, dict) else {}
+    kind = str(found.get("type", "")).rpartition(":")[2]
+    detail = str(found.get("detail") or found.get("title") or f"The gateway answered {status}.")
+    error = _KINDS.get(kind) or _STATUSES.get(status)
+    if error is None:
+        error = (
+            Unavailable if status in (502, 504) else InvalidInput if status < 500 else BanksmanError
+        )
+    if issubclass(error, errors.Conflict):
+        return error(detail, found.get("current") or {})
+    return error(detail)
+
+
+_KINDS: dict[str, type[BanksmanError]] = {
+    "already-decided": errors.AlreadyDecided,
+    "already-voted": errors.AlreadyVoted,
+    "changed": errors.Changed,
+    "not-genuine": errors.NotGenuine,
+}
+_STATUSES: dict[int, type[BanksmanError]] = {
+    401: errors.NotSignedIn,
+    403: errors.NotAllowed,
+    404: NotFound,
+    409: errors.Conflict,
+    503: Unavailable,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One server-sent event: its cursor, its name and its data."""
+
+    id: str
+    name: str
+    data: Mapping[str, Json]
+
+
+class EventReader:
+    """Puts the lines of a stream together to events, and remembers where to go on after a break."""
+
+    def __init__(self, after: str | None = None) -> None:
+        self.last = after
+        self._name = "message"
+        self._data: list[str] = []
+
+    def feed(self, line: str) -> Event | None:
+        """The event that this line completes, if it does."""
+        if line:
+            name, _, value = line.partition(":")
+            value = value.removeprefix(" ")
+            match name:
+                case "id":
+                    self.last = value
+                case "event":
+                    self._name = value
+                case "data":
+                    self._data.append(value)
+                case _:
+                    pass
+            return None
+        name, data, self._name, self._data = self._name, "\n".join(self._data), "message", []
+        if not data:
+            return None
+        try:
+            parsed: Json = json.loads(data)
+        except ValueError:
+            return None
+        content = cast("dict[str, Json]", parsed) if isinstance(parsed, dict) else {"value": parsed}
+        return Event(self.last or "", name, content)
+
+
+def _id(text: str) -> str:
+    if not text.isascii() or not text.replace("_", "").isalnum():
+        raise InvalidInput(f"{text[:60]!r} is not an id.")
+    return text
+
+
+def _post(path: str, body: Mapping[str, Json], key: str | None) -> Ask:
+    return Ask("POST", path, body=body, headers={"Idempotency-Key": key or uuid.uuid4().hex})
+
+
+def _params(**values: object) -> dict[str, str]:
+    return {name: str(value) for name, value in values.items() if value is not None}
+
+
+def _one(kind: type[S], body: bytes) -> S:
+    try:
+        return kind.model_validate_json(body)
+    except ValidationError as error:
+        raise _strange(error) from error
+
+
+def _page(kind: type[S], body: bytes) -> Page[S]:
+    try:
+        found = _Page[kind].model_validate_json(body)
+    except ValidationError as error:
+        raise _strange(error) from error
+    return Page(tuple(found.items), found.next_cursor)
+
+
+def _items(body: bytes) -> Sequence[Json]:
+    try:
+        return _Page[Any].model_validate_json(body).items
+    except ValidationError as error:
+        raise _strange(error) from error
+
+
+class _Page(Shape, Generic[T]):
+    items: Sequence[T]
+    next_cursor: str | None = None
+
+
+def _strange(error: ValidationError) -> BanksmanError:
+    where = ", ".join(".".join(map(str, item["loc"])) for item in error.errors()[:5])
+    return BanksmanError(
+        f"The answer is not what a Banksman gateway says (see {where or 'its body'})."
+    )

@@ -1,0 +1,280 @@
+"""The client for programs: `Client` and, for asyncio, `AsyncClient`, with the same methods.
+
+    with Client("https://banksman.example.org", token) as banksman:
+        run = banksman.submit("sysadmin", "Back up the database.")
+        for request in banksman.requests(state="open", run_id=run.id):
+            banksman.approve(request, reason="I looked at it.")
+        print(banksman.wait(run.id).output)
+
+What the gateway refuses is raised as an error of `banksman.errors`; a conflict says in `current` what came first. A
+request whose answer was lost is sent again under the same key, so it happens once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Concatenate, ParamSpec, Self, TypeVar
+from urllib.parse import urlsplit
+
+import httpx
+
+from banksman import api
+from banksman.api import Ask, Event, EventReader, Pause, Steps
+from banksman.errors import BanksmanError, InvalidInput, Unavailable
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_PAUSES = (0.2, 0.8)
+_TIMEOUT = httpx.Timeout(30, connect=5)
+_STREAM = httpx.Timeout(None, connect=5, read=60)
+
+
+def _plainly(
+    question: Callable[P, Steps[T]],
+) -> Callable[Concatenate[Client, P], T]:
+    @functools.wraps(question)
+    def ask(self: Client, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self.drive(question(*args, **kwargs))
+
+    return ask
+
+
+def _awaiting(
+    question: Callable[P, Steps[T]],
+) -> Callable[Concatenate[AsyncClient, P], Awaitable[T]]:
+    @functools.wraps(question)
+    async def ask(self: AsyncClient, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self.drive(question(*args, **kwargs))
+
+    return ask
+
+
+class Client:
+    """Talks to a gateway over connections that are kept; safe to share between threads."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self._http = httpx.Client(
+            base_url=_checked(url),
+            headers=_headers(token),
+            timeout=_TIMEOUT,
+            trust_env=not _is_local(url),
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let the connections go."""
+        self._http.close()
+
+    submit = _plainly(api.submit)
+    run = _plainly(api.run)
+    runs = _plainly(api.runs)
+    wait = _plainly(api.wait)
+    cancel = _plainly(api.cancel)
+    retry = _plainly(api.retry)
+    messages = _plainly(api.messages)
+    files = _plainly(api.files)
+    file = _plainly(api.file)
+    timeline = _plainly(api.timeline)
+    requests = _plainly(api.requests)
+    request = _plainly(api.request)
+    vote = _plainly(api.vote)
+    approve = _plainly(api.approve)
+    deny = _plainly(api.deny)
+    answer = _plainly(api.answer)
+
+    def events(self, run_id: str, *, after: str | None = None) -> Iterator[Event]:
+        """What happens to a run as it happens, from the beginning or after a cursor, until it is over."""
+        path, reader = api.events_path(run_id), EventReader(after)
+        while True:
+            try:
+                with self._http.stream(
+                    "GET", path, headers=_cursor(reader), timeout=_STREAM
+                ) as response:
+                    if response.status_code == 204:
+                        return
+                    if response.status_code != 200:
+                        raise api.problem(response.status_code, response.read())
+                    for line in response.iter_lines():
+                        if (event := reader.feed(line)) is not None:
+                            yield event
+            except (httpx.TransportError, Unavailable):
+                pass
+            time.sleep(_PAUSES[0])
+
+    def drive(self, steps: Steps[T]) -> T:
+        """Carry a question of `banksman.api` out."""
+        try:
+            step = next(steps)
+            while True:
+                step = self._step(steps, step)
+        except StopIteration as done:
+            return done.value
+
+    def _step(self, steps: Steps[T], step: Ask | Pause) -> Ask | Pause:
+        if isinstance(step, Pause):
+            time.sleep(step.seconds)
+            return steps.send(b"")
+        try:
+            body = self._send(step)
+        except BanksmanError as error:
+            return steps.throw(error)
+        return steps.send(body)
+
+    def _send(self, ask: Ask) -> bytes:
+        for pause in (*_PAUSES, None):
+            try:
+                return _body(self._http.send(_build(self._http, ask)))
+            except httpx.TransportError as error:
+                if pause is None or not ask.safe:
+                    raise _away(self._http, error) from error
+            except Unavailable:
+                if pause is None or not ask.safe:
+                    raise
+            time.sleep(pause)
+        raise AssertionError
+
+
+class AsyncClient:
+    """The same for asyncio."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self._http = httpx.AsyncClient(
+            base_url=_checked(url),
+            headers=_headers(token),
+            timeout=_TIMEOUT,
+            trust_env=not _is_local(url),
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Let the connections go."""
+        await self._http.aclose()
+
+    submit = _awaiting(api.submit)
+    run = _awaiting(api.run)
+    runs = _awaiting(api.runs)
+    wait = _awaiting(api.wait)
+    cancel = _awaiting(api.cancel)
+    retry = _awaiting(api.retry)
+    messages = _awaiting(api.messages)
+    files = _awaiting(api.files)
+    file = _awaiting(api.file)
+    timeline = _awaiting(api.timeline)
+    requests = _awaiting(api.requests)
+    request = _awaiting(api.request)
+    vote = _awaiting(api.vote)
+    approve = _awaiting(api.approve)
+    deny = _awaiting(api.deny)
+    answer = _awaiting(api.answer)
+
+    async def events(self, run_id: str, *, after: str | None = None) -> AsyncIterator[Event]:
+        """What happens to a run as it happens, from the beginning or after a cursor, until it is over."""
+        path, reader = api.events_path(run_id), EventReader(after)
+        while True:
+            try:
+                async with self._http.stream(
+                    "GET", path, headers=_cursor(reader), timeout=_STREAM
+                ) as response:
+                    if response.status_code == 204:
+                        return
+                    if response.status_code != 200:
+                        raise api.problem(response.status_code, await response.aread())
+                    async for line in response.aiter_lines():
+                        if (event := reader.feed(line)) is not None:
+                            yield event
+            except (httpx.TransportError, Unavailable):
+                pass
+            await asyncio.sleep(_PAUSES[0])
+
+    async def drive(self, steps: Steps[T]) -> T:
+        """Carry a question of `banksman.api` out."""
+        try:
+            step = next(steps)
+            while True:
+                step = await self._step(steps, step)
+        except StopIteration as done:
+            return done.value
+
+    async def _step(self, steps: Steps[T], step: Ask | Pause) -> Ask | Pause:
+        if isinstance(step, Pause):
+            await asyncio.sleep(step.seconds)
+            return steps.send(b"")
+        try:
+            body = await self._send(step)
+        except BanksmanError as error:
+            return steps.throw(error)
+        return steps.send(body)
+
+    async def _send(self, ask: Ask) -> bytes:
+        for pause in (*_PAUSES, None):
+            try:
+                return _body(await self._http.send(_build(self._http, ask)))
+            except httpx.TransportError as error:
+                if pause is None or not ask.safe:
+                    raise _away(self._http, error) from error
+            except Unavailable:
+                if pause is None or not ask.safe:
+                    raise
+            await asyncio.sleep(pause)
+        raise AssertionError
+
+
+def _build(http: httpx.Client | httpx.AsyncClient, ask: Ask) -> httpx.Request:
+    return http.build_request(
+        ask.method, ask.path, params=dict(ask.params), json=ask.body, headers=dict(ask.headers)
+    )
+
+
+def _body(response: httpx.Response) -> bytes:
+    if response.is_success:
+        return response.content
+    raise api.problem(response.status_code, response.content)
+
+
+def _cursor(reader: EventReader) -> dict[str, str]:
+    accept = {"Accept": "text/event-stream"}
+    return accept | ({"Last-Event-ID": reader.last} if reader.last else {})
+
+
+def _headers(token: str) -> dict[str, str]:
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise InvalidInput("The token is not one: it holds characters that no token has.")
+    return {"Authorization": f"Bearer {token}", "Accept": "application/json"}
+
+
+def _checked(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
+        raise InvalidInput(
+            f"{url[:100]!r} is not the address of a gateway, like https://banksman.example.org."
+        )
+    return url
+
+
+def _is_local(url: str) -> bool:
+    # A proxy from the environment cannot reach this machine's own servers.
+    return urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")
+
+
+def _away(http: httpx.Client | httpx.AsyncClient, error: Exception) -> Unavailable:
+    return Unavailable(
+        f"The gateway at {http.base_url} cannot be reached: {error or type(error).__name__}"
+    )
