@@ -176,10 +176,10 @@ def test_a_run_may_keep_only_so_much(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_recorded_changes_can_be_done_again_on_an_older_copy() -> None:
     workspace = Workspace("run_1")
     workspace.write("/kept", b"1")
-    workspace.write("/changed", b"1")
+    workspace.write("/changed", b"1", executable=True)
     workspace.write("/removed", b"1")
     before, blobs, state = workspace.manifest(), workspace.changed_blobs(()), workspace.state()
-    workspace.write("/changed", b"2")
+    workspace.write("/changed", b"2", executable=True)
     workspace.write("/made", b"2")
     workspace.delete("/removed")
 
@@ -190,6 +190,7 @@ def test_recorded_changes_can_be_done_again_on_an_older_copy() -> None:
     assert sorted(changes.written) == ["/changed", "/made"]
     assert changes.removed == ("/removed",)
     assert older.manifest() == workspace.manifest()
+    assert older.state() == workspace.state()
     assert not older.changes_since(workspace.manifest())
 
 

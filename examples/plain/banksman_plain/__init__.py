@@ -1,6 +1,6 @@
 """A refund desk: an ordinary pydantic-ai agent whose refunds wait for a person.
 
-Nothing here is special to Banksman but one line of metadata: `requires_approval=True` and
+Nothing here is special to Banksman but the tools' metadata: `requires_approval=True` and
 `CallDeferred` are pydantic-ai's own. The model is a script, so that the example works without a key.
 """
 
@@ -68,7 +68,8 @@ def issue_refund(order: str, amount: str, currency: str = "EUR") -> str:
     return f"refunded {amount} {currency} for {order}"
 
 
-@desk.tool_plain
+# Asking changes nothing, so nobody has to approve that the question is asked.
+@desk.tool_plain(metadata={"banksman": "harmless"})
 def ask_customer(question: str) -> str:
     """Ask a person, and wait for the answer."""
     raise CallDeferred(metadata={"banksman": "question", "question": question})

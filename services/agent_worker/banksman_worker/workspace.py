@@ -127,6 +127,7 @@ class Workspace(WorkspaceBackend, SupportsFilesystem):
 
     def replay(self, changes: Changes, blobs: Mapping[str, bytes]) -> None:
         """Do recorded changes again, after a crash lost the memory that held them."""
+        executable = frozenset(path for path, file in self._files.items() if file.executable)
         for path in changes.removed:
             self._files.pop(path, None)
         self._total = sum(len(file.body) for file in self._files.values())
@@ -135,7 +136,7 @@ class Workspace(WorkspaceBackend, SupportsFilesystem):
                 raise NotFound(
                     f"The recorded content of {path!r} ({expected[:12]}…) is not stored."
                 )
-            self.write(path, blobs[expected])
+            self.write(path, blobs[expected], executable=path in executable)
 
     # Files, for code that has no event loop.
 
