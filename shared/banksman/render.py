@@ -100,11 +100,25 @@ def blocks(action: Mapping[str, Json], context: Mapping[str, Json]) -> Sequence[
         found.append(shown)
         taken.update(names)
     found += [_argument(name, arguments[name]) for name in sorted(arguments) if name not in taken]
-    if action.get("operands"):
-        found.append(_json("(files that it refers to, by hash)", action["operands"]))
+    operands = cast("Mapping[str, Json]", action.get("operands") or {})
+    if operands:
+        found.append(_json("(files that it refers to, by SHA-256)", operands))
+        found += _operands(str(action.get("tool", "")), operands, context)
     if context.get("options"):
         found.append(_json("(answers to choose from)", context["options"]))
     return found
+
+
+def whole(form: Form, label: str, value: str) -> Block:
+    """A text as a block of its own, every line of it."""
+    parts = value.split("\n")
+    ended = len(parts) > 1 and not parts[-1]
+    if ended:
+        parts.pop()
+    lines = [Line(number, " ", visible(item)) for number, item in enumerate(parts, 1)]
+    size = _count(len(value.encode("utf-8", "surrogatepass")), "byte")
+    summary = f"{_count(len(lines), 'line')}, {size}{', ends with a line break' if ended else ''}"
+    return Block(form, label, lines, summary, _reading(value))
 
 
 def text(action: Mapping[str, Json], context: Mapping[str, Json]) -> str:
@@ -125,7 +139,9 @@ def text(action: Mapping[str, Json], context: Mapping[str, Json]) -> str:
 
 def hash(action: Mapping[str, Json], context: Mapping[str, Json]) -> bytes:  # noqa: A001  called as render.hash
     """What was shown, as a hash to keep with the vote; the renderer's version is part of it."""
-    return hashlib.sha256(_HASH + version.encode() + b"\0" + text(action, context).encode()).digest()
+    return hashlib.sha256(
+        _HASH + version.encode() + b"\0" + text(action, context).encode()
+    ).digest()
 
 
 def suspicious(action: Mapping[str, Json], context: Mapping[str, Json]) -> list[str]:
@@ -152,7 +168,7 @@ def _special(
         yield _argument(path_name, path), [path_name]
         match arguments:
             case {"content": str(content)} if tool == "write_file":
-                yield _long("file", "content", content), ["content"]
+                yield whole("file", "content", content), ["content"]
                 if before is not None:
                     yield _diff("(what changes in the file as it is now)", before, content), []
             case {"old_string": str(old), "new_string": str(new)} if tool == "edit_file":
@@ -161,13 +177,32 @@ def _special(
                 pass
     for name in sorted(_COMMANDS & arguments.keys()):
         if isinstance(arguments[name], str):
-            yield _long("command", _label(name), arguments[name]), [name]
+            yield whole("command", _label(name), arguments[name]), [name]
+
+
+def _operands(
+    tool: str, operands: Mapping[str, Json], context: Mapping[str, Json]
+) -> Iterator[Block]:
+    """What stands in the files that a call refers to: a script that is run is read before it is approved."""
+    for path in () if tool in {"write_file", "edit_file"} else sorted(operands):
+        content = _file(context, path)
+        if content is None:
+            continue
+        same = (
+            hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest() == operands[path]
+        )
+        note = (
+            "as it will be used"
+            if same
+            else "as it is now; another call that waits changes it before"
+        )
+        yield whole("file", f"(file {_label(path)} {note})", content)
 
 
 def _argument(name: str, value: Json) -> Block:
     label = _label(name)
     if isinstance(value, str) and ("\n" in value or len(value) > _INLINE):
-        return _long("text", label, value)
+        return whole("text", label, value)
     if isinstance(value, dict | list) and value:
         return _json(label, value)
     return Block("value", label, [Line(1, " ", _dumped(value))], "", _reading(value))
@@ -179,24 +214,10 @@ def _json(label: str, value: Json) -> Block:
     return Block("json", label, lines, _count(len(lines), "line"), None)
 
 
-def _long(form: Form, label: str, value: str) -> Block:
-    parts = value.split("\n")
-    ended = len(parts) > 1 and not parts[-1]
-    if ended:
-        parts.pop()
-    lines = [Line(number, " ", visible(item)) for number, item in enumerate(parts, 1)]
-    size = _count(len(value.encode("utf-8", "surrogatepass")), "byte")
-    summary = f"{_count(len(lines), 'line')}, {size}{', ends with a line break' if ended else ''}"
-    return Block(form, label, lines, summary, _reading(value))
-
-
 def _diff(label: str, old: str, new: str) -> Block:
     before, after = old.split("\n"), new.split("\n")
     lines: list[Line] = []
-    steps = difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes() if _small(before, after) else [
-        ("replace", 0, len(before), 0, len(after))
-    ]  # fmt: skip
-    for step, b1, b2, a1, a2 in steps:
+    for step, b1, b2, a1, a2 in _steps(before, after):
         if step == "equal":
             lines += [Line(number + 1, " ", visible(after[number])) for number in range(a1, a2)]
         else:
@@ -208,9 +229,19 @@ def _diff(label: str, old: str, new: str) -> Block:
     return Block("diff", label, lines, summary, None)
 
 
+def _steps(before: Sequence[str], after: Sequence[str]) -> Sequence[tuple[str, int, int, int, int]]:
+    if _small(before, after):
+        return difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes()
+    same = 0
+    while same < min(len(before), len(after)) and before[same] == after[same]:
+        same += 1
+    return [("equal", 0, same, 0, same), ("replace", same, len(before), same, len(after))]
+
+
 def _small(before: Sequence[str], after: Sequence[str]) -> bool:
     """Whether finding the smallest change is worth it; past this, all of the old and all of the new are shown."""
-    return len(before) * len(after) <= 4_000_000
+    often = max(Counter(after).values())
+    return len(before) * len(after) <= 250_000 and often <= 100
 
 
 def _file(context: Mapping[str, Json], path: str) -> str | None:
@@ -237,18 +268,22 @@ def _not_in_file(arguments: Mapping[str, Json], context: Mapping[str, Json]) -> 
 
 
 def _letters(value: str) -> Iterator[str]:
-    odd = Counter(_NOT_PLAIN.findall(value))
+    odd = Counter(_NOT_PLAIN.findall(value.replace("\t", "")))
     groups: dict[str, Counter[str]] = {}
     for letter, times in odd.items():
         groups.setdefault(_group(letter), Counter())[letter] = times
     for group in (_TURNING, _HIDDEN, _CONTROL, _FOREIGN):
         if found := groups.get(group):
-            named = ", ".join(f"{_name(letter)} × {times}" for letter, times in found.most_common(4))
+            named = ", ".join(
+                f"{_name(letter)} × {times}" for letter, times in found.most_common(4)
+            )
             more = f" and {len(found) - 4} others" if len(found) > 4 else ""
             yield f"{_count(found.total(), 'character')} {group} ({named}{more})."
 
 
-_TURNING = "that change the direction of writing, so that plain text would look different from what it is"
+_TURNING = (
+    "that change the direction of writing, so that plain text would look different from what it is"
+)
 _HIDDEN = "that nobody can see"
 _CONTROL = "that control a terminal or a line and are not text"
 _FOREIGN = "outside plain ASCII, shown by number because look-alikes exist"
@@ -257,7 +292,7 @@ _FOREIGN = "outside plain ASCII, shown by number because look-alikes exist"
 def _group(letter: str) -> str:
     if letter in _TURNS:
         return _TURNING
-    if letter == "\t" or _is_seen(letter):
+    if _is_seen(letter):
         return _FOREIGN
     return _CONTROL if unicodedata.category(letter) == "Cc" else _HIDDEN
 
@@ -267,9 +302,9 @@ def _padding(texts: Sequence[str]) -> Iterator[str]:
         yield "more than 20 empty lines in a row; look at what stands below them."
     if any(" " * 60 in value for value in texts):
         yield "more than 60 spaces in a row; look at what stands to their right."
-    if longest := max((len(part) for value in texts for part in value.split("\n")), default=0):
-        if longest > 1000:
-            yield f"a line of {longest:,} characters; it is wrapped, and its number stands only at its start."
+    longest = max((len(part) for value in texts for part in value.split("\n")), default=0)
+    if longest > 1000:
+        yield f"a line of {longest:,} characters; it is wrapped, and its number stands only at its start."
 
 
 def _strings(value: Json) -> Iterator[str]:
@@ -285,7 +320,9 @@ def _strings(value: Json) -> Iterator[str]:
 
 
 def _reading(value: Json) -> str | None:
-    if not isinstance(value, str) or not any(ord(letter) > 127 and letter.isalpha() for letter in value):
+    if not isinstance(value, str) or not any(
+        ord(letter) > 127 and letter.isalpha() for letter in value
+    ):
         return None
     return prose(value)
 
@@ -293,7 +330,11 @@ def _reading(value: Json) -> str | None:
 def _is_seen(letter: str) -> bool:
     if letter in " \n" or "!" <= letter <= "~":
         return True
-    return unicodedata.category(letter)[0] in "LMNPS" and letter not in "⟦⟧" and not _IGNORABLE.match(letter)
+    return (
+        unicodedata.category(letter)[0] in "LMNPS"
+        and letter not in "⟦⟧"
+        and not _IGNORABLE.match(letter)
+    )
 
 
 def _label(name: str) -> str:
@@ -313,7 +354,14 @@ def _name(letter: str) -> str:
     return f"U+{ord(letter):04X} {name}".rstrip()
 
 
-_CONTROL_NAMES = {"\t": "TAB", "\r": "CARRIAGE RETURN", "\b": "BACKSPACE", "\x1b": "ESCAPE", "\x7f": "DELETE", "\0": "NULL"}
+_CONTROL_NAMES = {
+    "\t": "TAB",
+    "\r": "CARRIAGE RETURN",
+    "\b": "BACKSPACE",
+    "\x1b": "ESCAPE",
+    "\x7f": "DELETE",
+    "\0": "NULL",
+}
 
 
 def _count(number: int, word: str) -> str:

@@ -13,7 +13,18 @@ from banksman.links import LinkKeys
 from banksman.settings import GatewaySettings
 from banksman.signing import Signer
 from banksman.wire import Wire
-from banksman_gateway import health, internal, problems, requests, runs
+from banksman_gateway import (
+    health,
+    html,
+    internal,
+    link_page,
+    pages,
+    problems,
+    request_page,
+    requests,
+    runs,
+    sign_in,
+)
 from banksman_gateway.envelope import Envelope
 from banksman_gateway.parts import Parts
 from banksman_gateway.pulse import Pulse
@@ -54,9 +65,9 @@ def create(settings: GatewaySettings) -> FastAPI:
     )
     app.state.parts = here
     app.state.metrics = health.registry(here)
-    for router in (health.router, runs.router, requests.router, internal.router):
-        app.include_router(router)
-    problems.install(app)
+    for module in (health, runs, requests, internal, html, pages, request_page, link_page, sign_in):
+        app.include_router(module.router)
+    problems.install(app, page=html.problem_page)
     app.add_middleware(Envelope, settings=settings)
     return app
 

@@ -6,6 +6,7 @@ import hashlib
 import re
 from datetime import UTC, datetime
 from importlib import resources
+from typing import Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Request, Response
@@ -16,7 +17,8 @@ from markupsafe import Markup, escape
 from banksman import ids, render
 from banksman_gateway.problems import Problem
 
-def page(name: str, *, status: int = 200, **values: object) -> HTMLResponse:
+
+def page(name: str, status: int = 200, /, **values: object) -> HTMLResponse:
     """A template, filled in."""
     values.setdefault("problem", None)
     return HTMLResponse(_environment.get_template(name).render(values), status_code=status)
@@ -32,7 +34,9 @@ def problem_page(request: Request, problem: Problem) -> Response:
     if problem.status == 401:
         path = request.url.path if request.method == "GET" else "/"
         return see(f"/sign-in?next={quote(path)}")
-    return page("problem.html", status=problem.status, title=problem.title, text=problem.detail, person=None)
+    return page(
+        "problem.html", problem.status, title=problem.title, text=problem.detail, person=None
+    )
 
 
 router = APIRouter(include_in_schema=False)
@@ -48,7 +52,9 @@ def style(stamp: str) -> Response:
 @router.get("/icon.svg")
 def icon() -> Response:
     """The icon."""
-    return Response(_icon, media_type="image/svg+xml", headers={"Cache-Control": "public, max-age=86400"})
+    return Response(
+        _icon, media_type="image/svg+xml", headers={"Cache-Control": "public, max-age=86400"}
+    )
 
 
 def relative(at: datetime) -> str:
@@ -119,5 +125,14 @@ _environment = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_environment.filters.update(when=_when, relative=relative, marked=_marked, exact=_exact, prose=_prose, shown=ids.show)
-_environment.globals["style_stamp"] = _style_stamp
+_filters: dict[str, Any] = {
+    "when": _when,
+    "relative": relative,
+    "marked": _marked,
+    "exact": _exact,
+    "prose": _prose,
+    "shown": ids.show,
+}
+_environment.filters.update(_filters)
+_globals: dict[str, Any] = {"style_stamp": _style_stamp}
+_environment.globals.update(_globals)

@@ -6,6 +6,7 @@ stays out of histories and logs of other pages. A forged, unknown or foreign one
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from fastapi import APIRouter, Request, Response
 
 from banksman import ids, links
 from banksman.errors import NotFound, NotGenuine
-from banksman.ids import NoticeId
+from banksman.ids import NoticeId, RequestId
 from banksman.ledger import notices, people
 from banksman.records import Notice
 from banksman_gateway import binding, door, html, sessions
@@ -57,13 +58,14 @@ def follow(token: str, request: Request, here: Here) -> Response:
     except (NotGenuine, NotFound):
         raise NotFound(_UNIFORM) from None
     response = html.see(f"/requests/{ids.show('req', notice.request_id)}")
-    sessions.set_cookie(response, here.settings, "view", _view(here, notice.id), lifetime=VIEW)
+    name, value = _cookie(notice.request_id), _view(here, notice.id)
+    sessions.set_cookie(response, here.settings, name, value, lifetime=VIEW)
     return response
 
 
-def view_of(request: Request, here: Parts) -> View | None:
-    """The link that this browser opened lately, if any."""
-    value = sessions.cookie(request, here.settings, "view") or ""
+def view_of(request: Request, here: Parts, wanted: RequestId) -> View | None:
+    """The link to this request that this browser opened lately, if any."""
+    value = sessions.cookie(request, here.settings, _cookie(wanted)) or ""
     body, _, mac = value.rpartition(".")
     if not body.isascii() or not here.link_keys.form_token_holds(mac, _PURPOSE + body.encode()):
         return None
@@ -71,6 +73,12 @@ def view_of(request: Request, here: Parts) -> View | None:
     if int(until) < time.time():
         return None
     return View(NoticeId(UUID(notice)), _PURPOSE + body.encode() + b"\0form")
+
+
+def is_code(typed: str, *, digits: int) -> bool:
+    """Whether this could be a code at all. What could not is no try: a scanner's empty form uses nothing up."""
+    plain = re.sub(r"[\s-]", "", typed)
+    return len(plain) == digits and plain.isascii() and plain.isdecimal()
 
 
 def code_holds(here: Parts, notice: Notice, typed: str) -> bool:
@@ -83,6 +91,11 @@ def code_holds(here: Parts, notice: Notice, typed: str) -> bool:
 _PURPOSE = b"view\0"
 
 
+def _cookie(wanted: RequestId) -> str:
+    """One cookie for each request, so that several mails can be open side by side."""
+    return f"view-{wanted.hex[-12:]}"
+
+
 def _view(here: Parts, notice: NoticeId) -> str:
     until = int(time.time() + VIEW.total_seconds())
     body = f"{notice.hex}.{until}.{secrets.token_hex(16)}"
@@ -91,5 +104,6 @@ def _view(here: Parts, notice: NoticeId) -> str:
 
 def _is_prefetch(request: Request) -> bool:
     return any(
-        "prefetch" in request.headers.get(name, "").lower() for name in ("sec-purpose", "purpose", "x-moz")
+        "prefetch" in request.headers.get(name, "").lower()
+        for name in ("sec-purpose", "purpose", "x-moz")
     )

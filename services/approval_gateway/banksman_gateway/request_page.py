@@ -10,7 +10,7 @@ import difflib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from fastapi import APIRouter, Request, Response
 
@@ -21,7 +21,7 @@ from banksman.ids import RequestId
 from banksman.ledger import Connection, notices, people
 from banksman.records import Notice, Person
 from banksman.states import VERDICTS, Kind, Tier, Verdict
-from banksman_gateway import auth, card, decide, door, html, link_page, parts, problems, sessions
+from banksman_gateway import auth, binding, card, decide, door, html, link_page, problems
 from banksman_gateway.card import Card
 from banksman_gateway.decide import Ballot, Voter
 from banksman_gateway.forms import Form, Posted
@@ -55,7 +55,9 @@ def show(request_id: str, request: Request, here: Here, session: MaybeSignedIn) 
 
 
 @router.post("/requests/{request_id}/vote")
-def vote(request_id: str, request: Request, here: Here, session: MaybeSignedIn, form: Posted) -> Response:
+def vote(
+    request_id: str, request: Request, here: Here, session: MaybeSignedIn, form: Posted
+) -> Response:
     """One vote, from this page's forms."""
     wanted = RequestId(ids.read("req", request_id))
     with door.transaction(here) as conn:
@@ -67,7 +69,9 @@ def vote(request_id: str, request: Request, here: Here, session: MaybeSignedIn, 
         with door.transaction(here) as conn:
             shown = card.read(conn, wanted, reader.person, reader.voter.channel)
             ballot = _ballot(shown, form)
-            outcome = decide.vote(conn, wanted, reader.voter, ballot, signer=here.signer, hint=here.hint)
+            outcome = decide.vote(
+                conn, wanted, reader.voter, ballot, signer=here.signer, hint=here.hint
+            )
             if reader.notice is not None and not notices.use(conn, reader.notice.id):
                 raise NotAllowed("This link has been used.")
     except BanksmanError as error:
@@ -99,8 +103,9 @@ def confirm(request_id: str, here: Here, session: SignedIn, form: Posted) -> Res
         shown = _editable(conn, session, wanted)
     try:
         _must_be_shown(shown, form)
-        arguments = _arguments(text)
-        _patch(cast("Json", shown.action["arguments"]), arguments)
+        # Once through its canonical form, so that what is confirmed is what the next form carries: 1.0 is 1.
+        arguments = _arguments(digest.canonical(_arguments(text)).decode())
+        _patch(shown.action["arguments"], arguments)
     except BanksmanError as error:
         return _edit_page(here, session, shown, text, error=error)
     edited = {**shown.action, "arguments": arguments}
@@ -125,7 +130,7 @@ def _reader(
     """Who looks; a session comes before a link, so that a forwarded mail decides nothing in its addressee's name."""
     if session is not None:
         return Reader(session.person, session.secret)
-    view = link_page.view_of(request, here)
+    view = link_page.view_of(request, here, wanted)
     if view is None:
         raise NotSignedIn("Sign in to see this request.")
     notice = notices.get(conn, view.notice)
@@ -156,7 +161,7 @@ def _page(
     if own is not None and own != shown.request.requester_id:
         raise NotFound(f"There is no request {ids.show('req', wanted)}.")
     problem = None if error is None else problems.of(error)
-    values = {
+    values: dict[str, Any] = {
         "person": reader.person if reader.notice is None else None,
         "reader": reader.person,
         "notice": reader.notice,
@@ -170,34 +175,45 @@ def _page(
     }
     status = 200 if problem is None else problem.status
     if reader.notice is None:
-        return html.page("request.html", status=status, **values)
-    return html.page(_link_template(shown, reader.notice), status=status, **values)
+        return html.page("request.html", status, **values)
+    return html.page(_link_template(shown, reader.notice), status, **values)
 
 
 def _link_template(shown: Card, notice: Notice) -> str:
     """What a link shows to somebody who is not signed in: no arguments but where the link itself may decide."""
     if notice.revision != shown.request.revision:
         return "link_changed.html"
-    if shown.request.tier is not Tier.LOW or shown.request.overdue or not (notice.live or notice.used_at):
+    if (
+        shown.request.tier is not Tier.LOW
+        or shown.request.overdue
+        or not (notice.live or notice.used_at)
+    ):
         return "link_sign_in.html"
     return "request.html"
 
 
 def _must_know_code(here: Parts, notice: Notice, wanted: RequestId, form: Form) -> None:
     """Nothing, when the typed code is the mail's. Each try is counted and committed before it is compared."""
+    typed = form.fields.get("code", "")
     with door.transaction(here) as conn:
         shown = card.read(conn, wanted, None, "link")
         if shown.request.tier is not Tier.LOW:
             raise NotAllowed("This cannot be decided from a mailed link. Sign in to decide.")
         if notice.revision != shown.request.revision:
-            raise Changed("This was changed after your mail was sent. Sign in to see what is asked now.")
+            raise Changed(
+                "This was changed after your mail was sent. Sign in to see what is asked now."
+            )
         if not shown.open:
             # `decide` says who settled it; a code typed too late is no guess.
             return
+        if not link_page.is_code(typed, digits=binding.CODE_DIGITS["request"]):
+            raise InvalidInput("Type the code of 6 digits from your mail.")
         counted = notices.try_code(conn, notice.id, tries=link_page.TRIES)
     if not counted:
-        raise NotAllowed("This link's code was mistyped too often, or the link has been used. Sign in to decide.")
-    if not link_page.code_holds(here, notice, form.fields.get("code", "")):
+        raise NotAllowed(
+            "This link's code was mistyped too often, or the link has been used. Sign in to decide."
+        )
+    if not link_page.code_holds(here, notice, typed):
         left = link_page.TRIES - notice.code_tries - 1
         raise NotAllowed(f"That is not the code in your mail. Tries left: {max(left, 0)}.")
 
@@ -211,12 +227,18 @@ def _ballot(shown: Card, form: Form) -> Ballot:
     arguments = None
     if "arguments" in form.fields:
         edited = _arguments(form.fields["arguments"])
-        arguments = _patch(cast("Json", shown.action["arguments"]), edited)
+        arguments = _patch(shown.action["arguments"], edited)
         now = render.hash({**shown.action, "arguments": edited}, shown.context)
     else:
         now = render.hash(shown.action, shown.context)
-    if rendered != now.hex() and (revision, seen_digest) == (shown.request.revision, shown.request.digest):
-        raise Changed("This page would be drawn differently now. Read the request again.", {"changed": "rendering"})
+    if rendered != now.hex() and (revision, seen_digest) == (
+        shown.request.revision,
+        shown.request.digest,
+    ):
+        raise Changed(
+            "This page would be drawn differently now. Read the request again.",
+            {"changed": "rendering"},
+        )
     return Ballot(
         verdict=verdict,
         digest=seen_digest,
@@ -232,7 +254,9 @@ def _ballot(shown: Card, form: Form) -> Ballot:
 def _must_be_shown(shown: Card, form: Form) -> tuple[int, bytes, str]:
     """What the form says its reader was shown; `decide` compares it with what is asked."""
     if not shown.genuine:
-        raise InvalidInput("The stored request does not match its own digest. Nothing can be decided on it.")
+        raise InvalidInput(
+            "The stored request does not match its own digest. Nothing can be decided on it."
+        )
     try:
         return int(form.text("revision")), bytes.fromhex(form.text("digest")), form.text("rendered")
     except ValueError:
@@ -267,7 +291,7 @@ def _edit_page(
     problem = None if error is None else problems.of(error)
     return html.page(
         "edit.html",
-        status=200 if problem is None else problem.status,
+        200 if problem is None else problem.status,
         person=session.person,
         form_token=here.link_keys.form_token(session.secret),
         card=shown,
@@ -287,13 +311,15 @@ def _patch(old: Json, new: Json) -> Json:
     """The merge patch (RFC 7396) that leads from old to new; what such a patch cannot say is refused."""
     if not isinstance(new, dict) or not isinstance(old, dict):
         _must_have_no_null(new)
-        return new
+        return cast("Json", new)
     before, after = cast("dict[str, Json]", old), cast("dict[str, Json]", new)
     patch: dict[str, Json] = dict.fromkeys(before.keys() - after.keys())
     for key, value in after.items():
         if key not in before or digest.canonical(before[key]) != digest.canonical(value):
             if value is None:
-                raise InvalidInput(f"{key[:60]!r} cannot be set to null here; leave it out instead.")
+                raise InvalidInput(
+                    f"{key[:60]!r} cannot be set to null here; leave it out instead."
+                )
             patch[key] = _patch(before.get(key), value)
     return patch
 
@@ -302,7 +328,9 @@ def _must_have_no_null(value: Json) -> None:
     if isinstance(value, dict):
         for key, item in cast("dict[str, Json]", value).items():
             if item is None:
-                raise InvalidInput(f"{key[:60]!r} cannot be set to null here; leave it out instead.")
+                raise InvalidInput(
+                    f"{key[:60]!r} cannot be set to null here; leave it out instead."
+                )
             _must_have_no_null(item)
 
 
@@ -311,4 +339,6 @@ def _changes(
 ) -> Sequence[tuple[str, str]]:
     """Old and new as they are shown, line by line: (` `, `-` or `+`, text), all of it."""
     before, after = render.text(old, context).split("\n"), render.text(new, context).split("\n")
-    return [(item[0], item[2:]) for item in difflib.ndiff(before, after) if not item.startswith("?")]
+    return [
+        (item[0], item[2:]) for item in difflib.ndiff(before, after) if not item.startswith("?")
+    ]

@@ -6,7 +6,7 @@ import hashlib
 import secrets
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import Depends, Request, Response
 
@@ -20,8 +20,6 @@ from banksman_gateway import door, parts
 
 IDLE = timedelta(minutes=60)
 LIFETIME = timedelta(hours=12)
-
-Use = Literal["session", "pre", "view"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +73,14 @@ SignedIn = Annotated[Session, Depends(required)]
 MaybeSignedIn = Annotated[Session | None, Depends(present)]
 
 
-def cookie(request: Request, settings: GatewaySettings, use: Use) -> str | None:
+def cookie(request: Request, settings: GatewaySettings, use: str) -> str | None:
     """The value of one of our cookies."""
     return request.cookies.get(_name(settings, use))
 
 
-def set_cookie(response: Response, settings: GatewaySettings, use: Use, value: str, *, lifetime: timedelta) -> None:
+def set_cookie(
+    response: Response, settings: GatewaySettings, use: str, value: str, *, lifetime: timedelta
+) -> None:
     """Hand a cookie out: for this host alone, out of reach of scripts. Lax, because reviewers arrive from a mail."""
     response.set_cookie(
         _name(settings, use),
@@ -93,14 +93,18 @@ def set_cookie(response: Response, settings: GatewaySettings, use: Use, value: s
     )
 
 
-def drop_cookie(response: Response, settings: GatewaySettings, use: Use) -> None:
+def drop_cookie(response: Response, settings: GatewaySettings, use: str) -> None:
     """Take a cookie back."""
     response.delete_cookie(
-        _name(settings, use), path="/", secure=not settings.on_localhost, httponly=True, samesite="lax"
+        _name(settings, use),
+        path="/",
+        secure=not settings.on_localhost,
+        httponly=True,
+        samesite="lax",
     )
 
 
-def _name(settings: GatewaySettings, use: Use) -> str:
+def _name(settings: GatewaySettings, use: str) -> str:
     return use if settings.on_localhost else f"__Host-{use}"
 
 

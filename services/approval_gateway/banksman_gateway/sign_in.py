@@ -19,7 +19,7 @@ from banksman.errors import InvalidInput, NotFound
 from banksman.ids import NoticeId
 from banksman.ledger import audit, notices, people
 from banksman.records import Event
-from banksman_gateway import door, html, link_page, sessions
+from banksman_gateway import binding, door, html, link_page, problems, sessions
 from banksman_gateway.forms import Posted
 from banksman_gateway.parts import Here, Parts
 from banksman_gateway.sessions import MaybeSignedIn, SignedIn
@@ -39,7 +39,7 @@ def ask(session: MaybeSignedIn, next: str = "/") -> Response:  # noqa: A002  the
     """The form for an address."""
     if session is not None:
         return html.see(_place(next))
-    return html.page("sign_in.html", person=None, next=_place(next), email="")
+    return html.page("sign_in.html", person=None, next=_place(next))
 
 
 @router.post("/sign-in")
@@ -62,7 +62,9 @@ def send(here: Here, form: Posted, later: BackgroundTasks) -> Response:
         later.add_task(here.wire.deliver, [notice_id])
     response = html.page("code.html", person=None, next=_place(form.text("next")))
     response.background = later
-    sessions.set_cookie(response, here.settings, "pre", _pre(here, notice_id), lifetime=CODE_LIFETIME)
+    sessions.set_cookie(
+        response, here.settings, "pre", _pre(here, notice_id), lifetime=CODE_LIFETIME
+    )
     return response
 
 
@@ -73,12 +75,13 @@ def check(request: Request, here: Here, form: Posted) -> Response:
     notice_id = _asked(request, here)
     value = None if notice_id is None else _open(here, notice_id, form.fields.get("code", ""))
     if value is None:
-        wrong = InvalidInput("That code does not fit, or it counts no more. Type it again, or ask for a new one.")
-        return html.page("code.html", status=422, person=None, next=place, problem=wrong)
+        wrong = InvalidInput(
+            "That code does not fit, or it counts no more. Type it again, or ask for a new one."
+        )
+        return html.page("code.html", 422, person=None, next=place, problem=problems.of(wrong))
     response = html.see(place)
     sessions.set_cookie(response, here.settings, "session", value, lifetime=sessions.LIFETIME)
     sessions.drop_cookie(response, here.settings, "pre")
-    sessions.drop_cookie(response, here.settings, "view")
     return response
 
 
@@ -96,6 +99,8 @@ def sign_out(here: Here, session: SignedIn, form: Posted) -> Response:
 
 def _open(here: Parts, notice_id: NoticeId, typed: str) -> str | None:
     """A session for the code's owner; None when the code does not fit or counts no more."""
+    if not link_page.is_code(typed, digits=binding.CODE_DIGITS["sign_in"]):
+        return None
     try:
         with door.transaction(here) as conn:
             notice = notices.get(conn, notice_id)

@@ -1,0 +1,189 @@
+"""The inbox and the pages of runs. Reads only: whatever changes something has a form of its own elsewhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from fastapi import APIRouter, Response
+
+from banksman import digest, ids, render
+from banksman.digest import Json
+from banksman.errors import InvalidInput, NotFound
+from banksman.ids import RunId
+from banksman.ledger import Connection, inbox, requests, runs, snapshots, views
+from banksman.ledger.inbox import Item
+from banksman.records import Run
+from banksman.states import RunStatus
+from banksman_gateway import auth, door, html
+from banksman_gateway.parts import Here, Parts
+from banksman_gateway.sessions import Session, SignedIn
+
+MOST = 100
+"""How many lines a list shows; past that it says so."""
+
+_FILE_LIMIT = 256 * 1024
+_GIST = 140
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.get("/")
+def show_inbox(here: Here, session: SignedIn) -> Response:
+    """What waits for this person, what waits for others, what was decided last."""
+    person = session.person
+    with door.transaction(here) as conn:
+        if auth.own_only(person) is not None:
+            return html.see("/runs")
+        mine = inbox.mine(conn, person, limit=MOST + 1)
+        others = inbox.others(conn, person, limit=MOST + 1)
+        settled = inbox.settled(conn, person, limit=20)
+    return html.page(
+        "inbox.html",
+        **_signed_in(here, session),
+        mine=[(item, gist(item)) for item in mine[:MOST]],
+        others=[(item, gist(item)) for item in others[:MOST]],
+        settled=[(item, gist(item)) for item in settled],
+        more_mine=len(mine) > MOST,
+        more_others=len(others) > MOST,
+    )
+
+
+@router.get("/runs")
+def show_runs(here: Here, session: SignedIn, before: str = "", status: str = "") -> Response:
+    """Runs, newest first."""
+    wanted = _status(status)
+    with door.transaction(here) as conn:
+        found = runs.page(
+            conn,
+            status=wanted,
+            requester_id=auth.own_only(session.person),
+            before=RunId(ids.read("run", before)) if before else None,
+            limit=MOST + 1,
+        )
+    return html.page(
+        "runs.html",
+        **_signed_in(here, session),
+        runs=found[:MOST],
+        older=ids.show("run", found[MOST - 1].id) if len(found) > MOST else None,
+        statuses=list(RunStatus),
+        status=wanted,
+    )
+
+
+@router.get("/runs/{run_id}")
+def show_run(run_id: str, here: Here, session: SignedIn) -> Response:
+    """One run: what was asked, what came of it, everything that happened, its requests and its files."""
+    wanted = RunId(ids.read("run", run_id))
+    with door.transaction(here) as conn:
+        run = runs.get(conn, wanted)
+        own = auth.own_only(session.person)
+        if own is not None and own != run.requester_id:
+            raise NotFound(f"There is no run {run_id}.")
+        asked = requests.of_run(conn, wanted)
+        timeline = views.timeline(conn, wanted)
+        files = _files(conn, run)
+    return html.page(
+        "run.html",
+        **_signed_in(here, session),
+        run=run,
+        output=_output(run.output),
+        requests=asked,
+        timeline=timeline,
+        words=_WORDS,
+        files=files,
+    )
+
+
+def gist(item: Item) -> str:
+    """One line of what a request is about, said to be cut where it is cut."""
+    try:
+        action = digest.parse(item.action, limit=4 * digest.MAX_BYTES)
+    except InvalidInput:
+        return ""
+    arguments = cast("Mapping[str, Json]", action.get("arguments") or {})
+    parts = [
+        f"{render.line(name)}: {_short(value)}"
+        for name, value in sorted(arguments.items(), key=_weight)
+    ]
+    text = ", ".join(parts)
+    return (
+        text
+        if len(text) <= _GIST
+        else text[:_GIST].rpartition(" ")[0] + " … (cut; open it to read all)"
+    )
+
+
+def _weight(item: tuple[str, Json]) -> tuple[int, str]:
+    """Short arguments first: a path says more on one line than the beginning of a file."""
+    return len(str(item[1])), item[0]
+
+
+def _short(value: Json) -> str:
+    if isinstance(value, str) and ("\n" in value or len(value) > 80):
+        return (
+            f"{value.count(chr(10)) + 1:,} lines, {len(value.encode('utf-8', 'replace')):,} bytes"
+        )
+    return render.line(json.dumps(value, ensure_ascii=False))
+
+
+def _files(conn: Connection, run: Run) -> Sequence[tuple[str, int, render.Block | None]]:
+    """The workspace as of the last snapshot: path, size, and the text where it is one."""
+    workspace = cast("Mapping[str, str]", views.state(conn, run.id).get("workspace") or {})
+    bodies = snapshots.blobs(conn, run.id, set(workspace.values()))
+    found: list[tuple[str, int, render.Block | None]] = []
+    for path, name in sorted(workspace.items()):
+        body = bodies.get(name, b"")
+        found.append((path, len(body), _shown(path, body)))
+    return found
+
+
+def _shown(path: str, body: bytes) -> render.Block | None:
+    try:
+        content = body.decode() if len(body) <= _FILE_LIMIT else None
+    except UnicodeDecodeError:
+        content = None
+    return None if content is None else render.whole("file", path, content)
+
+
+def _output(output: Json) -> str | None:
+    if output is None or isinstance(output, str):
+        return output
+    return json.dumps(output, ensure_ascii=False, indent=2)
+
+
+def _status(text: str) -> RunStatus | None:
+    try:
+        return RunStatus(text) if text else None
+    except ValueError:
+        raise InvalidInput(f"{text[:20]!r} is not a status of runs.") from None
+
+
+def _signed_in(here: Parts, session: Session) -> dict[str, object]:
+    return {"person": session.person, "form_token": here.link_keys.form_token(session.secret)}
+
+
+_WORDS = {
+    "run.submitted": "submitted the run",
+    "run.started": "started the run",
+    "run.parked": "parked the run until people decide",
+    "run.resumed": "took the run up again",
+    "run.finished": "finished the run",
+    "run.failed": "could not go on",
+    "run.cancelled": "cancelled the run",
+    "run.stuck": "gave the run up after too many attempts",
+    "request.opened": "asked for a decision",
+    "request.revised": "edited what is asked",
+    "request.approved": "approved",
+    "request.denied": "denied",
+    "request.answered": "answered",
+    "request.expired": "let the deadline pass: nobody decided",
+    "vote.cast": "voted; more votes are needed",
+    "tool.started": "started the tool",
+    "tool.finished": "finished the tool",
+    "notice.queued": "wrote a message to a reviewer",
+    "notice.sent": "sent the message",
+    "link.opened": "opened the mailed link",
+    "link.used": "decided by the mailed link",
+}
