@@ -207,7 +207,15 @@ class _Starting:
             env = environment.of_worker(
                 self._environ, where, ring, agents=self._options.agents, health_port=health
             )
-            services.append(_python(f"worker-{number}", "banksman_worker", env=env, user_code=True))
+            services.append(
+                _python(
+                    f"worker-{number}",
+                    "banksman_worker",
+                    env=env,
+                    user_code=True,
+                    stop_within=_drain_seconds(env) + 10,
+                )
+            )
             self._waiting_for[f"worker-{number}"] = partial(_says_ok, health, "/healthz")
         env = environment.of_gateway(self._environ, where, ring)
         services.append(_python("gateway", "banksman_gateway", env=env))
@@ -237,7 +245,12 @@ class _Starting:
 
 
 def _python(
-    name: str, module: str, *arguments: str, env: Mapping[str, str], user_code: bool = False
+    name: str,
+    module: str,
+    *arguments: str,
+    env: Mapping[str, str],
+    user_code: bool = False,
+    stop_within: float = 15.0,
 ) -> Service:
     """One of our own processes. Only a worker finds the modules of the current folder: they are the user's agents."""
     safe_path = () if user_code else ("-P",)
@@ -247,7 +260,16 @@ def _python(
         env=env,
         cwd=Path.cwd(),
         lifeline=True,
+        stop_within=stop_within,
     )
+
+
+def _drain_seconds(env: Mapping[str, str]) -> float:
+    """How long a worker may take to hand its runs back; what is no number, the worker itself refuses."""
+    try:
+        return float(env.get("BANKSMAN_DRAIN_SECONDS", "10"))
+    except ValueError:
+        return 0.0
 
 
 def _says_ok(port: int, path: str) -> bool:
@@ -274,11 +296,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="banksman.embedded.stack")
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--agents", default=EXAMPLES)
+    parser.add_argument("--agents", default=os.environ.get("BANKSMAN_AGENTS", EXAMPLES))
     parser.add_argument("--port", type=int, default=0)
     chosen = parser.parse_args(arguments)
     try:
-        up(Options(**vars(chosen)))
+        # URLs hold passwords, so they come through the environment and not on a command line.
+        theirs = {
+            name: os.environ.get(f"BANKSMAN_{name.upper()}")
+            for name in ("database_url", "broker_url")
+        }
+        up(Options(**vars(chosen), **theirs))
     except BanksmanError as error:
         sys.stderr.write(f"banksman: {error}\n")
         return 1
