@@ -300,12 +300,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=0)
     chosen = parser.parse_args(arguments)
     try:
-        # URLs hold passwords, so they come through the environment and not on a command line.
-        theirs = {
-            name: os.environ.get(f"BANKSMAN_{name.upper()}")
-            for name in ("database_url", "broker_url")
-        }
-        up(Options(**vars(chosen), **theirs))
+        up(
+            Options(
+                data_dir=chosen.data_dir,
+                workers=chosen.workers,
+                agents=chosen.agents,
+                port=chosen.port,
+                # These hold passwords, so they come through the environment and not on a command line.
+                database_url=os.environ.get("BANKSMAN_DATABASE_URL"),
+                broker_url=os.environ.get("BANKSMAN_BROKER_URL"),
+            )
+        )
     except BanksmanError as error:
         sys.stderr.write(f"banksman: {error}\n")
         return 1

@@ -1,0 +1,130 @@
+"""`banksman demo` as a process of its own, with and without a terminal."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from banksman.embedded import processes
+
+DEMO = "import sys; from banksman.embedded.demo import run_demo; sys.exit(run_demo())"
+
+
+def environ(folder: Path) -> dict[str, str]:
+    return {**os.environ, "TMPDIR": str(folder), "COLUMNS": "100"}
+
+
+def test_without_a_terminal_it_decides_as_the_original_did_and_shows_everything(
+    tmp_path: Path,
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", DEMO],
+        env=environ(tmp_path),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+    said = done.stdout
+    assert done.returncode == 0, said + done.stderr
+    assert "APPROVAL REQUIRED (1 of 2)" in said
+    assert re.search(
+        r"Tool: +write_file\nArguments:\n  path: \"/backup.sh\"\n  content: \n    \| #!/bin/sh",
+        said,
+    )
+    assert "write_file approved" in said
+    assert "execute denied: User denied execute for safety reasons" in said
+    assert "Final output:\nI've created the backup script" in said
+    assert re.search(r"Files in storage:\n  /backup.sh: \d+ lines", said)
+    assert list(tmp_path.iterdir()) == []
+
+
+class Terminal:
+    """A person at a terminal: reads until something is said, and types."""
+
+    def __init__(self, folder: Path) -> None:
+        self._fd, theirs = pty.openpty()
+        self.popen = subprocess.Popen(
+            [sys.executable, "-c", DEMO],
+            env=environ(folder),
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+        )
+        os.close(theirs)
+        self.said = ""
+        self._from = 0
+
+    def until(self, words: str, within: float = 90) -> None:
+        deadline = time.monotonic() + within
+        while words not in self.said[self._from :]:
+            assert time.monotonic() < deadline, self.said
+            if select.select([self._fd], [], [], 1)[0]:
+                try:
+                    chunk = os.read(self._fd, 65536)
+                except OSError:
+                    chunk = b""
+                assert chunk, f"it ended before {words!r}:\n{self.said}"
+                self.said += chunk.decode(errors="replace").replace("\r\n", "\n")
+        self._from = self.said.index(words, self._from) + len(words)
+
+    def type(self, text: str) -> None:
+        os.write(self._fd, text.encode())
+
+    def end(self) -> int:
+        try:
+            while os.read(self._fd, 65536):
+                pass
+        except OSError:
+            pass
+        os.close(self._fd)
+        return self.popen.wait(30)
+
+
+def test_at_a_terminal_the_answers_are_the_persons(tmp_path: Path) -> None:
+    terminal = Terminal(tmp_path)
+
+    terminal.until("Approve? [y/n] ")
+    terminal.type("maybe\n")
+    terminal.until("Approve? [y/n] ")
+    terminal.type("n\n")
+    terminal.until("Reason")
+    terminal.type("Not on a Friday.\n")
+    terminal.until("write_file denied: Not on a Friday.")
+    terminal.until("Approve? [y/n] ")
+    terminal.type("y\n")
+    terminal.until("execute approved")
+    terminal.until("Final output:")
+
+    assert terminal.end() == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_in_the_middle_it_leaves_no_process_and_no_file(
+    tmp_path: Path, sign: signal.Signals
+) -> None:
+    terminal = Terminal(tmp_path)
+    terminal.until("Approve? [y/n] ")
+    (folder,) = tmp_path.iterdir()
+    children = [
+        int(pid) for pid in re.findall(r'"pid": (\d+)', (folder / "children.json").read_text())
+    ]
+
+    terminal.popen.send_signal(sign)
+
+    assert terminal.end() == 130
+    assert len(children) == 6
+    assert not any(processes.identify(pid) for pid in children)
+    assert list(tmp_path.iterdir()) == []
