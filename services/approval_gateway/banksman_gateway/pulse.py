@@ -11,7 +11,7 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import redis
 
@@ -115,7 +115,7 @@ class Pulse:
             self._listening.set()
             self._tell(None)  # Whatever was said while nobody listened is looked for now.
             while not self._over.is_set():
-                message: Any = channel.get_message(timeout=1.0)
+                message = cast("Any", channel).get_message(timeout=0.25)
                 if message is not None:
                     self._tell(message["data"])
 

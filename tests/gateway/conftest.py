@@ -1,0 +1,61 @@
+"""A gateway for each test, on a database and a broker of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from banksman import ledger, signing
+from banksman.records import Person
+from banksman.settings import GatewaySettings
+from banksman_gateway import app
+from tests.conftest import Database
+from tests.gateway.scenes import Site
+
+NOTIFIER_TOKEN = "the notifier's own token"
+
+
+def settings_for(database_url: str, broker_url: str, link_keys: str, **more: Any) -> GatewaySettings:
+    """Settings of a gateway that never sweeps by itself unless asked to."""
+    return GatewaySettings(
+        **{
+            "database_url": database_url,
+            "broker_url": broker_url,
+            "public_url": "http://localhost:8420",
+            "signing_key": "k1:" + signing.base64url(bytes([1] * 32)),
+            "link_keys": link_keys,
+            "notifier_token": NOTIFIER_TOKEN,
+            "sweep_seconds": 3600,
+            "log_level": "error",
+        }
+        | more
+    )
+
+
+@pytest.fixture
+def gateway_settings(database: Database, broker: str, link_key: str) -> GatewaySettings:
+    """A gateway's settings."""
+    return settings_for(database.gateway, broker, link_key)
+
+
+@pytest.fixture
+def client(gateway_settings: GatewaySettings) -> Iterator[TestClient]:
+    """The gateway, in this process."""
+    with TestClient(app.create(gateway_settings), base_url="http://localhost:8420") as found:
+        yield found
+
+
+@pytest.fixture
+def site(
+    client: TestClient,
+    gateway_pool: ledger.Pool,
+    worker_pool: ledger.Pool,
+    reviewers: tuple[Person, Person],
+) -> Site:
+    """A gateway that knows two reviewers and the agent `plain`."""
+    found = Site(client, gateway_pool, worker_pool, *reviewers)
+    found.announce("plain")
+    return found
