@@ -3,15 +3,17 @@
 Both put a tool call off with pydantic-ai's own `CallDeferred`. The run parks, costs nothing while it waits, and goes on
 with the answer as the tool's result. The body of the tool runs before anybody is asked and never again, so it should
 do nothing but check its arguments and put the call off; a tool that does just that is declared harmless
-(`metadata=HARMLESS`), or a person would have to approve the asking as well.
+(`metadata={"banksman": "harmless"}`), or a person would have to approve the asking as well.
+
+    from banksman import external, question, questions
 
     agent = Agent(..., toolsets=[questions()])            # the model may ask a person
 
-    @agent.tool_plain(metadata=HARMLESS)
+    @agent.tool_plain(metadata={"banksman": "harmless"})
     def which_warehouse(order: str) -> str:
         raise question(f"Where is {order}?", choices=["Ghent", "Lille"])
 
-    @agent.tool_plain(metadata=HARMLESS)
+    @agent.tool_plain(metadata={"banksman": "harmless"})
     def wait_for_delivery(order: str) -> str:
         raise external(order=order)                         # answered over the API, once it happened
 """
@@ -24,9 +26,6 @@ from typing import Annotated, Any
 from pydantic import Field, JsonValue
 from pydantic_ai import CallDeferred, ModelRetry
 from pydantic_ai.toolsets import FunctionToolset
-
-HARMLESS: dict[str, Any] = {"banksman": "harmless"}
-"""Metadata for a tool that changes nothing anywhere: it needs nobody's approval."""
 
 MAX_CHOICES = 20
 _Question = Annotated[
@@ -64,7 +63,7 @@ def ask_person(question: _Question, choices: _Choices | None = None) -> str:
 def questions() -> FunctionToolset[Any]:
     """The toolset that gives an agent `ask_person`."""
     toolset = FunctionToolset[Any](id="banksman-questions")
-    toolset.add_function(ask_person, metadata=dict(HARMLESS))
+    toolset.add_function(ask_person, metadata={"banksman": "harmless"})
     return toolset
 
 
