@@ -10,6 +10,7 @@ import re
 
 from pydantic_ai import Agent, CallDeferred, DeferredToolRequests
 
+from banksman_worker.asking import external, questions
 from banksman_worker.scripted import Call, Seen, Turn, scripted_model
 
 PROMPT = "The customer of order A-1042 writes that the lamp arrived broken. Refund it."
@@ -75,4 +76,47 @@ def ask_customer(question: str) -> str:
     raise CallDeferred(metadata={"banksman": "question", "question": question})
 
 
-agents = {"desk": desk}
+_CHOICES = ("Send a new one", "Say sorry")
+
+
+def _ask_what_to_do(seen: Seen) -> Turn:
+    return Call(
+        "ask_person",
+        {
+            "question": f"A customer writes: {seen.prompt} What shall we do?",
+            "choices": list(_CHOICES),
+        },
+    )
+
+
+def _act_on_the_answer(seen: Seen) -> Turn:
+    answer = seen.last("ask_person")
+    if answer is None or answer.outcome != "success" or answer.text not in _CHOICES:
+        return f"Nobody could say what to do: {answer.text if answer else 'no answer.'}"
+    if answer.text == "Say sorry":
+        return "We are sorry, and will do better."
+    order = re.search(r"[A-Z]-\d+", seen.prompt)
+    return Call("wait_for_delivery", {"order": order.group() if order else "unknown"})
+
+
+def _tell_the_customer(seen: Seen) -> Turn:
+    delivered = seen.last("wait_for_delivery")
+    return f"A new one was sent: {delivered.text}" if delivered else _act_on_the_answer(seen)
+
+
+support = Agent(
+    scripted_model(
+        _ask_what_to_do, _act_on_the_answer, _tell_the_customer, name="scripted-support"
+    ),
+    instructions="You answer customers. Ask a person what to do, and say how it came out.",
+    toolsets=[questions()],
+)
+
+
+@support.tool_plain(metadata={"banksman": "harmless"})
+def wait_for_delivery(order: str) -> str:
+    """Wait until the carrier has delivered what was sent for an order."""
+    raise external(order=order)
+
+
+agents = {"desk": desk, "support": support}
