@@ -127,6 +127,7 @@ class MigrateSettings(Settings):
     worker_password: SecretStr | None = None
     gateway_password: SecretStr | None = None
     notifier_password: SecretStr | None = None
+    admin_email: str = ""
 
 
 S = TypeVar("S", bound=Settings)
