@@ -19,6 +19,9 @@ _LAZY = {
     "Client": "banksman.client",
     "Listed": "banksman_worker.agents",
     "ask_person": "banksman_worker.asking",
+    "external": "banksman_worker.asking",
+    "question": "banksman_worker.asking",
+    "questions": "banksman_worker.asking",
     "deep_agent": "banksman_worker.deep",
 }
 

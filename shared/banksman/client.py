@@ -104,7 +104,10 @@ class Client:
                     if response.status_code != 200:
                         raise api.problem(response.status_code, response.read())
                     for line in response.iter_lines():
-                        if (event := reader.feed(line)) is not None:
+                        event = reader.feed(line)
+                        if event is not None and event.name == "over":
+                            return
+                        if event is not None:
                             yield event
             except (httpx.TransportError, Unavailable):
                 pass
@@ -194,7 +197,10 @@ class AsyncClient:
                     if response.status_code != 200:
                         raise api.problem(response.status_code, await response.aread())
                     async for line in response.aiter_lines():
-                        if (event := reader.feed(line)) is not None:
+                        event = reader.feed(line)
+                        if event is not None and event.name == "over":
+                            return
+                        if event is not None:
                             yield event
             except (httpx.TransportError, Unavailable):
                 pass

@@ -1,0 +1,147 @@
+"""Where the gateway is and how to get in: this machine's nearest stack, else what the environment or a login says."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from banksman.errors import ConfigurationError, InvalidInput
+
+if TYPE_CHECKING:
+    from banksman.client import Client
+
+_NOWHERE = (
+    "No Banksman was found: there is no .banksman/stack.json here or above, and BANKSMAN_URL and BANKSMAN_TOKEN are "
+    "not set. Start one with `banksman up`, or go to one with `banksman login URL`."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A gateway, with the credentials at hand: `key` submits, a person's token does everything else."""
+
+    url: str
+    key: str = field(repr=False)
+    people: Mapping[str, str] = field(repr=False)
+    stack: Mapping[str, Any] | None = None
+    """The content of `stack.json`, on one's own machine."""
+
+    def submitter(self) -> Client:
+        """A client that submits and reads."""
+        return _client(self.url, self.key)
+
+    def person(self, email: str | None = None) -> Client:
+        """A client that acts as a person: on one's own machine the first reviewer, unless another is named."""
+        if email is None:
+            return _client(self.url, next(iter(self.people.values()), self.key))
+        if self.stack is None:
+            raise InvalidInput(
+                "--as chooses among the reviewers of a stack on this machine; here your token says who you are."
+            )
+        if email not in self.people:
+            raise InvalidInput(
+                f"{email!r} is none of this stack's reviewers: {', '.join(self.people)}."
+            )
+        return _client(self.url, self.people[email])
+
+    def maildir(self) -> Path:
+        """Where the mail is caught."""
+        if self.stack is None:
+            raise ConfigurationError(
+                "Mail is caught by a stack on this machine only, and there is none."
+            )
+        return Path(str(self.stack["maildir"]))
+
+
+def find() -> Place:
+    """The place that commands work with."""
+    path = stack_file()
+    if path is not None:
+        return _of_stack(path)
+    kept = _login()
+    url = os.environ.get("BANKSMAN_URL") or kept.get("url")
+    token = os.environ.get("BANKSMAN_TOKEN") or kept.get("token")
+    if not url and not token:
+        raise ConfigurationError(_NOWHERE)
+    if not url or not token:
+        missing = "BANKSMAN_TOKEN" if url else "BANKSMAN_URL"
+        raise ConfigurationError(f"{missing} is not set. Set it, or use `banksman login URL`.")
+    return Place(url, token, {})
+
+
+def stack_file() -> Path | None:
+    """The nearest `stack.json`: in BANKSMAN_DATA_DIR, else in `.banksman` here or in a folder above."""
+    chosen = os.environ.get("BANKSMAN_DATA_DIR")
+    if chosen:
+        path = Path(chosen) / "stack.json"
+        return path if path.is_file() else None
+    here = Path.cwd()
+    return next(
+        (
+            path
+            for folder in (here, *here.parents)
+            if (path := folder / ".banksman" / "stack.json").is_file()
+        ),
+        None,
+    )
+
+
+def data_dir() -> Path:
+    """Where a stack of one's own keeps its data."""
+    return Path(os.environ.get("BANKSMAN_DATA_DIR") or ".banksman").absolute()
+
+
+def login_file() -> Path:
+    """Where a login is kept."""
+    base = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+    return Path(base) / "banksman" / "login.json"
+
+
+def keep_login(url: str, token: str) -> Path:
+    """Keep a login for later commands, readable by its owner alone."""
+    path = login_file()
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}-{os.getpid()}")
+    draft.unlink(missing_ok=True)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        json.dump({"url": url, "token": token}, file)
+    draft.replace(path)
+    return path
+
+
+def _of_stack(path: Path) -> Place:
+    found = _read(path)
+    try:
+        return Place(
+            url=found["gateway_url"],
+            key=found["submit_key"],
+            people={item["email"]: item["token"] for item in found["reviewers"]},
+            stack=found,
+        )
+    except (KeyError, TypeError):
+        raise ConfigurationError(
+            f"{path} is not what `banksman up` writes; start the stack again."
+        ) from None
+
+
+def _login() -> dict[str, str]:
+    path = login_file()
+    return {key: str(value) for key, value in _read(path).items()} if path.is_file() else {}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found: object = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}") from None
+    return cast("dict[str, Any]", found) if isinstance(found, dict) else {}
+
+
+def _client(url: str, token: str) -> Client:
+    from banksman.client import Client
+
+    return Client(url, token)

@@ -1,0 +1,316 @@
+"""Commands of reviewers: requests, approve, deny, answer, open, mail."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from banksman.cli import given, place, show
+from banksman.errors import ConfigurationError, Conflict, InvalidInput
+
+if TYPE_CHECKING:
+    from banksman.api import Request
+    from banksman.client import Client
+
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask again.")]
+Reason = Annotated[
+    str, typer.Option("--reason", help="Why; the agent is told.", show_default=False)
+]
+
+
+def requests(
+    state: Annotated[
+        str, typer.Option(help="open, approved, denied, answered, expired, …, or all.")
+    ] = "open",
+    run: Annotated[str, typer.Option(help="Only requests of this run.", show_default=False)] = "",
+    limit: Annotated[int, typer.Option(min=1, max=200)] = 50,
+    *,
+    quiet: given.Quiet = False,
+    as_json: given.Json = False,
+) -> None:
+    """List what waits for people, oldest first."""
+    with place.find().person() as banksman:
+        found = banksman.requests(
+            state=None if state == "all" else state, run_id=run or None, limit=limit
+        )
+    if as_json:
+        show.as_json(found.items)
+    elif quiet:
+        for request in found:
+            typer.echo(request.id)
+    elif not found.items:
+        typer.echo("Nothing waits." if state == "open" else "There is none.")
+    else:
+        rows = [
+            [
+                item.id,
+                item.kind,
+                item.tier,
+                item.state,
+                item.agent,
+                item.tool,
+                show.until(item.expires_at),
+            ]
+            for item in found
+        ]
+        show.table(["request", "kind", "tier", "state", "agent", "tool", "time left"], rows)
+
+
+def approve(
+    which: given.Ids = None,
+    *,
+    reason: Reason = "",
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=JSON", help="Approve with this argument changed; may be repeated."
+        ),
+    ] = None,
+    edit: Annotated[
+        bool, typer.Option("--edit", help="Change the arguments in $EDITOR first.")
+    ] = False,
+    yes: Yes = False,
+    as_email: given.As = None,
+    as_json: given.Json = False,
+) -> None:
+    """Agree to what is shown. Exactly that is approved: if it changes meanwhile, the exit code is 3."""
+    patch = _patch(changes or [])
+
+    def arguments(request: Request) -> Mapping[str, Any] | None:
+        edited = _edited(request, patch) if edit else patch
+        return edited or None
+
+    def agree(banksman: Client, request: Request, said: Mapping[str, Any] | None) -> Request:
+        return banksman.approve(request, reason=reason or None, arguments=said)
+
+    _each(which, "Approve", agree, arguments=arguments, yes=yes, as_email=as_email, as_json=as_json)
+
+
+def deny(
+    which: given.Ids = None,
+    *,
+    reason: Reason = "",
+    stop: Annotated[bool, typer.Option("--stop", help="End the run as well.")] = False,
+    yes: Yes = False,
+    as_email: given.As = None,
+    as_json: given.Json = False,
+) -> None:
+    """Refuse; the agent reads the reason and goes on without it."""
+
+    def refuse(banksman: Client, request: Request, _: Mapping[str, Any] | None) -> Request:
+        return banksman.deny(request, reason=reason or None, stop_run=stop)
+
+    _each(which, "Deny", refuse, arguments=None, yes=yes, as_email=as_email, as_json=as_json)
+
+
+def answer(
+    request_id: Annotated[
+        str, typer.Argument(metavar="REQUEST", help="A request of kind question or external.")
+    ],
+    value: Annotated[
+        str | None,
+        typer.Argument(help="The answer: JSON, or plain text.", show_default=False),
+    ] = None,
+    *,
+    text: Annotated[
+        bool, typer.Option("--text", help="Take the answer as text even when it is JSON.")
+    ] = False,
+    as_email: given.As = None,
+    as_json: given.Json = False,
+) -> None:
+    """Answer a question."""
+    [wanted] = given.read_ids([request_id], prefix="req")
+    with place.find().person(as_email) as banksman:
+        request = banksman.request(wanted)
+        if value is None:
+            if not as_json:
+                show.request(request)
+            value = typer.prompt("Answer", err=as_json)
+        _after(
+            banksman.answer(request, value if text else _json_or_text(str(value))), as_json=as_json
+        )
+
+
+def open_inbox(
+    which: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[ID]", help="A run or a request; the inbox when not given.", show_default=False
+        ),
+    ] = None,
+    *,
+    only_print: Annotated[
+        bool, typer.Option("--print", help="Print the address, start no browser.")
+    ] = False,
+) -> None:
+    """Open the inbox in a browser, or print where it is."""
+    found = place.find()
+    kinds = {"run": "runs", "req": "requests"}
+    url = found.url.rstrip("/") + "/"
+    if which:
+        prefix = which[:3]
+        if prefix not in kinds:
+            raise InvalidInput(f"{which[:60]!r} is neither a run nor a request.")
+        [wanted] = given.read_ids([which], prefix=prefix)
+        url += f"{kinds[prefix]}/{wanted}"
+    typer.echo(url)
+    if found.stack is not None:
+        people = " or ".join(found.people)
+        show.complain(f"Sign in as {people}; the code arrives in the caught mail: banksman mail 1")
+    if not only_print and sys.stdout.isatty() and os.environ.get("BROWSER", "x"):
+        typer.launch(url)
+
+
+def mail(
+    number: Annotated[
+        int | None,
+        typer.Argument(min=1, help="Which mail to show; 1 is the newest.", show_default=False),
+    ] = None,
+    *,
+    to: Annotated[str, typer.Option(help="Only mail to this address.", show_default=False)] = "",
+    as_json: given.Json = False,
+) -> None:
+    """List the mail that the stack on this machine has caught, or show one."""
+    from banksman.cli import maildir
+
+    found = maildir.read(place.find().maildir(), to=to)
+    if number is not None:
+        if number > len(found):
+            raise InvalidInput(f"There are {len(found)} mails.")
+        one = found[number - 1]
+        if as_json:
+            show.as_json(one.as_json())
+        else:
+            typer.echo(show.prose(one.text()))
+    elif as_json:
+        show.as_json([one.as_json() for one in found])
+    elif not found:
+        typer.echo("No mail has been caught.")
+    else:
+        rows = [[str(n), one.at, one.to, one.subject] for n, one in enumerate(found, 1)]
+        show.table(["", "at", "to", "subject"], rows)
+
+
+Cast = Callable[["Client", "Request", "Mapping[str, Any] | None"], "Request"]
+
+
+def _each(
+    which: Sequence[str] | None,
+    verb: str,
+    vote: Cast,
+    *,
+    arguments: Callable[[Request], Mapping[str, Any] | None] | None,
+    yes: bool,
+    as_email: str | None,
+    as_json: bool,
+) -> None:
+    """Show each request, ask, and vote on exactly what was shown."""
+    wanted = given.read_ids(which, prefix="req")
+    if not yes and not sys.stdin.isatty():
+        raise InvalidInput(
+            "Nobody can be asked here. Say --yes to vote on what these ids stand for now."
+        )
+    refused = False
+    with place.find().person(as_email) as banksman:
+        for request_id in wanted:
+            request = banksman.request(request_id)
+            if request.state != "open":
+                raise Conflict(
+                    f"{request.id} is {request.state} already.{_winner(request)}",
+                    {"state": request.state},
+                )
+            if not as_json:
+                show.request(request)
+            said = None if arguments is None else arguments(request)
+            if said and not as_json:
+                typer.echo(f"with these arguments changed: {json.dumps(said)}")
+            if not yes and not typer.confirm(f"{verb} this?", err=as_json):
+                refused = True
+                continue
+            _after(vote(banksman, request, said), as_json=as_json)
+    raise typer.Exit(1 if refused else 0)
+
+
+def _after(request: Request, *, as_json: bool) -> None:
+    if as_json:
+        show.as_json(request)
+        return
+    typer.echo(f"{request.id} is {request.state}.")
+    if request.state == "open":
+        here = sum(vote.revision == request.revision for vote in request.votes)
+        typer.echo(
+            f"{here} of {request.requirement.get('approvals', 1)} votes on revision {request.revision}."
+        )
+
+
+def _winner(request: Request) -> str:
+    by = ", ".join(request.decision.by) if request.decision else ""
+    return f" It was {by}." if by else ""
+
+
+def _patch(changes: Sequence[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for change in changes:
+        key, equals, text = change.partition("=")
+        if not equals or not key:
+            raise InvalidInput(f"{change[:60]!r} is not KEY=JSON.")
+        try:
+            found[key] = json.loads(text)
+        except ValueError:
+            raise InvalidInput(
+                f"The value of {key!r} is not JSON. Text goes in quotes: --set '{key}=\"some text\"'."
+            ) from None
+    return found
+
+
+def _edited(request: Request, patch: Mapping[str, Any]) -> dict[str, Any]:
+    """The merge patch between the arguments and what came back from the editor."""
+    before: Mapping[str, Any] = request.arguments or {}
+    command = shlex.split(os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi")
+    with tempfile.TemporaryDirectory(prefix="banksman-") as folder:
+        path = Path(folder) / "arguments.json"
+        path.write_text(json.dumps({**before, **patch}, indent=2) + "\n")
+        try:
+            ended = subprocess.run([*command, str(path)], check=False).returncode
+        except OSError as error:
+            raise ConfigurationError(
+                f"The editor {command[0]!r} cannot be started: {error.strerror}."
+            ) from None
+        if ended != 0:
+            raise InvalidInput(f"The editor ended with code {ended}; nothing was voted.")
+        try:
+            after: Any = json.loads(path.read_text())
+        except ValueError as error:
+            raise InvalidInput(f"What came back from the editor is not JSON: {error}.") from None
+    if not isinstance(after, dict):
+        raise InvalidInput("The arguments must stay a JSON object.")
+    return difference(before, cast("dict[str, Any]", after))
+
+
+def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """The merge patch (RFC 7386) that leads from one object to the other."""
+    patch: dict[str, Any] = {key: None for key in before if key not in after}
+    for key, value in after.items():
+        old: Any = before.get(key)
+        if isinstance(old, dict) and isinstance(value, dict):
+            inner = difference(cast("dict[str, Any]", old), cast("dict[str, Any]", value))
+            patch |= {key: inner} if inner else {}
+        elif key not in before or json.dumps(old) != json.dumps(value):
+            patch[key] = value
+    return patch
+
+
+def _json_or_text(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
