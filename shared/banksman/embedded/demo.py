@@ -108,7 +108,7 @@ class _Demo:
         self._console.print(Text(f"Tool:      {request.tool}"))
         self._console.print(Text("Arguments:"))
         for name, value in request.arguments.items():
-            self._console.print(Text(f"  {name}: {_plain(value)}"))
+            self._console.print(Text(f"  {_visible(name)}: {_plain(value)}".replace(": \n", ":\n")))
         self._console.rule(characters="=")
 
     def _decide(self, person: Client, request: Request) -> None:
@@ -215,8 +215,12 @@ def _folder(chosen: Path | None) -> Generator[Path]:
 def _plain(value: object) -> str:
     """A value as text in which nothing moves the cursor or hides: several lines stay several lines."""
     if isinstance(value, str) and "\n" in value:
-        return "".join(f"\n    | {json.dumps(line)[1:-1]}" for line in value.splitlines())
-    return json.dumps(value)
+        return "".join(f"\n    | {_visible(line)}" for line in value.removesuffix("\n").split("\n"))
+    return _visible(json.dumps(value, ensure_ascii=False))
+
+
+def _visible(text: str) -> str:
+    return "".join(c if c.isprintable() else f"\\u{{{ord(c):x}}}" for c in text)
 
 
 def _leave(_number: int, _frame: object) -> NoReturn:
