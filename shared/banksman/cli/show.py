@@ -83,10 +83,11 @@ def request(found: Request) -> None:
     typer.echo(
         f"Needs {needed} of its reviewers until {moment(found.expires_at)}; if nobody decides, {after}."
     )
-    others = [other for other in found.siblings if other.id != found.id]
-    if others:
-        settled = sum(item.state != "open" for item in found.siblings)
-        typer.echo(f"{settled} of {len(found.siblings)} requests of this pause are decided.")
+    if found.siblings:
+        settled = sum(
+            state != "open" for state in [found.state, *(item.state for item in found.siblings)]
+        )
+        typer.echo(f"{settled} of {len(found.siblings) + 1} requests of this pause are decided.")
     for vote in found.votes:
         said = f": {_indented(vote.reason)}" if vote.reason else ""
         typer.echo(f"{prose(vote.by)} said {vote.verdict} to revision {vote.revision}{said}")
@@ -99,8 +100,15 @@ def event(found: Event) -> None:
     detail: dict[str, Any] = data.get("detail") or {}
     words = "  ".join(f"{name}={_short(value)}" for name, value in sorted(detail.items()))
     request_id = data.get("request_id") or ""
-    at = str(data.get("at", ""))[11:19]
+    at = _clock(str(data.get("at", "")))
     typer.echo(prose(f"{at}  {found.name:<20} {request_id}  {words}".rstrip()))
+
+
+def _clock(text: str) -> str:
+    try:
+        return f"{datetime.fromisoformat(text).astimezone():%H:%M:%S}"
+    except ValueError:
+        return ""
 
 
 def output(value: object) -> str:
