@@ -185,6 +185,10 @@ def _loaded(spec: str, name: str, entry: object) -> Loaded:
         raise ConfigurationError(
             f"{name!r} in {spec} is {_a(agent)}, not an agent: list a pydantic_ai.Agent, or Listed(agent, ...)."
         )
+    if listed.agent.model is None and listed.agent.root_capability.get_model() is None:
+        raise ConfigurationError(
+            f"The agent {name!r} in {spec} has no model: write Agent('openai:gpt-4.1', ...)."
+        )
     if not isinstance(cast("object", listed.version), str) or not listed.version:
         raise ConfigurationError(
             f"The version of the agent {name!r} in {spec} should be a string, like '2'."
