@@ -172,7 +172,7 @@ def _special(
                 if before is not None:
                     yield _diff("(what changes in the file as it is now)", before, content), []
             case {"old_string": str(old), "new_string": str(new)} if tool == "edit_file":
-                yield _diff("old_string → new_string", old, new), ["old_string", "new_string"]
+                yield _diff("old_string to new_string", old, new), ["old_string", "new_string"]
             case _:
                 pass
     for name in sorted(_COMMANDS & arguments.keys()):

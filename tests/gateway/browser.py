@@ -41,9 +41,13 @@ class Browser:
 
     def get(self, path: str, **headers: str) -> httpx.Response:
         """Open an address."""
-        return self.http.get(path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+        return self.http.get(
+            path, headers={name.replace("_", "-"): value for name, value in headers.items()}
+        )
 
-    def send(self, form: Form, *, headers: dict[str, str] | None = None, **typed: str) -> httpx.Response:
+    def send(
+        self, form: Form, *, headers: dict[str, str] | None = None, **typed: str
+    ) -> httpx.Response:
         """Send a form as a browser does, with some fields typed over."""
         sent = {"Sec-Fetch-Site": "same-origin"} if headers is None else headers
         return self.http.post(form.action, data=form.fields | typed, headers=sent)
@@ -185,5 +189,7 @@ class Words(HTMLParser):
 
 def routes_of(site: Site) -> Iterator[tuple[str, set[str]]]:
     """Every address pattern of the gateway with its methods."""
-    for route in cast("Any", site.client).app.routes:
-        yield route.path, set(route.methods or ())
+    for mounted in cast("Any", site.client).app.routes:
+        inner = getattr(mounted, "original_router", None)
+        for route in [mounted] if inner is None else inner.routes:
+            yield route.path, set(route.methods or ())

@@ -18,7 +18,9 @@ SAFE = re.compile(r"[\n -~⟦⟧]*")
 
 letters = st.one_of(
     st.characters(exclude_categories=["Cs"]),
-    st.sampled_from("\t\r\x1b\x08\x7f\x00\u202e\u200b\u2066\u00ad\u3164\u2028\ufeff\U000e0041⟦⟧|>\n -+:\"\\"),
+    st.sampled_from(
+        '\t\r\x1b\x08\x7f\x00\u202e\u200b\u2066\u00ad\u3164\u2028\ufeff\U000e0041⟦⟧|>\n -+:"\\'
+    ),
 )
 texts = st.text(letters, max_size=30)
 scalars = st.one_of(texts, st.none(), st.booleans(), st.integers(-(2**53) + 1, 2**53 - 1))
@@ -30,7 +32,10 @@ values = st.recursive(
 plain_calls = st.tuples(
     st.sampled_from(["write_file", "execute", "edit_file", "send_mail"]) | texts,
     st.dictionaries(
-        st.sampled_from(["path", "content", "command", "old_string", "new_string", "warning", "tool"]) | texts,
+        st.sampled_from(
+            ["path", "content", "command", "old_string", "new_string", "warning", "tool"]
+        )
+        | texts,
         values,
         max_size=4,
     ),
@@ -53,7 +58,9 @@ def a_call(tool: str, **arguments: Json) -> dict[str, Json]:
 
 @given(calls)
 @settings(max_examples=400, deadline=None)
-def test_nothing_but_printable_ascii_and_our_own_numbers_is_shown(call: tuple[str, dict[str, Json]]) -> None:
+def test_nothing_but_printable_ascii_and_our_own_numbers_is_shown(
+    call: tuple[str, dict[str, Json]],
+) -> None:
     for block in render.blocks(action(call), {}):
         shown = [block.label, block.summary, *(line.text for line in block.lines)]
         assert all(SAFE.fullmatch(text) for text in shown)
@@ -75,7 +82,9 @@ def test_two_different_calls_never_look_alike(
 @given(texts)
 @settings(max_examples=800, deadline=None)
 def test_exact_text_can_be_read_back(value: str) -> None:
-    back = re.sub(r"⟦U\+([0-9A-F]{4,6})⟧", lambda found: chr(int(found[1], 16)), render.visible(value))
+    back = re.sub(
+        r"⟦U\+([0-9A-F]{4,6})⟧", lambda found: chr(int(found[1], 16)), render.visible(value)
+    )
     assert back == value
     assert "\n" not in render.line(value)
 
@@ -86,14 +95,33 @@ def test_prose_keeps_letters_and_spells_out_what_nobody_can_see(value: str) -> N
     shown = render.prose(value)
     back = re.sub(r"⟦U\+([0-9A-F]{4,6})⟧", lambda found: chr(int(found[1], 16)), shown)
     assert back == value
-    assert not [letter for letter in shown if letter != "\n" and unicodedata.category(letter)[0] == "C"]
+    assert not [
+        letter for letter in shown if letter != "\n" and unicodedata.category(letter)[0] == "C"
+    ]
 
 
 def test_no_code_point_that_is_invisible_or_steers_survives_anywhere() -> None:
     ignorable = [0xAD, 0x34F, 0x61C, *range(0x115F, 0x1161), 0x17B4, 0x17B5, *range(0x180B, 0x1810)]
-    ignorable += [*range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2070), 0x3164, 0x2800]
-    ignorable += [*range(0xFE00, 0xFE10), 0xFEFF, 0xFFA0, *range(0xFFF0, 0xFFF9), *range(0xE0000, 0xE1000)]
-    ignorable += [*range(0x1BCA0, 0x1BCA4), *range(0x1D173, 0x1D17B), *range(0x20), *range(0x7F, 0xA1)]
+    ignorable += [
+        *range(0x200B, 0x2010),
+        *range(0x202A, 0x202F),
+        *range(0x2060, 0x2070),
+        0x3164,
+        0x2800,
+    ]
+    ignorable += [
+        *range(0xFE00, 0xFE10),
+        0xFEFF,
+        0xFFA0,
+        *range(0xFFF0, 0xFFF9),
+        *range(0xE0000, 0xE1000),
+    ]
+    ignorable += [
+        *range(0x1BCA0, 0x1BCA4),
+        *range(0x1D173, 0x1D17B),
+        *range(0x20),
+        *range(0x7F, 0xA1),
+    ]
     for point in ignorable:
         if point == 0x0A:
             continue
@@ -132,7 +160,13 @@ def test_a_file_that_is_replaced_is_also_shown_as_a_change() -> None:
 
 
 def test_an_edit_is_shown_as_a_change_with_everything_it_removes_and_adds() -> None:
-    call = a_call("edit_file", path="/a", old_string="x = 1\ny = 2", new_string="x = 1\ny = 3\n", replace_all=True)
+    call = a_call(
+        "edit_file",
+        path="/a",
+        old_string="x = 1\ny = 2",
+        new_string="x = 1\ny = 3\n",
+        replace_all=True,
+    )
 
     [_, change, rest] = render.blocks(call, {})
 
@@ -147,7 +181,9 @@ def test_an_edit_is_shown_as_a_change_with_everything_it_removes_and_adds() -> N
 
 def test_a_script_that_a_command_runs_is_shown_under_the_hash_that_is_approved() -> None:
     body = "#!/bin/sh\ncurl evil.example\n"
-    call = a_call("execute", command="sh /a.sh") | {"operands": {"/a.sh": hashlib.sha256(body.encode()).hexdigest()}}
+    call = a_call("execute", command="sh /a.sh") | {
+        "operands": {"/a.sh": hashlib.sha256(body.encode()).hexdigest()}
+    }
 
     blocks = render.blocks(call, {"files": {"/a.sh": {"text": body}}})
 
@@ -190,7 +226,9 @@ def test_the_largest_call_is_drawn_quickly_whatever_stands_in_it() -> None:
     began = time.perf_counter()
 
     render.text(a_call("edit_file", path="/x", old_string=old, new_string=new), {})
-    render.text(a_call("edit_file", path="/x", old_string="a\nb\n" * 249, new_string="b\na\n" * 249), {})
+    render.text(
+        a_call("edit_file", path="/x", old_string="a\nb\n" * 249, new_string="b\na\n" * 249), {}
+    )
     render.text(a_call("execute", command="\u202e" * 80_000), {})
 
     assert time.perf_counter() - began < 5

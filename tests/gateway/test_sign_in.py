@@ -13,7 +13,7 @@ from banksman.ledger import people
 from banksman.signing import unbase64
 from banksman_gateway import app
 from tests.conftest import Database
-from tests.gateway.browser import Browser, Form, code_of, form_in, latest_sign_in
+from tests.gateway.browser import Browser, Form, code_of, form_in, forms_in, latest_sign_in
 from tests.gateway.conftest import settings_for
 from tests.gateway.scenes import Site
 
@@ -57,7 +57,9 @@ def test_the_answer_does_not_tell_whether_somebody_has_the_address(site: Site) -
     other = unknown.send(Form("/sign-in", {"email": "nobody@example.org"}))
 
     assert (one.status_code, one.text) == (other.status_code, other.text)
-    assert one.headers["set-cookie"].partition("=")[0] == other.headers["set-cookie"].partition("=")[0]
+    assert (
+        one.headers["set-cookie"].partition("=")[0] == other.headers["set-cookie"].partition("=")[0]
+    )
     assert len(one.headers["set-cookie"]) == len(other.headers["set-cookie"])
     assert count(site, "notices") == 1
     assert unknown.send(form_in(other.text), code="12345678").status_code == 422
@@ -172,7 +174,7 @@ def test_signing_out_ends_the_session_for_good(site: Site) -> None:
     browser.sign_in(site.ana)
     kept = dict(browser.http.cookies)
     page = browser.get("/").text
-    [form] = [found for found in _all_forms(page) if found.action == "/sign-out"]
+    [form] = [found for found in forms_in(page) if found.action == "/sign-out"]
 
     assert browser.send(form).status_code == 303
 
@@ -182,7 +184,15 @@ def test_signing_out_ends_the_session_for_good(site: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    "place", ["//evil.example", "https://evil.example", "/\\evil.example", "javascript:alert(1)", "/x\r\ny", "evil"]
+    "place",
+    [
+        "//evil.example",
+        "https://evil.example",
+        "/\\evil.example",
+        "javascript:alert(1)",
+        "/x\r\ny",
+        "evil",
+    ],
 )
 def test_after_signing_in_nobody_is_sent_elsewhere(site: Site, place: str) -> None:
     browser = Browser(site)
@@ -199,7 +209,9 @@ def test_on_localhost_cookies_go_without_secure_and_elsewhere_with_it(
     browser = Browser(site)
     ours = browser.send(Form("/sign-in", {"email": "ana@example.org"})).headers["set-cookie"]
     made = app.create(
-        settings_for(database.gateway, valkey_server.url(), link_key, public_url="https://b.example.org")
+        settings_for(
+            database.gateway, valkey_server.url(), link_key, public_url="https://b.example.org"
+        )
     )
     with TestClient(made, base_url="https://b.example.org", follow_redirects=False) as http:
         answer = http.post("/sign-in", data={"email": "ana@example.org"})
@@ -213,9 +225,3 @@ def test_on_localhost_cookies_go_without_secure_and_elsewhere_with_it(
         flags = {part.strip().lower() for part in cookie.split(";")[1:]}
         assert {"secure", "httponly", "samesite=lax", "path=/"} <= flags
         assert not any(flag.startswith("domain") for flag in flags)
-
-
-def _all_forms(page: str) -> list[Form]:
-    from tests.gateway.browser import forms_in
-
-    return forms_in(page)

@@ -115,16 +115,18 @@ def gist(item: Item) -> str:
     )
 
 
-def _weight(item: tuple[str, Json]) -> tuple[int, str]:
-    """Short arguments first: a path says more on one line than the beginning of a file."""
-    return len(str(item[1])), item[0]
+def _weight(item: tuple[str, Json]) -> tuple[bool, str]:
+    """What fits on a line first: a path says more than the size of a file."""
+    return _is_long(item[1]), item[0]
+
+
+def _is_long(value: Json) -> bool:
+    return isinstance(value, str) and ("\n" in value or len(value) > 80)
 
 
 def _short(value: Json) -> str:
-    if isinstance(value, str) and ("\n" in value or len(value) > 80):
-        return (
-            f"{value.count(chr(10)) + 1:,} lines, {len(value.encode('utf-8', 'replace')):,} bytes"
-        )
+    if _is_long(value):
+        return render.whole("text", "", value).summary.partition(", ends")[0]
     return render.line(json.dumps(value, ensure_ascii=False))
 
 
