@@ -11,7 +11,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from banksman import ledger, signing
+from banksman import ledger, logs, signing
 from banksman.embedded import postgres, valkey
 from banksman.ledger import migrate, people
 from banksman.records import Person
@@ -20,6 +20,9 @@ from banksman.wire import Wire
 
 PASSWORDS = {role: f"{role}-secret" for role in migrate.ROLES}
 HINT = timedelta(seconds=5)
+
+
+logs.configure("test")
 
 
 @dataclass(frozen=True, slots=True)

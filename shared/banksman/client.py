@@ -13,10 +13,11 @@ request whose answer was lost is sent again under the same key, so it happens on
 from __future__ import annotations
 
 import asyncio
-import functools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Concatenate, ParamSpec, Self, TypeVar
+from dataclasses import dataclass
+from functools import partial, wraps
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
@@ -36,7 +37,7 @@ _STREAM = httpx.Timeout(None, connect=5, read=60)
 def _plainly(
     question: Callable[P, Steps[T]],
 ) -> Callable[Concatenate[Client, P], T]:
-    @functools.wraps(question)
+    @wraps(question)
     def ask(self: Client, *args: P.args, **kwargs: P.kwargs) -> T:
         return self.drive(question(*args, **kwargs))
 
@@ -46,7 +47,7 @@ def _plainly(
 def _awaiting(
     question: Callable[P, Steps[T]],
 ) -> Callable[Concatenate[AsyncClient, P], Awaitable[T]]:
-    @functools.wraps(question)
+    @wraps(question)
     async def ask(self: AsyncClient, *args: P.args, **kwargs: P.kwargs) -> T:
         return await self.drive(question(*args, **kwargs))
 
@@ -115,22 +116,19 @@ class Client:
 
     def drive(self, steps: Steps[T]) -> T:
         """Carry a question of `banksman.api` out."""
-        try:
-            step = next(steps)
-            while True:
-                step = self._step(steps, step)
-        except StopIteration as done:
-            return done.value
-
-    def _step(self, steps: Steps[T], step: Ask | Pause) -> Ask | Pause:
-        if isinstance(step, Pause):
-            time.sleep(step.seconds)
-            return steps.send(b"")
-        try:
-            body = self._send(step)
-        except BanksmanError as error:
-            return steps.throw(error)
-        return steps.send(body)
+        step = _advance(partial(next, steps))
+        while not isinstance(step, _Done):
+            if isinstance(step, Pause):
+                time.sleep(step.seconds)
+                step = _advance(partial(steps.send, b""))
+                continue
+            try:
+                body = self._send(step)
+            except BanksmanError as error:
+                step = _advance(partial(steps.throw, error))
+            else:
+                step = _advance(partial(steps.send, body))
+        return step.value
 
     def _send(self, ask: Ask) -> bytes:
         for pause in (*_PAUSES, None):
@@ -208,22 +206,19 @@ class AsyncClient:
 
     async def drive(self, steps: Steps[T]) -> T:
         """Carry a question of `banksman.api` out."""
-        try:
-            step = next(steps)
-            while True:
-                step = await self._step(steps, step)
-        except StopIteration as done:
-            return done.value
-
-    async def _step(self, steps: Steps[T], step: Ask | Pause) -> Ask | Pause:
-        if isinstance(step, Pause):
-            await asyncio.sleep(step.seconds)
-            return steps.send(b"")
-        try:
-            body = await self._send(step)
-        except BanksmanError as error:
-            return steps.throw(error)
-        return steps.send(body)
+        step = _advance(partial(next, steps))
+        while not isinstance(step, _Done):
+            if isinstance(step, Pause):
+                await asyncio.sleep(step.seconds)
+                step = _advance(partial(steps.send, b""))
+                continue
+            try:
+                body = await self._send(step)
+            except BanksmanError as error:
+                step = _advance(partial(steps.throw, error))
+            else:
+                step = _advance(partial(steps.send, body))
+        return step.value
 
     async def _send(self, ask: Ask) -> bytes:
         for pause in (*_PAUSES, None):
@@ -237,6 +232,19 @@ class AsyncClient:
                     raise
             await asyncio.sleep(pause)
         raise AssertionError
+
+
+@dataclass(frozen=True, slots=True)
+class _Done(Generic[T]):
+    value: T
+
+
+def _advance(move: Callable[[], Ask | Pause]) -> Ask | Pause | _Done[Any]:
+    """The next step of a question, or its answer: `StopIteration` may not leave a coroutine."""
+    try:
+        return move()
+    except StopIteration as done:
+        return _Done(done.value)
 
 
 def _build(http: httpx.Client | httpx.AsyncClient, ask: Ask) -> httpx.Request:

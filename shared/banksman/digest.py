@@ -141,3 +141,8 @@ def _problem_within(value: dict[Json, Json] | list[Json], depth: int) -> str | N
         if problem is not None:
             return problem
     return None
+
+
+def printable(text: str) -> str:
+    """The same text with lone surrogates, which no JSON reader agrees on, replaced."""
+    return _SURROGATE.sub("\ufffd", text)

@@ -126,6 +126,7 @@ class Snapshot:
     """One step of a conversation: how many messages of the earlier ones stay, the new ones, and the run's state."""
 
     seq: int
+    segment: int
     kept: int
     messages: bytes
     state: bytes

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from banksman import vault
-from banksman.ids import RequestId, RunId
+from banksman.ids import PersonId, RequestId, RunId
 from banksman.ledger import Connection
 from banksman.records import Execution
 
@@ -39,9 +39,11 @@ def start(
     tool: str,
     digest: bytes,
     request_id: RequestId | None,
+    voters: Sequence[PersonId],
+    start_by: str | None,
 ) -> bool:
     """Nothing → started, while the lease holds and nobody started this attempt; under a request, only while its
-    decision stands, its time to start has not passed and every voter is still in good standing.
+    approval stands, `start_by` has not passed and every one of its voters is still in good standing.
     """
     return (
         conn.execute(
@@ -55,21 +57,10 @@ def start(
               AND due_at > clock_timestamp()
               AND cancel_at IS NULL
               AND (%(request)s::uuid IS NULL OR EXISTS (
-                    SELECT
-                    FROM decisions
-                    JOIN requests ON requests.id = decisions.request_id
-                    WHERE decisions.request_id = %(request)s
-                      AND requests.run_id = %(run)s
-                      AND requests.state = 'approved'
-                      AND decisions.verdict = 'approved'
-                      AND decisions.start_by > clock_timestamp()
-                      AND NOT EXISTS (
-                            SELECT
-                            FROM votes
-                            JOIN people ON people.id = votes.person_id
-                            WHERE votes.request_id = %(request)s
-                              AND votes.revision = decisions.revision
-                              AND people.disabled_at IS NOT NULL)))
+                    SELECT FROM requests WHERE id = %(request)s AND run_id = %(run)s AND state = 'approved'))
+              AND (%(start_by)s::timestamptz IS NULL OR %(start_by)s::timestamptz > clock_timestamp())
+              AND cardinality(%(voters)s::uuid[]) = (
+                    SELECT count(*) FROM people WHERE id = ANY(%(voters)s) AND disabled_at IS NULL)
             ON CONFLICT DO NOTHING
             """,
             {
@@ -81,6 +72,8 @@ def start(
                 "tool": tool,
                 "digest": digest,
                 "request": request_id,
+                "voters": list(voters),
+                "start_by": start_by,
             },
         ).rowcount
         == 1

@@ -79,7 +79,7 @@ def who_may_decide(
         FROM people
         WHERE disabled_at IS NULL
           AND 'reviewer' = ANY(roles)
-          AND (%(groups)s = '{{}}' OR groups && %(groups)s)
+          AND (cardinality(%(groups)s::text[]) = 0 OR groups && %(groups)s::text[])
           AND id IS DISTINCT FROM %(except)s
         ORDER BY id
         """,

@@ -10,7 +10,7 @@ from banksman.ledger import Connection
 from banksman.records import Snapshot
 
 
-def save(conn: Connection, run_id: RunId, segment: int, fence: int, snapshot: Snapshot) -> bool:
+def save(conn: Connection, run_id: RunId, fence: int, snapshot: Snapshot) -> bool:
     """Append a snapshot while the lease holds; False when another worker holds the run."""
     return (
         conn.execute(
@@ -22,7 +22,7 @@ def save(conn: Connection, run_id: RunId, segment: int, fence: int, snapshot: Sn
             """,
             (
                 snapshot.seq,
-                segment,
+                snapshot.segment,
                 snapshot.kept,
                 vault.seal(snapshot.messages, ("snapshots.messages", run_id, snapshot.seq)),
                 vault.seal(snapshot.state, ("snapshots.state", run_id, snapshot.seq)),
@@ -37,16 +37,17 @@ def save(conn: Connection, run_id: RunId, segment: int, fence: int, snapshot: Sn
 def load(conn: Connection, run_id: RunId) -> Sequence[Snapshot]:
     """Every snapshot of a run, oldest first: folded, they are its conversation."""
     rows = conn.execute(
-        "SELECT seq, kept, messages, state FROM snapshots WHERE run_id = %s ORDER BY seq", (run_id,)
+        "SELECT seq, segment, kept, messages, state FROM snapshots WHERE run_id = %s ORDER BY seq", (run_id,)
     ).fetchall()
     return [
         Snapshot(
             seq,
+            segment,
             kept,
             vault.open_sealed(messages, ("snapshots.messages", run_id, seq)),
             vault.open_sealed(state, ("snapshots.state", run_id, seq)),
         )
-        for seq, kept, messages, state in rows
+        for seq, segment, kept, messages, state in rows
     ]
 
 

@@ -1,0 +1,165 @@
+"""The agent worker as a process: builds everything once, consumes with Celery threads, and drains when told to stop.
+
+Celery's own time limits and terminate do not work with threads, so none is used: leases bound a segment, a flag in the
+row cancels it, and on SIGTERM whatever does not end in time is handed back to the queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from celery import bootsteps, signals
+
+from banksman import ledger, logs
+from banksman.ledger import agents as announced
+from banksman.policy import Policy
+from banksman.settings import WorkerSettings
+from banksman.signing import Verifier
+from banksman.wire import RESUME, START, Wire
+from banksman_worker import agents, inventory, tasks
+from banksman_worker.dispatch import Dispatcher
+from banksman_worker.health import Health
+from banksman_worker.lease import Leases
+from banksman_worker.loop import Loop
+from banksman_worker.segment import Worker
+
+_HOPS = 4
+
+log = logs.get(__name__)
+
+
+@dataclass(slots=True)
+class Pulse:
+    """When Celery's hub last turned: a worker that the broker no longer reaches stops turning."""
+
+    at: float = field(default_factory=time.monotonic)
+
+
+def policy_of(settings: WorkerSettings) -> Policy:
+    """The policy that these settings describe."""
+    return Policy(
+        allow_tools=settings.allow_tools,
+        allow_writes_below=settings.allow_writes_below,
+        expires_after=int(settings.deadline_hours * 3600),
+    )
+
+
+def run(settings: WorkerSettings) -> int:
+    """Serve until told to stop; the exit code."""
+    verifier = Verifier.read(settings.verify_keys)
+    policy = policy_of(settings)
+    loaded = agents.load(settings.agents)
+    loop = Loop()
+    listed = {agent.name: _tools(loop, agent, policy) for agent in loaded.values()}
+
+    pool = ledger.open_pool(settings.database_url.get_secret_value(), size=_HOPS + 4, name="banksman-worker")
+    wire = Wire(settings.broker_url.get_secret_value(), "banksman-worker", expires=settings.redispatch_seconds)
+    with ledger.transaction(pool) as conn:
+        announced.announce(conn, {name: (loaded[name].version, tools) for name, tools in listed.items()})
+    executor = ThreadPoolExecutor(_HOPS, thread_name_prefix="ledger")
+    leases = Leases(pool, settings.lease, loop.loop)
+    name = f"{socket.gethostname()}:{os.getpid()}"
+    worker = Worker(
+        name, pool, wire, loop.loop, executor, leases, loaded, policy, verifier, settings.lease
+    )
+    tasks.register(wire.celery, worker)
+    dispatcher = Dispatcher(
+        pool,
+        wire,
+        interval=settings.sweep_seconds,
+        window=settings.window,
+        redispatch=settings.redispatch,
+        max_attempts=settings.max_attempts,
+    )
+    pulse = _watch_hub(wire)
+    health = _health(settings, loop, leases, pulse)
+    _drain_on_shutdown(leases, settings.drain_seconds)
+    dispatcher.start()
+    log.info("The agent worker is ready.", agents=",".join(sorted(loaded)), concurrency=settings.concurrency)
+    try:
+        consumer = wire.celery.Worker(
+            pool="threads",
+            concurrency=settings.concurrency,
+            queues=[RESUME, START],
+            hostname=f"agent-worker-{os.getpid()}@{socket.gethostname()}",
+            without_gossip=True,
+            without_mingle=True,
+            without_heartbeat=True,
+            quiet=True,
+            loglevel=settings.log_level.upper(),
+        )
+        consumer.start()
+        return int(consumer.exitcode or 0)
+    finally:
+        dispatcher.close()
+        leases.close()
+        executor.shutdown()
+        loop.close()
+        if health is not None:
+            health.close()
+        wire.close()
+        pool.close()
+
+
+def _tools(loop: Loop, agent: agents.Loaded, policy: Policy) -> Mapping[str, Any]:
+    """The agent's tools with their gates; a tool that cannot be held stops the start-up."""
+    found = asyncio.run_coroutine_threadsafe(inventory.take(agent), loop.loop).result()
+    inventory.refuse(agent, found)
+    return {tool.name: tool.gate(policy) for tool in found}
+
+
+def _watch_hub(wire: Wire) -> Pulse:
+    pulse = Pulse()
+
+    class Tick(bootsteps.StartStopStep):
+        requires = {"celery.worker.components:Timer"}
+
+        def start(self, parent: Any) -> None:
+            parent.timer.call_repeatedly(1.0, self._tick)
+
+        def _tick(self) -> None:
+            pulse.at = time.monotonic()
+
+    wire.celery.steps["worker"].add(Tick)
+    return pulse
+
+
+def _health(settings: WorkerSettings, loop: Loop, leases: Leases, pulse: Pulse) -> Health | None:
+    if not settings.health_port:
+        return None
+    return Health(
+        settings.health_port,
+        lambda: {"hub": pulse.at, "loop": loop.last_tick, "leases": leases.last_beat},
+        limit=max(30.0, settings.lease_seconds),
+    )
+
+
+def _drain_on_shutdown(leases: Leases, grace: float) -> None:
+    """On SIGTERM give live segments `grace` seconds, then hand back whatever is not in the middle of a tool."""
+
+    @signals.worker_shutting_down.connect(weak=False)
+    def drain(**_: Any) -> None:
+        # The signal arrives inside Celery's main thread, which must go on acknowledging.
+        threading.Thread(target=_drain, args=(leases, grace), name="drain", daemon=True).start()
+
+    del drain
+
+
+def _drain(leases: Leases, grace: float) -> None:
+    deadline = time.monotonic() + grace
+    while leases.held() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    while remaining := leases.held():
+        for lease in remaining:
+            # A tool that has started is waited for: cut off, its outcome would be unknown.
+            if not lease.in_flight:
+                lease.stop("drained")
+        time.sleep(0.05)

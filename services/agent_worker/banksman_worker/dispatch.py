@@ -1,0 +1,83 @@
+"""The dispatcher: finds runs that are due and sends their wake-ups; one statement starts, repairs and gives up.
+
+It runs in every worker process, and any number of them may look at once. What it sends may be lost or doubled: the
+claim decides.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from datetime import timedelta
+
+from banksman import ids, ledger, logs
+from banksman.errors import BanksmanError
+from banksman.ledger import audit, requests, runs
+from banksman.records import Due, Event
+from banksman.states import RunStatus
+from banksman.wire import Wire
+
+log = logs.get(__name__)
+
+
+class Dispatcher:
+    """Looks every `interval` seconds, and again at once while the window was full."""
+
+    def __init__(
+        self,
+        pool: ledger.Pool,
+        wire: Wire,
+        *,
+        interval: float,
+        window: int,
+        redispatch: timedelta,
+        max_attempts: int,
+    ) -> None:
+        self._pool, self._wire = pool, wire
+        self._interval, self._window = interval, window
+        self._redispatch, self._max_attempts = redispatch, max_attempts
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="dispatcher", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop looking."""
+        self._stopping.set()
+        self._thread.join()
+
+    def look(self) -> Sequence[Due]:
+        """One round: whatever is due and fits the window is dispatched, or is stuck."""
+        with ledger.transaction(self._pool) as conn:
+            due = runs.dispatch(
+                conn, window=self._window, redispatch=self._redispatch, max_attempts=self._max_attempts
+            )
+            stuck = [item for item in due if item.status is RunStatus.STUCK]
+            cancelled = runs.bury_cancelled(conn)
+            for run_id in cancelled:
+                requests.cancel_open(conn, run_id)
+            events = [Event("dispatcher", "run.stuck", item.run_id) for item in stuck]
+            events += [Event("dispatcher", "run.cancelled", run_id) for run_id in cancelled]
+            if events:
+                audit.append(conn, *events)
+        self._wire.run(*((item.run_id, item.segment) for item in due if item.status is RunStatus.QUEUED))
+        for item in stuck:
+            log.error("A run used up its attempts and is stuck.", run=ids.show("run", item.run_id))
+            self._wire.changed(run=item.run_id)
+        for run_id in cancelled:
+            self._wire.changed(run=run_id)
+        return due
+
+    def _keep(self) -> None:
+        delay = 0.0
+        while not self._stopping.wait(delay):
+            try:
+                delay = 0.0 if len(self.look()) >= self._window else self._interval
+            except BanksmanError as error:
+                log.warning("The dispatcher could not look.", error=str(error)[:200])
+                delay = self._interval
+            except Exception:
+                log.exception("The dispatcher broke, and goes on.")
+                delay = self._interval

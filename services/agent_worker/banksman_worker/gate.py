@@ -1,0 +1,452 @@
+"""The gate: no tool of an agent runs before this has seen its validated arguments and let it through.
+
+A tool whose author wants approval (`requires_approval`, `interrupt_on`) never reaches the point where arguments are
+known, so `prepare` turns such tools into ordinary ones and remembers the flag; then every call comes by here. A call is
+let through because policy allows it, or because a signed decision covers exactly this action: same run, step, tool,
+schema, effective arguments, files referred to, author's version and requirement. Anything else becomes a request.
+
+The gate only looks. That a decision is used at most once, under a lease that still holds, is the journal's business,
+in one transaction with the start.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from typing import Any, cast
+
+from pydantic import ValidationError
+from pydantic_ai import RunContext
+from pydantic_ai.exceptions import ApprovalRequired, ModelRetry, SkipToolExecution
+from pydantic_ai.messages import ToolCallPart
+from pydantic_ai.tools import ToolDefinition
+from pydantic_ai.toolsets import ToolsetTool
+from pydantic_core import to_jsonable_python
+
+from banksman import digest, ids, policy
+from banksman.digest import Json
+from banksman.errors import InvalidInput, Ungateable
+from banksman.ids import RequestId
+from banksman.policy import Effects, Policy
+from banksman.records import Claim, Requirement, Settled
+from banksman.states import Kind, RequestState
+from banksman_worker import conversation
+from banksman_worker.agents import Loaded
+from banksman_worker.workspace import Workspace, normal
+
+MAX_OPEN = 20
+"""So many requests may be open for one run; more in one turn go back to the model."""
+
+MAX_SHOWN_FILE = 64 * 1024
+_FLAG = "banksman_flagged"
+Key = tuple[int, str]
+"""A call within its run: the step and the tool call's id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """How a call that the run waited for came out, its decision verified; `doubt` says why one could not be."""
+
+    settled: Settled
+    statement: Mapping[str, Json] | None
+    doubt: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cleared:
+    """A call that may start, and under what."""
+
+    digest: bytes
+    effects: Effects
+    request_id: RequestId | None = None
+    resolved: Resolved | None = None
+    local: bool = False
+    """One of our own tools on the run's own workspace, allowed without asking: it is not journaled, only re-run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A request about to be opened when the run parks."""
+
+    step: int
+    call_id: str
+    kind: Kind
+    tool: str
+    requirement: Requirement
+    action: Mapping[str, Json]
+    schema: Mapping[str, Json]
+    context: Mapping[str, Json]
+    replaces: RequestId | None = None
+
+
+@dataclass(slots=True)
+class Gate:
+    """The gate of one segment."""
+
+    claim: Claim
+    loaded: Loaded
+    policy: Policy
+    workspace: Workspace
+    resolved: Mapping[Key, Resolved]
+    drafts: dict[Key, Draft] = field(default_factory=dict[Key, Draft])
+    cleared: dict[Key, Cleared] = field(default_factory=dict[Key, Cleared])
+    tools: Mapping[str, ToolsetTool[Any]] = field(default_factory=dict[str, ToolsetTool[Any]])
+    _seen: dict[Key, _Seen] = field(default_factory=dict[Key, "_Seen"])
+    _refused: dict[Key, str] = field(default_factory=dict[Key, str])
+    _proposed: dict[str, bytes] = field(default_factory=dict[str, bytes])
+
+    def prepare(self, tools: Sequence[ToolDefinition]) -> list[ToolDefinition]:
+        """Bring flagged tools within reach, and make every tool with effects a barrier, so that calls of one turn
+        start in the order the model gave them."""
+        prepared: list[ToolDefinition] = []
+        for tool in tools:
+            if tool.kind == "external":
+                prepared.append(tool)
+                continue
+            flagged = tool.kind == "unapproved" or tool.name in self.loaded.flagged
+            metadata = {**(tool.metadata or {}), _FLAG: True} if flagged else tool.metadata
+            barrier = tool.sequential or effects_of(tool) != "harmless"
+            prepared.append(replace(tool, kind="function", metadata=metadata, sequential=barrier))
+        return prepared
+
+    async def pass_or_ask(
+        self, ctx: RunContext[Any], call: ToolCallPart, tool: ToolDefinition, arguments: dict[str, Any]
+    ) -> dict[str, Any]:
+        """The arguments, unchanged, when the call may start; `ApprovalRequired` when a person must say so."""
+        key = (conversation.step_of(ctx.messages), call.tool_call_id)
+        seen = self._look(ctx, key, tool, arguments)
+        resolved = self.resolved.get(key)
+        if resolved is None:
+            self._judge(key, seen)
+        else:
+            self._compare(key, seen, resolved)
+        return arguments
+
+    def refuse_edit(self, ctx: RunContext[Any], call: ToolCallPart, error: ValidationError | ModelRetry) -> bool:
+        """Remember that the tool refused the arguments a person edited; False when nobody edited this call."""
+        key = (conversation.step_of(ctx.messages), call.tool_call_id)
+        resolved = self.resolved.get(key)
+        if resolved is None or resolved.statement is None or not resolved.statement["edited"]:
+            return False
+        self._refused[key] = str(error)
+        return True
+
+    def defer(self, ctx: RunContext[Any], call_id: str, metadata: Mapping[str, Any] | None) -> None:
+        """The tool itself put the call off (`CallDeferred`): a question to a person, or work done elsewhere."""
+        seen = self._seen[conversation.step_of(ctx.messages), call_id]
+        question = (metadata or {}).get("banksman") == "question"
+        because = "The agent asks." if question else "Work done elsewhere, to be reported when it is done."
+        requirement = Requirement(rule="deferred", because=because, expires_after=self.policy.expires_after)
+        extra: dict[str, Json] = digest.check(
+            to_jsonable_python({"asked": dict(metadata or {}), "options": (metadata or {}).get("options")})
+        )
+        self._draft(seen, Kind.QUESTION if question else Kind.EXTERNAL, requirement, extra)
+
+    def insist(self, ctx: RunContext[Any], call_id: str) -> None:
+        """The tool's body raised `ApprovalRequired`: its author wants this call asked."""
+        seen = self._seen[conversation.step_of(ctx.messages), call_id]
+        self._ask(replace(seen, flagged=True))
+
+    def again(self, key: Key, why: str) -> ApprovalRequired:
+        """The approval no longer counts, found out at the very start: the same call is asked again."""
+        seen, resolved = self._seen[key], self.resolved.get(key)
+        self._ask(seen, why_again=why, replaces=resolved.settled.request_id if resolved else None)
+        return ApprovalRequired()
+
+    def doubt(self, key: Key) -> ApprovalRequired:
+        """A dead attempt started this call, and nobody knows whether it happened: a person must settle that."""
+        seen, cleared = self._seen[key], self.cleared.pop(key)
+        requirement = self._requirement(seen)
+        if cleared.resolved is not None:
+            original = digest.parse(cleared.resolved.settled.action, limit=4 * digest.MAX_BYTES)
+            requirement = Requirement.from_json(original["requirement"])
+            seen = replace(seen, operands=original["operands"])
+        self._draft(seen, Kind.OUTCOME, requirement, {})
+        return ApprovalRequired()
+
+    def external(self, call: ToolCallPart, step: int, tool: ToolDefinition | None, words: str) -> None:
+        """A call of a tool that lives elsewhere altogether (pydantic-ai's external toolsets)."""
+        arguments = digest.parse(call.args_as_json_str() or "{}", what=f"The arguments of {call.tool_name}")
+        schema = dict(tool.parameters_json_schema) if tool else {}
+        seen = _Seen(
+            key=(step, call.tool_call_id),
+            tool=call.tool_name,
+            arguments=arguments,
+            operands={},
+            schema=schema,
+            description=(tool.description or "") if tool else "",
+            flagged=False,
+            effects="harmless",
+            local=False,
+            said=words,
+        )
+        requirement = Requirement(
+            rule="external", because="The tool lives elsewhere.", expires_after=self.policy.expires_after
+        )
+        self._draft(seen, Kind.EXTERNAL, requirement, {})
+
+    def _look(self, ctx: RunContext[Any], key: Key, tool: ToolDefinition, arguments: dict[str, Any]) -> _Seen:
+        plain = self._plain(tool.name, arguments)
+        seen = _Seen(
+            key=key,
+            tool=tool.name,
+            arguments=plain,
+            operands=self._operands(tool.name, plain),
+            schema=tool.parameters_json_schema,
+            description=tool.description or "",
+            flagged=bool((tool.metadata or {}).get(_FLAG)),
+            effects=effects_of(tool),
+            local=(tool.metadata or {}).get("banksman_local") is True,
+            said=conversation.said(ctx.messages),
+        )
+        self._seen[key] = seen
+        return seen
+
+    def _plain(self, name: str, arguments: dict[str, Any]) -> dict[str, Json]:
+        """The arguments as JSON, once it is known that JSON brings back exactly what would run."""
+        try:
+            plain = digest.check(to_jsonable_python(arguments), what=f"A call of {name}")
+        except InvalidInput as error:
+            raise ModelRetry(f"{error} Nothing ran.") from None
+        except ValueError as error:
+            raise Ungateable(f"A call of {name} has arguments that JSON cannot hold: {error}") from None
+        if len(digest.canonical(plain)) > digest.MAX_BYTES:
+            raise ModelRetry(f"The arguments of {name} exceed {digest.MAX_BYTES:,} bytes. Nothing ran.")
+        if plain == arguments and _is_plain(arguments):
+            return plain
+        held = self.tools.get(name)
+        back = held.args_validator.validate_python(plain) if held is not None else None
+        if back != arguments:
+            raise Ungateable(
+                f"The tool {name} cannot be asked about: its arguments do not survive a round trip through JSON, so"
+                " something else would run than was shown. Give its parameters types that JSON holds."
+            )
+        return plain
+
+    def _judge(self, key: Key, seen: _Seen) -> None:
+        judgement = policy.judge(self.policy, self._call(seen))
+        if judgement.verdict == "deny":
+            raise SkipToolExecution(f"Not executed: {judgement.because}")
+        if judgement.verdict == "ask":
+            self._ask(seen)
+            raise ApprovalRequired
+        local = seen.local and not seen.flagged
+        self.cleared[key] = Cleared(digest.of_action(self._action(seen)), seen.effects, local=local)
+
+    def _compare(self, key: Key, seen: _Seen, resolved: Resolved) -> None:
+        request_id = resolved.settled.request_id
+        if key in self._refused:
+            original = digest.parse(resolved.settled.action, limit=4 * digest.MAX_BYTES)
+            why = f"The tool refused the edited arguments: {self._refused[key]}"
+            self._ask(replace(seen, arguments=original["arguments"]), why_again=why, replaces=request_id)
+            raise ApprovalRequired
+        if resolved.statement is None:
+            self._ask(seen, why_again=resolved.doubt or "The decision could not be verified.", replaces=request_id)
+            raise ApprovalRequired
+        genuine = digest.parse(resolved.settled.action, what="The stored action", limit=4 * digest.MAX_BYTES)
+        requirement = Requirement.from_json(genuine["requirement"])
+        operands = {path: self._hash_of(path) for path in genuine["operands"]}
+        now = self._action(replace(seen, operands=operands), requirement)
+        found = digest.of_action(now)
+        if found.hex() != resolved.statement["digest"]:
+            changed = ", ".join(name for name in sorted(now) if now[name] != genuine.get(name)) or "the decision"
+            why = f"Since the approval this has changed: {changed}."
+            self._ask(seen, why_again=why, before=genuine, replaces=request_id)
+            raise ApprovalRequired
+        self.cleared[key] = Cleared(found, seen.effects, request_id, resolved)
+
+    def _ask(
+        self,
+        seen: _Seen,
+        *,
+        why_again: str | None = None,
+        before: Mapping[str, Json] | None = None,
+        replaces: RequestId | None = None,
+    ) -> None:
+        if len(self.drafts) >= MAX_OPEN:
+            raise SkipToolExecution(
+                f"Not executed: {MAX_OPEN} calls wait for a person already, which is too many at once. Call"
+                " this again once they are decided."
+            )
+        extra: dict[str, Json] = {
+            "why_again": why_again,
+            "before": {name: before[name] for name in ("arguments", "operands", "agent_version")} if before else None,
+        }
+        self._draft(seen, Kind.APPROVAL, self._requirement(seen), extra, replaces)
+        self._propose(seen)
+
+    def _draft(
+        self,
+        seen: _Seen,
+        kind: Kind,
+        requirement: Requirement,
+        extra: Mapping[str, Json],
+        replaces: RequestId | None = None,
+    ) -> None:
+        step, call_id = seen.key
+        self.drafts[seen.key] = Draft(
+            step=step,
+            call_id=call_id,
+            kind=kind,
+            tool=seen.tool,
+            requirement=requirement,
+            action=self._action(seen, requirement),
+            schema=seen.schema,
+            context={
+                "said": digest.printable(seen.said),
+                "tool_description": seen.description,
+                "files": {path: self._shown(path) for path in seen.operands},
+                **extra,
+            },
+            replaces=replaces,
+        )
+
+    def _requirement(self, seen: _Seen) -> Requirement:
+        judgement = policy.judge(self.policy, self._call(seen))
+        if judgement.requirement is not None:
+            return judgement.requirement
+        return Requirement(rule=judgement.rule, because=judgement.because, expires_after=self.policy.expires_after)
+
+    def _call(self, seen: _Seen) -> policy.Call:
+        return policy.Call(
+            agent=self.loaded.name,
+            tool=seen.tool,
+            arguments=seen.arguments,
+            flagged=seen.flagged,
+            effects=seen.effects,
+            requester=self.claim.requester,
+        )
+
+    def _action(self, seen: _Seen, requirement: Requirement | None = None) -> dict[str, Json]:
+        """What is hashed. Keep in step with docs/decisions: every name here is part of the wire."""
+        step, call_id = seen.key
+        return {
+            "v": 1,
+            "run": ids.show("run", self.claim.run_id),
+            "step": step,
+            "call": call_id,
+            "tool": seen.tool,
+            "schema": digest.of_schema(seen.schema).hex(),
+            "arguments": seen.arguments,
+            "operands": dict(seen.operands),
+            "agent": self.loaded.name,
+            "agent_version": self.loaded.version,
+            "requirement": requirement.as_json() if requirement else None,
+        }
+
+    def _operands(self, tool: str, arguments: Mapping[str, Json]) -> dict[str, Json]:
+        """The workspace's files that a call refers to, with the hash that each will have when its turn comes."""
+        names = [
+            value
+            for name, value in arguments.items()
+            if isinstance(value, str) and (name in ("path", "file_path") or value.startswith("/"))
+        ]
+        command = arguments.get("command")
+        if tool == "execute" and isinstance(command, str):
+            names += _words(command)
+        paths = {path for path in map(_path, names) if path is not None}
+        return {path: known for path in sorted(paths) if (known := self._hash_of(path)) is not None}
+
+    def _hash_of(self, path: str) -> str | None:
+        body = self._content(path)
+        return None if body is None else sha256(body).hexdigest()
+
+    def _content(self, path: str) -> bytes | None:
+        """What a file will hold when a call of this turn gets to it, should every call before it be approved."""
+        if path in self._proposed:
+            return self._proposed[path]
+        try:
+            return self.workspace.read(path)
+        except (OSError, InvalidInput):
+            return None
+
+    def _propose(self, seen: _Seen) -> None:
+        """Remember what a file will hold once this call was approved: a later call of the same turn that refers to
+        it is bound to the content that its reviewer sees."""
+        path = seen.arguments.get("path")
+        target = _path(path) if isinstance(path, str) else None
+        match seen.tool, seen.arguments:
+            case "write_file", {"content": str(content)} if target is not None:
+                self._proposed[target] = content.encode()
+            case "edit_file", {"old_string": str(old), "new_string": str(new)} if target is not None:
+                before = self._content(target)
+                times = -1 if seen.arguments.get("replace_all") else 1
+                if before is not None:
+                    self._proposed[target] = before.replace(old.encode(), new.encode(), times)
+            case _:
+                pass
+
+    def _shown(self, path: str) -> Json:
+        """A file as reviewers see it: its text, or its size alone when it is long or not text."""
+        body = self._content(path)
+        if body is None:
+            return None
+        text: str | None = None
+        if len(body) <= MAX_SHOWN_FILE:
+            try:
+                text = body.decode()
+            except UnicodeDecodeError:
+                text = None
+        return {"text": text, "size": len(body), "sha256": sha256(body).hexdigest()}
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A call as it stood before the gate."""
+
+    key: Key
+    tool: str
+    arguments: dict[str, Json]
+    operands: Mapping[str, Json]
+    schema: Mapping[str, Json]
+    description: str
+    flagged: bool
+    effects: Effects
+    local: bool
+    said: str
+
+
+def effects_of(tool: ToolDefinition) -> Effects:
+    """What the tool's author declared in its metadata, as `{"banksman": "harmless"}`; otherwise unknown."""
+    if tool.tool_kind in ("tool-search", "capability-load"):
+        return "harmless"  # pydantic-ai's own: they only show the model more of what the gate holds anyway
+    declared = (tool.metadata or {}).get("banksman")
+    return cast("Effects", declared) if declared in ("harmless", "workspace", "idempotent") else "unknown"
+
+
+def denial(resolved: Resolved) -> str:
+    """What the model is told about a call that was not approved."""
+    statement = resolved.statement
+    if statement is not None:
+        reason = statement["reason"]
+        return str(reason) if reason else "A person denied this call. It was not executed."
+    if resolved.settled.state is RequestState.EXPIRED:
+        return "Nobody decided in time, so this call was not executed. It was not denied either."
+    return "This call was not executed: its request was withdrawn."
+
+
+def _words(command: str) -> list[str]:
+    try:
+        return shlex.split(command)
+    except ValueError:
+        return command.split()
+
+
+def _path(name: str) -> str | None:
+    try:
+        return normal(name)
+    except InvalidInput:
+        return None
+
+
+def _is_plain(value: object) -> bool:
+    """Whether a value is JSON as it stands, so that no round trip could change it."""
+    if isinstance(value, dict):
+        return all(type(k) is str and _is_plain(v) for k, v in cast("dict[object, object]", value).items())
+    if type(value) is list:
+        return all(map(_is_plain, cast("list[object]", value)))
+    return value is None or type(value) in (bool, int, float, str)
+
+

@@ -1,0 +1,40 @@
+"""Liveness over HTTP: how long ago the broker's hub, the event loop and the heartbeat last did something."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+Ages = Callable[[], Mapping[str, float]]
+
+
+class Health:
+    """Answers 200 while every pulse is younger than `limit` seconds, 503 with the ages otherwise."""
+
+    def __init__(self, port: int, pulses: Callable[[], Mapping[str, float]], *, limit: float) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                ages = {name: round(time.monotonic() - at, 1) for name, at in pulses().items()}
+                well = all(age < limit for age in ages.values())
+                body = json.dumps({"alive": well, "ages": ages}).encode()
+                self.send_response(200 if well else 503)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Probes are not worth a line."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop answering."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()

@@ -1,0 +1,339 @@
+"""The journal: a tool call is written down before it starts and again once its result is known.
+
+Promised: an approved action starts at most once, and a finished one is never repeated, whatever is killed when. The
+check of the decision (signature, digest, time to start, voters in good standing), of the lease, and of “not yet
+started” is one transaction with the insert of `started`; only then does the tool run. So of two workers that both
+believe they hold a run, one starts the call and the other finds it started.
+
+What can still go wrong, and what happens then. The worker dies between `started` and `finished`: nobody knows whether
+the call happened, so the run waits in a request of kind `outcome` until a person says. PostgreSQL is away when the tool
+returns: the result is kept and stored as soon as it is back, by the attempt that started the call, even after its
+lease. A tool that only touches the run's own workspace is run again from the previous snapshot, because the memory
+that held its effect died with the worker; one whose author declared it idempotent is run again too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar, cast
+
+from pydantic import TypeAdapter
+from pydantic_ai import RunContext
+from pydantic_ai.exceptions import ApprovalRequired, CallDeferred, ModelRetry, ToolFailed
+from pydantic_ai.messages import ToolReturn, tool_return_content_ta
+from pydantic_ai.toolsets import ToolsetTool, WrapperToolset
+
+from banksman import digest, ids, ledger, logs
+from banksman.digest import Json
+from banksman.errors import LostLease, NotGenuine, Unavailable
+from banksman.ledger import Connection, audit, decisions, executions, runs, snapshots
+from banksman.records import Event, Execution
+from banksman.signing import Verifier
+from banksman.states import Kind, RequestState
+from banksman_worker import conversation
+from banksman_worker.gate import Cleared, Gate, Key
+from banksman_worker.workspace import Changes, Workspace
+
+T = TypeVar("T")
+Hop = Callable[[Callable[[], T]], Awaitable[T]]
+"""Runs a blocking function beside the event loop."""
+
+_TOOL_RETURN: TypeAdapter[ToolReturn] = TypeAdapter(ToolReturn)
+_LOST = "The approval no longer counts: its time to start has passed, or somebody who voted may no longer vote."
+
+log = logs.get(__name__)
+
+
+@dataclass(slots=True)
+class Journal:
+    """Writes the executions of one segment."""
+
+    gate: Gate
+    pool: ledger.Pool
+    verifier: Verifier
+    hop: Callable[[Callable[[], Any]], Awaitable[Any]]
+    in_flight: set[asyncio.Task[Any]]
+    """Tools that have started; a worker that stops waits for these."""
+
+    async def call(self, ctx: RunContext[Any], name: str, run: Callable[[], Awaitable[Any]]) -> Any:
+        """Run a tool once, or give back what it returned when it ran."""
+        key = (conversation.step_of(ctx.messages), ctx.tool_call_id or "")
+        cleared = self.gate.cleared.get(key)
+        if cleared is None:
+            raise NotGenuine(f"A call of {name} reached its tool without passing the gate. It was not executed.")
+        if cleared.local:
+            return await run()
+        found: _Attempt | _Replay | _Told = await self.hop(lambda: self._start(key, name, cleared))
+        if isinstance(found, _Told):
+            return found.text
+        if isinstance(found, _Replay):
+            return self._replay(found)
+        task = asyncio.ensure_future(self._perform(ctx, key, found, cleared, run))
+        self.in_flight.add(task)
+        task.add_done_callback(self.in_flight.discard)
+        # A cancelled segment must not lose the result of a tool that goes on in its thread.
+        return await asyncio.shield(task)
+
+    def _start(self, key: Key, name: str, cleared: Cleared) -> _Attempt | _Replay | _Told:
+        """Nothing → started, or what an earlier attempt left."""
+        claim, (step, call_id) = self.gate.claim, key
+        with ledger.transaction(self.pool) as conn:
+            last = executions.latest(conn, claim.run_id, step, call_id)
+            settled = self._settle_doubt(conn, key, last, cleared)
+            if settled is not None:
+                return settled
+            attempt = 1 if last is None else last.attempt + 1
+            voters, start_by = self._verify(conn, cleared)
+            started = executions.start(
+                conn,
+                claim.run_id,
+                claim.fence,
+                step=step,
+                call_id=call_id,
+                attempt=attempt,
+                tool=name,
+                digest=cleared.digest,
+                request_id=cleared.request_id,
+                voters=voters,
+                start_by=start_by,
+            )
+            if started:
+                body: dict[str, Json] = {"tool": name, "step": step, "call": call_id, "attempt": attempt}
+                actor = f"worker:{claim.fence}"
+                event = Event(actor, "execution.started", claim.run_id, cleared.request_id, body)
+                audit.append(conn, event)
+                return _Attempt(attempt, last.fence if last else None)
+            if not runs.holds(conn, claim.run_id, claim.fence):
+                raise LostLease(f"{ids.show('run', claim.run_id)} is held by another worker; {name} was not started.")
+        log.warning("An approval no longer counts; the call is asked again.", tool=name)
+        raise self.gate.again(key, _LOST)
+
+    def _settle_doubt(
+        self, conn: Connection, key: Key, last: Execution | None, cleared: Cleared
+    ) -> _Replay | _Told | None:
+        """What an earlier attempt leaves to do: nothing (None: start), its result, or a person's word for it."""
+        if last is None or last.outcome == "deferred" or cleared.effects == "workspace":
+            return None
+        if last.digest != cleared.digest and cleared.resolved is None:
+            raise NotGenuine(f"The journal has another call of {last.tool} under this id. It was not executed.")
+        if last.state == "finished":
+            result: dict[str, Json] = json.loads(last.result or b"{}")
+            names = set(cast("dict[str, str]", result.get("written", {})).values())
+            return _Replay(result, snapshots.blobs(conn, self.gate.claim.run_id, names))
+        resolved = cleared.resolved
+        if resolved is not None and resolved.settled.kind is Kind.OUTCOME and resolved.statement is not None:
+            if resolved.settled.state is RequestState.ANSWERED:
+                return _Told(_happened(resolved.statement))
+            if last.request_id != cleared.request_id:  # one rerun for each word of a person
+                return None
+        if cleared.effects in ("harmless", "idempotent"):
+            return None
+        raise self.gate.doubt(key)
+
+    def _verify(self, conn: Connection, cleared: Cleared) -> tuple[list[ids.PersonId], str | None]:
+        """Who voted for the call and until when it may start, by the signed statement, read afresh."""
+        if cleared.request_id is None:
+            return [], None
+        decision = decisions.get(conn, cleared.request_id)
+        if decision is None:
+            raise NotGenuine("There is no decision for this call. It was not executed.")
+        statement = self.verifier.verify(decision.signed)
+        expected = {
+            "request": ids.show("req", cleared.request_id),
+            "run": ids.show("run", self.gate.claim.run_id),
+            "digest": cleared.digest.hex(),
+            "verdict": RequestState.APPROVED.value,
+        }
+        if any(statement.get(name) != value for name, value in expected.items()):
+            raise NotGenuine("The signed decision is for another action. It was not executed.")
+        voters = [ids.PersonId(ids.read("per", item["by"])) for item in statement["voters"]]
+        return voters, statement["start_by"]
+
+    async def _perform(
+        self,
+        ctx: RunContext[Any],
+        key: Key,
+        attempt: _Attempt,
+        cleared: Cleared,
+        run: Callable[[], Awaitable[Any]],
+    ) -> Any:
+        before = self.gate.workspace.manifest()
+        try:
+            value = await run()
+        except (ApprovalRequired, CallDeferred) as put_off:
+            await self._finish(key, attempt, "deferred", {}, cleared)
+            if isinstance(put_off, CallDeferred):
+                self.gate.defer(ctx, key[1], put_off.metadata)
+            else:
+                self.gate.insist(ctx, key[1])
+            raise
+        except ModelRetry as error:
+            await self._finish(key, attempt, "retry", {"kind": "retry", "value": error.message}, cleared)
+            raise
+        except ToolFailed as error:
+            await self._finish(key, attempt, "failed", {"kind": "failed", "value": _plain(error.message)}, cleared)
+            raise
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            text = f"{type(error).__name__}: {error}"
+            await self._finish(key, attempt, "failed", {"kind": "error", "value": text}, cleared)
+            raise
+        value = self._with_note(value, cleared)
+        result, value = _storable(value)
+        changes = self.gate.workspace.changes_since(before)
+        if changes:
+            result |= {"written": dict(changes.written), "removed": list(changes.removed)}
+        await self._finish(key, attempt, "returned", result, cleared)
+        return value
+
+    async def _finish(
+        self, key: Key, attempt: _Attempt, outcome: str, result: Mapping[str, Json], cleared: Cleared
+    ) -> None:
+        """Started → finished, however long PostgreSQL is away."""
+        claim, (step, call_id) = self.gate.claim, key
+        body = json.dumps(result).encode()
+        names = set(cast("dict[str, str]", result.get("written", {})).values())
+        blobs = self.gate.workspace.changed_blobs(()) if names else {}
+        blobs = {name: content for name, content in blobs.items() if name in names}
+
+        def store() -> None:
+            with ledger.transaction(self.pool) as conn:
+                if blobs:
+                    snapshots.keep_blobs(conn, claim.run_id, blobs)
+                executions.finish(
+                    conn,
+                    claim.run_id,
+                    claim.fence,
+                    step=step,
+                    call_id=call_id,
+                    attempt=attempt.number,
+                    outcome=outcome,
+                    result=body,
+                )
+                event = Event(
+                    f"worker:{claim.fence}",
+                    "execution.finished",
+                    claim.run_id,
+                    cleared.request_id,
+                    {"step": step, "call": call_id, "attempt": attempt.number, "outcome": outcome},
+                )
+                audit.append(conn, event)
+
+        delay = 0.2
+        while True:
+            try:
+                await self.hop(store)
+                return
+            except Unavailable as error:
+                log.warning("A finished tool's result cannot be stored yet.", error=str(error)[:200])
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, 5.0)
+
+    def _replay(self, found: _Replay) -> Any:
+        result = found.result
+        changes = Changes(
+            cast("dict[str, str]", result.get("written", {})), tuple(cast("list[str]", result.get("removed", [])))
+        )
+        if changes:
+            self.gate.workspace.replay(changes, found.blobs)
+        value = result.get("value")
+        match result.get("kind"):
+            case "retry":
+                raise ModelRetry(str(value))
+            case "failed":
+                raise ToolFailed(value)
+            case "error":
+                raise RuntimeError(f"The tool had failed before: {value}")
+            case "tool_return":
+                return _TOOL_RETURN.validate_python(value)
+            case _:
+                return tool_return_content_ta.validate_python(value)
+
+    def _with_note(self, value: Any, cleared: Cleared) -> Any:
+        """The result, saying so when a person changed what ran."""
+        statement = cleared.resolved.statement if cleared.resolved else None
+        if statement is None or not statement["edited"]:
+            return value
+        ran = digest.canonical(statement["arguments"]).decode()
+        note = f"A person changed the arguments of this call before approving it. It ran with: {ran}"
+        if isinstance(value, ToolReturn):
+            return replace(value, return_value=self._with_note(value.return_value, cleared))
+        if isinstance(value, str):
+            return f"{value}\n\n[{note}]"
+        return {"result": value, "note": note}
+
+
+@dataclass
+class JournaledToolset(WrapperToolset[Any]):
+    """The agent's whole toolset, each call by way of the journal."""
+
+    journal: Journal
+
+    async def get_tools(self, ctx: RunContext[Any]) -> dict[str, ToolsetTool[Any]]:
+        tools = await self.wrapped.get_tools(ctx)
+        self.journal.gate.tools = tools
+        return tools
+
+    async def call_tool(
+        self, name: str, tool_args: dict[str, Any], ctx: RunContext[Any], tool: ToolsetTool[Any]
+    ) -> Any:
+        run: Callable[[], Awaitable[Any]] = lambda: self.wrapped.call_tool(name, tool_args, ctx, tool)  # noqa: E731
+        return await self.journal.call(ctx, name, run)
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    number: int
+    after: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Replay:
+    result: dict[str, Json]
+    blobs: Mapping[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    text: str
+
+
+def _happened(statement: Mapping[str, Json]) -> str:
+    told = statement.get("answer")
+    words = told if isinstance(told, str) else json.dumps(told)
+    return f"The worker was lost while this call ran. A person checked that it did happen, and says: {words}"
+
+
+def _storable(value: Any) -> tuple[dict[str, Json], Any]:
+    """What is stored of a tool's result, and what the model is given: the same, on the first run and on a replay."""
+    if isinstance(value, ToolReturn):
+        plain = _plain(value, _TOOL_RETURN)
+        try:
+            return {"kind": "tool_return", "value": plain}, _TOOL_RETURN.validate_python(plain)
+        except ValueError:
+            plain = _plain(value.return_value)
+            return {"kind": "value", "value": plain}, plain
+    plain = _plain(value)
+    return {"kind": "value", "value": plain}, tool_return_content_ta.validate_python(plain)
+
+
+def _plain(value: Any, adapter: TypeAdapter[Any] = cast("TypeAdapter[Any]", tool_return_content_ta)) -> Json:
+    """A tool's result as JSON; what JSON cannot hold is kept as its text, because the tool has run by now."""
+    try:
+        return _clean(adapter.dump_python(value, mode="json"))
+    except (ValueError, TypeError):
+        return _clean(str(value))
+
+
+def _clean(value: Json) -> Json:
+    if isinstance(value, str):
+        return digest.printable(value)
+    if isinstance(value, list):
+        return [_clean(item) for item in cast("list[Json]", value)]
+    if isinstance(value, dict):
+        return {_clean(key): _clean(item) for key, item in cast("dict[str, Json]", value).items()}
+    return value

@@ -1,0 +1,113 @@
+"""Leases: one heartbeat for all runs of the process, and the end of every run whose lease can no longer be trusted.
+
+A run that the database no longer grants us, or that we could not renew in time, is cancelled here before its lease
+ends by the database's clock. The fence in every write makes the rest safe; this makes it prompt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Literal
+
+from banksman import ledger, logs
+from banksman.errors import Unavailable
+from banksman.ids import RunId
+from banksman.ledger import runs
+from banksman.records import Claim
+
+Reason = Literal["lost", "cancelled", "drained"]
+
+log = logs.get(__name__)
+
+
+@dataclass(slots=True)
+class Lease:
+    """One claimed run in this process, until when it is ours, and why it was stopped, if it was."""
+
+    claim: Claim
+    until: float
+    loop: asyncio.AbstractEventLoop
+    task: asyncio.Task[Any] | None = None
+    in_flight: set[asyncio.Task[Any]] = field(default_factory=set[asyncio.Task[Any]])
+    stopped: Reason | None = None
+
+    def stop(self, reason: Reason) -> None:
+        """Cancel the conversation, from any thread; the first reason stays."""
+        if self.stopped is None:
+            self.stopped = reason
+            if self.task is not None:
+                self.loop.call_soon_threadsafe(self.task.cancel)
+
+
+class Leases:
+    """Every run that this process holds."""
+
+    def __init__(self, pool: ledger.Pool, lease: timedelta, loop: asyncio.AbstractEventLoop) -> None:
+        self._pool, self._lease, self._loop = pool, lease, loop
+        self._held: dict[RunId, Lease] = {}
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self.last_beat = time.monotonic()
+        self._thread = threading.Thread(target=self._keep, name="leases", daemon=True)
+        self._thread.start()
+
+    @contextmanager
+    def holding(self, claim: Claim, claimed_at: float) -> Generator[Lease]:
+        """Keep a claim alive for the length of the block."""
+        lease = Lease(claim, claimed_at + self._lease.total_seconds(), self._loop)
+        with self._lock:
+            self._held[claim.run_id] = lease
+        try:
+            yield lease
+        finally:
+            with self._lock:
+                if self._held.get(claim.run_id) is lease:
+                    del self._held[claim.run_id]
+
+    def held(self) -> list[Lease]:
+        """The leases of this moment."""
+        with self._lock:
+            return list(self._held.values())
+
+    def close(self) -> None:
+        """Stop the heartbeat."""
+        self._stopping.set()
+        self._thread.join()
+
+    def _keep(self) -> None:
+        beat = self._lease.total_seconds() / 3
+        while not self._stopping.wait(beat / 4):
+            now = time.monotonic()
+            if now - self.last_beat >= beat:
+                self._beat()
+            for lease in self.held():
+                if time.monotonic() > lease.until - beat / 2:
+                    lease.stop("lost")
+
+    def _beat(self) -> None:
+        leases, started = self.held(), time.monotonic()
+        if not leases:
+            self.last_beat = started
+            return
+        try:
+            with ledger.transaction(self._pool) as conn:
+                granted = runs.beat(
+                    conn, {item.claim.run_id: item.claim.fence for item in leases}, lease=self._lease
+                )
+        except Unavailable as error:
+            log.warning("The heartbeat cannot reach PostgreSQL.", error=str(error)[:200], runs=len(leases))
+            return
+        self.last_beat = started
+        for item in leases:
+            if item.claim.run_id not in granted:
+                item.stop("lost")
+                continue
+            item.until = started + self._lease.total_seconds()
+            if granted[item.claim.run_id]:
+                item.stop("cancelled")

@@ -1,0 +1,76 @@
+"""The one capability given to every run: it puts the gate before each tool, the journal around each call, and saves
+the conversation before each tool phase and each model request.
+
+Users' agents stay as they are. pydantic-ai takes capabilities per run, so a cached agent serves all runs at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_ai import RunContext
+from pydantic_ai.agent import CallToolsNode
+from pydantic_ai.capabilities import AbstractCapability, CapabilityOrdering
+from pydantic_ai.exceptions import ModelRetry
+from pydantic_ai.messages import ModelMessage, ModelResponse, ToolCallPart
+from pydantic_ai.tools import ToolDefinition
+from pydantic_ai.toolsets import AbstractToolset
+
+from banksman_worker.gate import Gate
+from banksman_worker.journal import Journal, JournaledToolset
+
+Save = Callable[[Sequence[ModelMessage]], Awaitable[None]]
+
+
+@dataclass
+class Leash(AbstractCapability[Any]):
+    """Holds one segment's run to what people decided."""
+
+    gate: Gate
+    journal: Journal
+    save: Save
+    resuming: bool = False
+    """The results that the run waited for are still to be used: nothing is saved before they are."""
+
+    def get_ordering(self) -> CapabilityOrdering:
+        return CapabilityOrdering(position="innermost")
+
+    def get_wrapper_toolset(self, toolset: AbstractToolset[Any]) -> AbstractToolset[Any]:
+        return JournaledToolset(toolset, self.journal)
+
+    async def prepare_tools(self, ctx: RunContext[Any], tool_defs: list[ToolDefinition]) -> list[ToolDefinition]:
+        return self.gate.prepare(tool_defs)
+
+    async def before_tool_execute(
+        self, ctx: RunContext[Any], *, call: ToolCallPart, tool_def: ToolDefinition, args: dict[str, Any]
+    ) -> dict[str, Any]:
+        return await self.gate.pass_or_ask(ctx, call, tool_def, args)
+
+    async def on_tool_validate_error(
+        self,
+        ctx: RunContext[Any],
+        *,
+        call: ToolCallPart,
+        tool_def: ToolDefinition,
+        args: str | dict[str, Any],
+        error: ValidationError | ModelRetry,
+    ) -> dict[str, Any]:
+        # Edited arguments that the tool refuses go back to people, not to the model: the gate asks again.
+        if isinstance(args, dict) and self.gate.refuse_edit(ctx, call, error):
+            return args
+        raise error
+
+    async def before_node_run(self, ctx: RunContext[Any], *, node: Any) -> Any:
+        if isinstance(node, CallToolsNode) and not self.resuming:
+            await self.save(ctx.messages)
+        return node
+
+    async def before_model_request(self, ctx: RunContext[Any], request_context: Any) -> Any:
+        self.resuming = False
+        # A conversation without any response is the prompt alone, which the run's row has.
+        if any(isinstance(message, ModelResponse) for message in ctx.messages):
+            await self.save(ctx.messages)
+        return request_context

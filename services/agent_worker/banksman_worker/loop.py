@@ -1,0 +1,39 @@
+"""The one event loop of a worker process, on a thread of its own, with a pulse that shows whether it is stuck."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+
+class Loop:
+    """A running event loop. It is made when the process starts, never at import: a forked one would be dead."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.last_tick = time.monotonic()
+        self._thread = threading.Thread(target=self._run, name="loop", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop the loop, once whatever still runs on it has been cancelled."""
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self._tick()
+        self.loop.run_forever()
+        pending = asyncio.all_tasks(self.loop)
+        for task in pending:
+            task.cancel()
+        if pending:
+            self.loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
+        self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+        self.loop.run_until_complete(self.loop.shutdown_default_executor())
+
+    def _tick(self) -> None:
+        self.last_tick = time.monotonic()
+        self.loop.call_later(1.0, self._tick)
