@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from starlette.testclient import TestClient
 
 from banksman import ledger, signing
@@ -18,27 +18,21 @@ from tests.gateway.scenes import Site
 NOTIFIER_TOKEN = "the notifier's own token"
 
 
-def settings_for(database_url: str, broker_url: str, link_keys: str, **more: Any) -> GatewaySettings:
-    """Settings of a gateway that never sweeps by itself unless asked to."""
-    return GatewaySettings(
-        **{
-            "database_url": database_url,
-            "broker_url": broker_url,
-            "public_url": "http://localhost:8420",
-            "signing_key": "k1:" + signing.base64url(bytes([1] * 32)),
-            "link_keys": link_keys,
-            "notifier_token": NOTIFIER_TOKEN,
-            "sweep_seconds": 3600,
-            "log_level": "error",
-        }
-        | more
-    )
-
-
 @pytest.fixture
 def gateway_settings(database: Database, broker: str, link_key: str) -> GatewaySettings:
-    """A gateway's settings."""
-    return settings_for(database.gateway, broker, link_key)
+    """Settings of a gateway that never sweeps by itself."""
+    return GatewaySettings(
+        database_url=SecretStr(database.gateway),
+        broker_url=SecretStr(broker),
+        public_url="http://localhost:8420",
+        signing_key=SecretStr("k1:" + signing.base64url(bytes([1] * 32))),
+        link_keys=SecretStr(link_key),
+        notifier_token=SecretStr(NOTIFIER_TOKEN),
+        port=8420,
+        sweep_seconds=3600,
+        redispatch_seconds=30,
+        log_level="error",
+    )
 
 
 @pytest.fixture

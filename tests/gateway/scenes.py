@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
-import httpx
+from fastapi import FastAPI
+from httpx2 import Response
+from starlette.testclient import TestClient
 
 from banksman import digest, ids, ledger, tokens
 from banksman.digest import Json
 from banksman.ids import NoticeId, PersonId, RequestId, RunId
 from banksman.ledger import agents, keys, people, requests, runs, snapshots
 from banksman.records import NewRequest, Person, Requirement, Snapshot
-from banksman.states import Kind, Tier
+from banksman.states import Kind
+from banksman_gateway import parts
+from banksman_gateway.parts import Parts
 
 LEASE = timedelta(minutes=5)
 SCHEMA: dict[str, Json] = {
@@ -30,7 +35,7 @@ SCHEMA: dict[str, Json] = {
 class Site:
     """A gateway under test, with a database on both of its sides."""
 
-    client: httpx.Client
+    client: TestClient
     gateway: ledger.Pool
     worker: ledger.Pool
     ana: Person
@@ -69,8 +74,7 @@ class Site:
             assert claim is not None
             for new in opened:
                 told = [(NoticeId(ids.new()), self.ana.id)]
-                new = _bound(new, run_id, told)
-                requests.open_request(conn, run_id, 0, new)
+                requests.open_request(conn, run_id, 0, _bound(new, run_id, told))
             assert runs.park(conn, run_id, claim.fence, version="1", usage={})
         return run_id, [new.id for new in opened]
 
@@ -110,6 +114,11 @@ class Site:
             assert claim is not None
             assert runs.finish(conn, run_id, claim.fence, output="done", version="1", usage={})
 
+    @property
+    def parts(self) -> Parts:
+        """What the gateway under test works with."""
+        return parts.of(cast("FastAPI", self.client.app))
+
     def announce(self, *names: str) -> None:
         """What a worker writes when it starts."""
         with ledger.transaction(self.worker) as conn:
@@ -122,12 +131,14 @@ class Site:
         assert answer.status_code == 200, answer.text
         return answer.json()
 
-    def vote(
-        self, request_id: RequestId, headers: Mapping[str, str], **said: Any
-    ) -> httpx.Response:
+    def vote(self, request_id: RequestId, headers: Mapping[str, str], **said: Any) -> Response:
         """A vote on what is shown now, unless `said` says otherwise."""
         shown = self.request(request_id)
-        body = {"verdict": "approve", "digest": shown["digest"], "revision": shown["revision"]} | said
+        body = {
+            "verdict": "approve",
+            "digest": shown["digest"],
+            "revision": shown["revision"],
+        } | said
         return self.client.post(
             f"/v1/requests/{ids.show('req', request_id)}/votes", json=body, headers=headers
         )
@@ -158,7 +169,7 @@ def asking(
     **requirement: Any,
 ) -> NewRequest:
     """A request as a worker opens it; `requirement` as in `Requirement`."""
-    required = Requirement(**({"tier": Tier.MEDIUM} | requirement))
+    required = Requirement(**requirement)
     action: dict[str, Json] = {
         "v": 1,
         "run": "",
@@ -191,16 +202,10 @@ def asking(
 
 def sha256(body: bytes) -> str:
     """As workspaces name their contents."""
-    import hashlib
-
     return hashlib.sha256(body).hexdigest()
 
 
-def _bound(
-    new: NewRequest, run_id: RunId, told: Sequence[tuple[NoticeId, PersonId]]
-) -> NewRequest:
-    from dataclasses import replace
-
+def _bound(new: NewRequest, run_id: RunId, told: Sequence[tuple[NoticeId, PersonId]]) -> NewRequest:
     action = json.loads(new.action) | {"run": ids.show("run", run_id)}
     return replace(
         new, action=digest.canonical(action), digest=digest.of_action(action), notify=told

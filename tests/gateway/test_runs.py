@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+from base64 import b64decode
+from dataclasses import replace
+from typing import cast
 
 import pytest
 import redis
+from fastapi import FastAPI
 
 from banksman import ids, ledger
+from banksman.ids import RunId
 from banksman.ledger import audit, requests, runs
 from banksman.states import RequestState, RunStatus
+from banksman.wire import Wire
 from tests.gateway.scenes import Site
 
 
@@ -32,10 +38,12 @@ def test_a_submitted_run_is_there_and_a_worker_is_woken(site: Site, broker: str)
     read = site.client.get(answer.headers["location"], headers=site.key("runs:read"))
     assert read.json() == run
     with redis.Redis.from_url(broker) as queue:
-        [message] = queue.lrange("runs.start", 0, -1)
-    assert ids.read("run", run["id"]).hex in message.decode() or b"body" in message
+        [message] = cast("list[bytes]", queue.lrange("runs.start", 0, -1))
+    run_id = RunId(ids.read("run", run["id"]))
+    arguments, _, _ = json.loads(b64decode(json.loads(message)["body"]))
+    assert arguments == [run_id.hex, 0]
     with ledger.transaction(site.gateway) as conn:
-        [event] = audit.of_run(conn, runs.RunId(ids.read("run", run["id"])))
+        [event] = audit.of_run(conn, run_id)
     assert event.action == "run.submitted"
 
 
@@ -74,36 +82,40 @@ def test_an_unknown_agent_is_refused_with_the_known_ones(site: Site) -> None:
     assert _count_runs(site) == 0
 
 
-@pytest.mark.parametrize(
-    ("body", "status", "says"),
-    [
-        ('{"agent": "plain", "prompt": "x", "agent": "other"}', 400, "twice"),
-        ('{"agent": "plain", "prompt": "x", "metadata": {"n": NaN}}', 400, "NaN"),
-        ('{"agent": "plain", "prompt": "x", "metadata": {"n": 9007199254740993}}', 400, "2^53-1"),
-        ('{"agent": "plain", "prompt": "\\ud800"}', 400, "surrogate"),
-        ('{"agent": "plain", ', 400, "not JSON"),
-        ('{"agent": "plain"}', 422, "body.prompt"),
-        ('{"agent": "plain", "prompt": ""}', 422, "body.prompt"),
-        ('{"agent": "plain", "prompt": "x", "promt": "y"}', 422, "body.promt"),
-        ('{"agent": "pl\\u0000ain", "prompt": "x"}', 422, "body.agent"),
-        ('{"agent": "plain", "prompt": "x", "priority": 10}', 422, "body.priority"),
-        ('{"agent": "plain", "prompt": "x", "priority": true}', 422, "body.priority"),
-        ('{"agent": "plain", "prompt": "x", "finish_by": "2026-01-01T00:00:00"}', 422, "finish_by"),
-        ("[]", 422, "body"),
-        ("", 422, "body"),
-    ],
-)
-def test_a_body_that_cannot_be_used_says_why_and_writes_nothing(
-    site: Site, body: str, status: int, says: str
-) -> None:
+UNUSABLE = [
+    ('{"agent": "plain", "prompt": "x", "agent": "other"}', 400, "twice"),
+    ('{"agent": "plain", "prompt": "x", "metadata": {"n": NaN}}', 400, "NaN"),
+    ('{"agent": "plain", "prompt": "x", "metadata": {"n": 9007199254740993}}', 400, "2^53-1"),
+    ('{"agent": "plain", "prompt": "\\ud800"}', 400, "surrogate"),
+    ('{"agent": "plain", ', 400, "not JSON"),
+    (
+        '{"agent": "plain", "prompt": "x", "metadata": ' + '{"a":' * 99 + "1" + "}" * 100,
+        400,
+        "deeper",
+    ),
+    ('{"agent": "plain"}', 422, "body.prompt"),
+    ('{"agent": "plain", "prompt": ""}', 422, "body.prompt"),
+    ('{"agent": "plain", "prompt": "x", "promt": "y"}', 422, "body.promt"),
+    ('{"agent": "pl\\u0000ain", "prompt": "x"}', 422, "body.agent"),
+    ('{"agent": "plain", "prompt": "x", "priority": 10}', 422, "body.priority"),
+    ('{"agent": "plain", "prompt": "x", "priority": true}', 422, "body.priority"),
+    ('{"agent": "plain", "prompt": "x", "finish_by": "2026-01-01T00:00:00"}', 422, "finish_by"),
+    ('{"agent": "plain", "prompt": "x", "metadata": {"m": "' + "y" * 70_000 + '"}}', 422, "65,536"),
+    ("[]", 422, "body"),
+    ("", 422, "body"),
+]
+
+
+def test_a_body_that_cannot_be_used_says_why_and_writes_nothing(site: Site) -> None:
     headers = site.key("runs:submit") | {"Content-Type": "application/json"}
 
-    answer = site.client.post("/v1/runs", content=body, headers=headers)
+    for body, status, says in UNUSABLE:
+        answer = site.client.post("/v1/runs", content=body, headers=headers)
 
-    problem = answer.json()
-    assert answer.status_code == problem["status"] == status
-    assert says in problem["detail"]
-    assert problem["type"].startswith("urn:banksman:problem:")
+        problem = answer.json()
+        assert answer.status_code == problem["status"] == status, body[:80]
+        assert says in problem["detail"], body[:80]
+        assert problem["type"].startswith("urn:banksman:problem:")
     assert _count_runs(site) == 0
 
 
@@ -245,13 +257,19 @@ def test_a_person_gives_a_stuck_run_another_chance_and_a_machine_does_not(site: 
     assert by_person.json()["status"] == "queued"
 
 
-def test_without_a_broker_a_run_is_still_accepted(site: Site) -> None:
-    parts = site.client.app.state.parts  # pyright: ignore[reportAttributeAccessIssue]
-    parts.wire._redis.close()
-    parts.wire._resting_until = float("inf")
+def test_without_a_broker_runs_and_votes_are_still_accepted(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = Wire("redis://127.0.0.1:1/0", "test", expires=30)
+    monkeypatch.setattr(
+        cast("FastAPI", site.client.app).state, "parts", replace(site.parts, wire=away)
+    )
 
-    run_id = site.a_run()
+    run_id, [request_id] = site.a_waiting_run()
+    voted = site.vote(request_id, site.token(site.ana))
 
+    away.close()
+    assert (voted.status_code, voted.json()["state"]) == (200, "approved")
     with ledger.transaction(site.gateway) as conn:
         assert runs.get(conn, run_id).status is RunStatus.QUEUED
 
@@ -263,5 +281,3 @@ def _url(run_id: ids.RunId, rest: str = "") -> str:
 def _count_runs(site: Site) -> int:
     with ledger.transaction(site.gateway) as conn:
         return len(runs.page(conn))
-
-

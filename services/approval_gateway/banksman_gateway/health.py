@@ -68,7 +68,10 @@ def registry(here: Parts) -> CollectorRegistry:
 
 
 def _reachable(here: Parts) -> bool:
-    return ledger.reachable(here.pool, within=_WITHIN)
+    up = ledger.reachable(here.pool, within=_WITHIN)
+    if up:
+        here.outage.until = 0.0
+    return up
 
 
 class _Counted(Collector):

@@ -9,11 +9,11 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from banksman import errors, logs
 from banksman.digest import Json
+from banksman_gateway import shapes
 
 MEDIA_TYPE = "application/problem+json"
 _TYPE = "urn:banksman:problem:"
@@ -41,21 +41,6 @@ class Problem:
             "detail": self.detail,
             **self.members,
         }
-
-
-class ProblemShape(BaseModel):
-    """An error (RFC 9457)."""
-
-    model_config = ConfigDict(title="Problem", extra="allow")
-
-    type: str = Field(examples=["urn:banksman:problem:changed"])
-    title: str
-    status: int
-    detail: str
-    current: dict[str, Any] | None = Field(
-        None, description="On a conflict: who or what came first, or what is asked now."
-    )
-    errors: list[dict[str, str]] | None = Field(None, description="What is wrong with each field.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +79,10 @@ _HTTP = {
 
 ALSO: dict[int | str, dict[str, Any]] = {
     "4XX": {
-        "model": ProblemShape,
+        "model": shapes.Problem,
         "description": "What the caller can mend, as a problem (RFC 9457).",
     },
-    "5XX": {"model": ProblemShape, "description": "What the caller can only wait for."},
+    "5XX": {"model": shapes.Problem, "description": "What the caller can only wait for."},
 }
 """For a router's `responses`: the errors that every endpoint shares."""
 

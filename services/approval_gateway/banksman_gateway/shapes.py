@@ -152,6 +152,23 @@ class Moment(Shape):
     detail: Mapping[str, Any]
 
 
+class Problem(Shape):
+    """An error (RFC 9457)."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = Field(examples=["urn:banksman:problem:changed"])
+    title: str
+    status: int
+    detail: str
+    current: Mapping[str, Any] | None = Field(
+        None, description="On a conflict: who or what came first, or what is asked now."
+    )
+    errors: Sequence[Mapping[str, str]] | None = Field(
+        None, description="What is wrong with each field."
+    )
+
+
 class Row(Shape):
     """How one of many votes went: the request after it, or the problem."""
 
