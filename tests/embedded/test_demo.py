@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -90,23 +91,32 @@ class Terminal:
                 pass
         except OSError:
             pass
-        os.close(self._fd)
         return self.popen.wait(30)
 
+    def close(self) -> None:
+        self.popen.terminate()
+        self.end()
+        os.close(self._fd)
 
-def test_at_a_terminal_the_answers_are_the_persons(tmp_path: Path) -> None:
-    terminal = Terminal(tmp_path)
 
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Terminal]:
+    opened = Terminal(tmp_path)
+    yield opened
+    opened.close()
+
+
+def test_at_a_terminal_the_answers_are_the_persons(terminal: Terminal, tmp_path: Path) -> None:
     terminal.until("Approve? [y/n] ")
     terminal.type("maybe\n")
+    terminal.until("Approve? [y/n] ")
+    terminal.type("y\n")
+    terminal.until(" approved")
     terminal.until("Approve? [y/n] ")
     terminal.type("n\n")
     terminal.until("Reason")
     terminal.type("Not on a Friday.\n")
     terminal.until("denied: Not on a Friday.")
-    terminal.until("Approve? [y/n] ")
-    terminal.type("y\n")
-    terminal.until(" approved")
     terminal.until("Final output:")
 
     assert terminal.end() == 0
@@ -115,9 +125,8 @@ def test_at_a_terminal_the_answers_are_the_persons(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_in_the_middle_it_leaves_no_process_and_no_file(
-    tmp_path: Path, sign: signal.Signals
+    terminal: Terminal, tmp_path: Path, sign: signal.Signals
 ) -> None:
-    terminal = Terminal(tmp_path)
     terminal.until("Approve? [y/n] ")
     (folder,) = tmp_path.iterdir()
     children = [

@@ -105,6 +105,8 @@ class _Demo:
         self._console.rule(characters="=")
         self._console.print(Text(f"APPROVAL REQUIRED ({number} of {count})", style="bold yellow"))
         self._console.print(Text(f"Request:   {request.id}, {request.tier} tier"))
+        if request.context.why_again:
+            self._console.print(Text(f"Again:     {_visible(request.context.why_again)}"))
         self._console.print(Text(f"Tool:      {request.tool}"))
         self._console.print(Text("Arguments:"))
         for name, value in request.arguments.items():

@@ -38,6 +38,7 @@ TUNING: Mapping[str, tuple[str, ...]] = {
         "WINDOW",
         "ALLOW_TOOLS",
         "ALLOW_WRITES_BELOW",
+        "TIERS",
         "DEADLINE_HOURS",
         "DEMO_MODEL",
     ),
