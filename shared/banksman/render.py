@@ -278,15 +278,15 @@ def _letters(value: str) -> Iterator[str]:
                 f"{_name(letter)} × {times}" for letter, times in found.most_common(4)
             )
             more = f" and {len(found) - 4} others" if len(found) > 4 else ""
-            yield f"{_count(found.total(), 'character')} {group} ({named}{more})."
+            yield f"{group}: {named}{more}."
 
 
 _TURNING = (
-    "that change the direction of writing, so that plain text would look different from what it is"
+    "the direction of writing is changed, so that plain text would look different from what it is"
 )
-_HIDDEN = "that nobody can see"
-_CONTROL = "that control a terminal or a line and are not text"
-_FOREIGN = "outside plain ASCII, shown by number because look-alikes exist"
+_HIDDEN = "there are characters that nobody can see"
+_CONTROL = "there are characters that control a terminal and are not text"
+_FOREIGN = "letters outside plain ASCII are shown by number, because look-alikes exist"
 
 
 def _group(letter: str) -> str:

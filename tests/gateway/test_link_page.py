@@ -235,7 +235,7 @@ def test_after_an_edit_the_link_says_so_and_has_no_form(site: Site) -> None:
 
 
 def test_a_passed_deadline_shows_no_arguments(site: Site, owner_pool: ledger.Pool) -> None:
-    request_id, notice = a_mailed_request(site, arguments={"path": "/a", "content": "canary"})
+    _, notice = a_mailed_request(site, arguments={"path": "/a", "content": "canary"})
     link = link_of(site, notice)
     with ledger.transaction(owner_pool) as conn:
         conn.execute("UPDATE requests SET expires_at = clock_timestamp()")

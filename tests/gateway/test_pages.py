@@ -671,7 +671,7 @@ def test_invisible_and_reordering_characters_never_reach_a_page(site: Site, ana:
         assert "\x1b" not in page
         assert "\x7f" not in page
     assert "⟦U+202E⟧" in ana.get(page_of(request_id)).text
-    assert "direction of writing" in ana.get(page_of(request_id)).text
+    assert "the direction of writing" in ana.get(page_of(request_id)).text
 
 
 def test_every_template_escapes_whatever_it_is_called() -> None:

@@ -8,13 +8,11 @@ import pytest
 from starlette.testclient import TestClient
 
 from banksman import ledger
-from banksman.embedded import valkey
 from banksman.ledger import people
+from banksman.settings import GatewaySettings
 from banksman.signing import unbase64
 from banksman_gateway import app
-from tests.conftest import Database
 from tests.gateway.browser import Browser, Form, code_of, form_in, forms_in, latest_sign_in
-from tests.gateway.conftest import settings_for
 from tests.gateway.scenes import Site
 
 
@@ -204,15 +202,11 @@ def test_after_signing_in_nobody_is_sent_elsewhere(site: Site, place: str) -> No
 
 
 def test_on_localhost_cookies_go_without_secure_and_elsewhere_with_it(
-    site: Site, database: Database, valkey_server: valkey.Valkey, link_key: str
+    site: Site, gateway_settings: GatewaySettings
 ) -> None:
     browser = Browser(site)
     ours = browser.send(Form("/sign-in", {"email": "ana@example.org"})).headers["set-cookie"]
-    made = app.create(
-        settings_for(
-            database.gateway, valkey_server.url(), link_key, public_url="https://b.example.org"
-        )
-    )
+    made = app.create(gateway_settings.model_copy(update={"public_url": "https://b.example.org"}))
     with TestClient(made, base_url="https://b.example.org", follow_redirects=False) as http:
         answer = http.post("/sign-in", data={"email": "ana@example.org"})
         code = code_of(site, latest_sign_in(site))
