@@ -111,8 +111,10 @@ def _write_below(policy: Policy, call: Call) -> str | None:
 
 
 def _ask(policy: Policy, call: Call, rule: str, because: str) -> Judgement:
+    tier = policy.tiers.get(call.tool, policy.tier)
     requirement = Requirement(
-        tier=policy.tiers.get(call.tool, policy.tier),
+        tier=tier,
+        approvals=2 if tier is Tier.HIGH else 1,
         rule=rule,
         because=because,
         expires_after=policy.expires_after,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Literal, Self, TypeVar
 from urllib.parse import urlsplit
@@ -10,8 +11,10 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from banksman.errors import ConfigurationError
+from banksman.states import Tier
 
 Words = Annotated[tuple[str, ...], NoDecode]
+Tiers = Annotated[Mapping[str, Tier], NoDecode]
 
 
 class Settings(BaseSettings):
@@ -65,8 +68,20 @@ class WorkerSettings(LedgerSettings):
     health_port: int = Field(0, ge=0, le=65535)
     allow_tools: Words = ()
     allow_writes_below: Words = ()
+    tiers: Tiers = Field(default_factory=dict[str, Tier])
     deadline_hours: float = Field(72, gt=0)
     demo_model: str = ""
+
+    @field_validator("tiers", mode="before")
+    @classmethod
+    def _split_tiers(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        pairs = [pair.partition("=") for pair in map(str.strip, value.split(",")) if pair]
+        tiers = {tool.strip(): tier.strip() for tool, _, tier in pairs}
+        if len(tiers) < len(pairs) or not all(tiers) or not set(tiers.values()) <= {*Tier}:
+            raise ValueError("is not a list like issue_refund=low,execute=high, each tool once")
+        return tiers
 
     @property
     def lease(self) -> timedelta:

@@ -49,6 +49,7 @@ def policy_of(settings: WorkerSettings) -> Policy:
         allow_tools=settings.allow_tools,
         allow_writes_below=settings.allow_writes_below,
         expires_after=int(settings.deadline_hours * 3600),
+        tiers=settings.tiers,
     )
 
 
