@@ -1,0 +1,408 @@
+"""Commands do what they say, vote on what they have shown, and tell scripts by their exit code what happened."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from email.message import EmailMessage
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from banksman import ids
+from banksman.cli import app
+from banksman.cli.review import difference
+from banksman.ids import RequestId
+from banksman.settings import GatewaySettings
+from banksman.states import Kind
+from tests.cli.conftest import Banksman, bearer, run
+from tests.gateway.scenes import Site, asking
+
+
+def req(request_id: RequestId) -> str:
+    return ids.show("req", request_id)
+
+
+def test_a_run_is_submitted_listed_and_shown(banksman: Banksman) -> None:
+    submitted = banksman(
+        "submit", "plain", "Do \x1b[31mit.", "--tag", "nightly", "--metadata", '{"n": 1}'
+    )
+    run_id = submitted.stdout.strip()
+
+    assert re.fullmatch("run_[0-9a-f]{32}", run_id)
+    assert run_id in banksman("runs").stdout
+    shown = banksman("show", run_id).stdout
+    assert "nightly" in shown
+    assert "\x1b" not in shown
+    as_json = json.loads(banksman("show", run_id, "--json").stdout)
+    assert (as_json["metadata"], as_json["status"]) == ({"n": 1}, "queued")
+
+
+def test_the_prompt_may_come_from_standard_input(banksman: Banksman) -> None:
+    found = json.loads(banksman("submit", "plain", "--json", stdin="Do\nit.").stdout)
+
+    assert found["prompt"] == "Do\nit."
+
+
+def test_requests_are_listed_and_decided_through_a_pipe(banksman: Banksman, site: Site) -> None:
+    _, asked = site.a_waiting_run(asking("c1"), asking("c2"))
+
+    listed = banksman("requests", "--quiet").stdout
+    approved = banksman("approve", "--yes", "--reason", "Fine.", stdin=listed)
+
+    assert listed.split() == [req(request_id) for request_id in asked]
+    assert approved.returncode == 0
+    assert approved.stdout.count("is approved.") == 2
+    assert "Nothing waits." in banksman("requests").stdout
+    assert [
+        item["state"]
+        for item in json.loads(banksman("requests", "--state", "all", "--json").stdout)
+    ] == [
+        "approved",
+        "approved",
+    ]
+
+
+def test_what_is_approved_is_shown_in_full_with_what_hides_in_it(
+    banksman: Banksman, site: Site
+) -> None:
+    _, (asked,) = site.a_waiting_run(
+        asking(arguments={"path": "/a\u202e.txt", "content": "one\ntwo\x1b[2J\n"})
+    )
+
+    shown = banksman("approve", req(asked), "--yes").stdout
+
+    assert "⟦U+202E⟧" in shown
+    assert "⟦U+001B⟧" in shown
+    assert "\x1b" not in shown
+    assert site.request(asked)["digest"] in shown
+
+
+def test_nobody_is_asked_where_nobody_is(banksman: Banksman, site: Site) -> None:
+    _, (asked,) = site.a_waiting_run()
+
+    ended = banksman("approve", req(asked))
+
+    assert ended.returncode == 2
+    assert "--yes" in ended.stderr
+    assert site.request(asked)["state"] == "open"
+
+
+def test_a_no_at_the_terminal_decides_nothing(
+    banksman: Banksman, site: Site, tmp_path: Path
+) -> None:
+    _, (asked,) = site.a_waiting_run()
+
+    code, shown = at_a_terminal("n\n", "approve", req(asked), cwd=tmp_path)
+
+    assert code == 1
+    assert "Approve this?" in shown
+    assert site.request(asked)["state"] == "open"
+
+
+def test_a_yes_at_the_terminal_approves(banksman: Banksman, site: Site, tmp_path: Path) -> None:
+    _, (asked,) = site.a_waiting_run()
+
+    code, _ = at_a_terminal("y\n", "approve", req(asked), cwd=tmp_path)
+
+    assert code == 0
+    assert site.request(asked)["state"] == "approved"
+
+
+def test_what_changed_while_one_was_asked_is_a_conflict(
+    banksman: Banksman, site: Site, tmp_path: Path
+) -> None:
+    _, (asked,) = site.a_waiting_run(asking(approvals=2))
+
+    def change() -> None:
+        answer = site.vote(asked, site.token(site.ben), arguments={"content": "other\n"})
+        assert answer.status_code == 200, answer.text
+
+    code, shown = at_a_terminal("y\n", "approve", req(asked), cwd=tmp_path, before_typing=change)
+
+    assert code == 3
+    assert "revision: 2" in shown
+
+
+def test_a_denial_carries_its_reason(banksman: Banksman, site: Site) -> None:
+    _, (asked,) = site.a_waiting_run()
+
+    ended = banksman(
+        "deny", req(asked), "--yes", "--reason", "Not today.", "--as", "ben@example.org"
+    )
+
+    assert ended.returncode == 0
+    assert [(vote["by"], vote["reason"]) for vote in site.request(asked)["votes"]] == [
+        ("ben@example.org", "Not today.")
+    ]
+
+
+def test_an_argument_is_changed_while_approving(banksman: Banksman, site: Site) -> None:
+    _, (asked,) = site.a_waiting_run()
+
+    ended = banksman("approve", req(asked), "-y", "--set", 'content="other\\n"')
+
+    assert ended.returncode == 0, ended.stderr
+    assert site.request(asked)["arguments"] == {"path": "/a.txt", "content": "other\n"}
+
+
+def test_arguments_are_changed_in_an_editor(banksman: Banksman, site: Site, tmp_path: Path) -> None:
+    _, (asked,) = site.a_waiting_run()
+    editor = tmp_path / "editor"
+    editor.write_text("#!/bin/sh\nsed -i 's/hello/edited/' \"$1\"\n")
+    editor.chmod(0o755)
+
+    ended = banksman("approve", req(asked), "-y", "--edit", env={"EDITOR": str(editor)})
+
+    assert ended.returncode == 0, ended.stderr
+    assert site.request(asked)["arguments"]["content"] == "edited\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "patch"),
+    [
+        ({"a": 1, "b": 2}, {"a": 1, "b": 2}, {}),
+        ({"a": 1, "b": 2}, {"a": 1}, {"b": None}),
+        ({"a": {"x": 1, "y": 2}}, {"a": {"x": 1, "y": 3}}, {"a": {"y": 3}}),
+        ({"a": 1}, {"a": True}, {"a": True}),
+        ({"a": [1]}, {"a": [1, 2]}, {"a": [1, 2]}),
+        ({}, {"a": {"x": None}}, {"a": {"x": None}}),
+    ],
+)
+def test_an_edit_is_told_as_its_difference(
+    before: dict[str, object], after: dict[str, object], patch: dict[str, object]
+) -> None:
+    assert difference(before, after) == patch
+
+
+def test_a_question_is_answered(banksman: Banksman, site: Site) -> None:
+    _, (asked,) = site.a_waiting_run(asking(kind=Kind.QUESTION, tool="ask_person"))
+
+    ended = banksman("answer", req(asked), "A-1042", "--json")
+
+    assert ended.returncode == 0
+    assert json.loads(ended.stdout)["votes"][0]["answer"] == "A-1042"
+
+
+def test_watching_ends_with_the_run_and_its_exit_code(banksman: Banksman, site: Site) -> None:
+    waiting, (asked,) = site.a_waiting_run()
+    banksman("approve", req(asked), "-y")
+    threading.Timer(1.0, site.finish, [waiting]).start()
+
+    watched = banksman("watch", ids.show("run", waiting))
+
+    assert watched.returncode == 0
+    assert "request.approved" in watched.stdout
+    assert "done" in watched.stdout
+
+
+def test_a_run_that_did_not_finish_ends_watching_with_1(banksman: Banksman, site: Site) -> None:
+    waiting, _ = site.a_waiting_run()
+    run_id = ids.show("run", waiting)
+    assert "is cancelled" in banksman("cancel", run_id).stdout
+
+    assert banksman("watch", run_id).returncode == 1
+
+
+def test_a_stuck_run_is_tried_again(banksman: Banksman, site: Site) -> None:
+    run_id = ids.show("run", site.a_stuck_run())
+
+    assert "is queued" in banksman("retry", run_id).stdout
+
+
+def test_a_file_is_written_byte_for_byte(banksman: Banksman, site: Site) -> None:
+    run_id = ids.show("run", site.a_run_with_files({"/a.txt": b"one\r\ntwo"}))
+
+    assert "/a.txt" in banksman("show", run_id, "--files").stdout
+    assert banksman("show", run_id, "--file", "/a.txt").stdout == "one\ntwo"
+    assert json.loads(banksman("show", run_id, "--messages").stdout) == [
+        {"n": 1},
+        {"n": 22},
+        {"n": 3},
+    ]
+    assert "run.submitted" in banksman("show", run_id, "--timeline").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["show", "run_" + "0" * 32], 4, "There is no run"),
+        (["approve", "req_" + "0" * 32, "-y"], 4, "There is no request"),
+        (["submit", "nope", "Do it."], 2, "no agent 'nope'"),
+        (["show", "nonsense"], 2, "is not an id"),
+        (["approve", "-y"], 2, "no id of the form req_"),
+        (["requests", "--state", "sleeping"], 2, "state"),
+        (
+            ["deny", "req_" + "0" * 32, "-y", "--as", "eve@example.org"],
+            2,
+            "none of this stack's reviewers",
+        ),
+        (["approve", "req_" + "0" * 32, "-y", "--set", "a=b"], 2, "is not JSON"),
+        (["submit", "plain", "x", "--metadata", "[]"], 2, "must be a JSON object"),
+        (["mail", "7"], 2, "There are 0 mails."),
+        (["no-such-command"], 2, "No such command"),
+    ],
+)
+def test_what_goes_wrong_is_a_sentence_and_an_exit_code(
+    arguments: list[str], code: int, said: str, banksman: Banksman
+) -> None:
+    ended = banksman(*arguments, stdin="")
+
+    assert ended.returncode == code, ended.stderr
+    assert said in ended.stderr
+
+
+def test_the_second_to_decide_is_told_so(banksman: Banksman, site: Site) -> None:
+    _, (asked,) = site.a_waiting_run()
+    banksman("approve", req(asked), "-y")
+
+    ended = banksman("deny", req(asked), "-y", "--as", "ben@example.org")
+
+    assert ended.returncode == 3
+    assert "approved" in ended.stderr
+    assert "ana@example.org" in ended.stderr
+
+
+def test_a_gateway_that_is_away_is_exit_code_6(tmp_path: Path) -> None:
+    away = {"BANKSMAN_URL": "http://127.0.0.1:1", "BANKSMAN_TOKEN": "token"}
+
+    ended = run("runs", cwd=tmp_path, env=away)
+
+    assert ended.returncode == 6
+    assert "cannot be reached" in ended.stderr
+
+
+def test_without_any_stack_it_says_how_to_get_one(tmp_path: Path) -> None:
+    ended = run("runs", cwd=tmp_path)
+
+    assert ended.returncode == 2
+    assert "banksman up" in ended.stderr
+
+
+def test_a_login_is_kept_once_the_gateway_has_accepted_it(
+    site: Site, served: GatewaySettings, tmp_path: Path
+) -> None:
+    wrong = run("login", served.public_url, cwd=tmp_path, stdin="wrong\n")
+    kept = run("login", served.public_url, cwd=tmp_path, stdin=bearer(site.token(site.ana)) + "\n")
+
+    assert wrong.returncode == 5
+    assert kept.returncode == 0, kept.stderr
+    assert (tmp_path / ".config" / "banksman" / "login.json").stat().st_mode & 0o777 == 0o600
+    assert run("requests", cwd=tmp_path).returncode == 0
+
+
+def test_caught_mail_is_listed_and_shown(banksman: Banksman, tmp_path: Path) -> None:
+    for number, to in enumerate(["ana@example.org", "ben@example.org"]):
+        mail = EmailMessage()
+        mail["To"], mail["Subject"], mail["Date"] = (
+            to,
+            f"Number {number}",
+            "Sun, 22 Nov 2026 12:00:00 +0000",
+        )
+        mail.set_content(f"Hello \x1b[31m{to}\n")
+        folder = tmp_path / ".banksman" / "mail" / "new"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number}.mail").write_bytes(bytes(mail))
+        os.utime(folder / f"{number}.mail", (number, number))
+
+    listed, newest = banksman("mail").stdout, banksman("mail", "1").stdout
+
+    assert listed.index("Number 1") < listed.index("Number 0")
+    assert "Hello" in newest
+    assert "\x1b" not in newest
+    assert [
+        mail["subject"]
+        for mail in json.loads(banksman("mail", "--to", "ana@example.org", "--json").stdout)
+    ] == ["Number 0"]
+
+
+def test_open_prints_where_the_inbox_is(
+    banksman: Banksman, served: GatewaySettings, site: Site
+) -> None:
+    _, (asked,) = site.a_waiting_run()
+
+    assert banksman("open").stdout.strip() == served.public_url + "/"
+    ended = banksman("open", req(asked), "--print")
+    assert ended.stdout.strip() == f"{served.public_url}/requests/{req(asked)}"
+    assert "ana@example.org" in ended.stderr
+
+
+def test_the_doctor_finds_all_well_and_what_is_not(banksman: Banksman, tmp_path: Path) -> None:
+    well = banksman("doctor")
+    facts = json.loads((tmp_path / ".banksman" / "stack.json").read_text())
+    (tmp_path / ".banksman" / "stack.json").write_text(
+        json.dumps(facts | {"pids": {"worker-1": 2**22 + 1}})
+    )
+    ill = banksman("doctor", "--json")
+
+    assert well.returncode == 0, well.stdout
+    assert ill.returncode == 1
+    assert [finding["what"] for finding in json.loads(ill.stdout) if not finding["good"]] == [
+        "processes"
+    ]
+
+
+def test_help_comes_at_once_and_tells_the_exit_codes(tmp_path: Path) -> None:
+    def seconds() -> float:
+        began = time.perf_counter()
+        assert "Exit codes:" in run("--help", cwd=tmp_path).stdout
+        return time.perf_counter() - began
+
+    # 0.4 s is the goal on a quiet machine; this one may be busy with other tests.
+    assert min(seconds() for _ in range(3)) < 1.5
+
+
+def test_every_command_explains_itself() -> None:
+    commands = set(
+        typer.main.get_group(app).list_commands(typer.Context(typer.main.get_group(app)))
+    )
+
+    for command in sorted(commands):
+        shown = CliRunner().invoke(app, [command, "--help"])
+        assert shown.exit_code == 0
+        assert f"Usage: banksman {command}" in shown.output
+    wanted = "demo up init check migrate doctor login submit runs show watch cancel retry requests approve deny answer"
+    assert {*wanted.split(), "open", "mail"} <= commands
+
+
+def at_a_terminal(
+    typed: str, *arguments: str, cwd: Path, before_typing: Callable[[], None] | None = None
+) -> tuple[int, str]:
+    """Run a command on a terminal of its own, and type once it asks."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "banksman.cli", *arguments],
+        cwd=cwd,
+        env={k: v for k, v in os.environ.items() if not k.startswith("BANKSMAN_")},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    shown, asked = b"", False
+    while chunk := _read(ours):
+        shown += chunk
+        if b"this?" in shown and not asked:
+            asked = True
+            if before_typing is not None:
+                before_typing()
+            os.write(ours, typed.encode())
+    os.close(ours)
+    return process.wait(), shown.decode()
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # how a terminal says that the other side is gone
+        return b""
