@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from typing import Any, cast
 
-import httpx
+from httpx2 import Response
 from starlette.testclient import TestClient
 
 from banksman import ids, ledger
@@ -35,19 +35,15 @@ class Browser:
 
     def __init__(self, site: Site) -> None:
         self.site = site
-        self.http = TestClient(
-            cast("TestClient", site.client).app, base_url=ORIGIN, follow_redirects=False
-        )
+        self.http = TestClient(site.client.app, base_url=ORIGIN, follow_redirects=False)
 
-    def get(self, path: str, **headers: str) -> httpx.Response:
+    def get(self, path: str, **headers: str) -> Response:
         """Open an address."""
         return self.http.get(
             path, headers={name.replace("_", "-"): value for name, value in headers.items()}
         )
 
-    def send(
-        self, form: Form, *, headers: dict[str, str] | None = None, **typed: str
-    ) -> httpx.Response:
+    def send(self, form: Form, *, headers: dict[str, str] | None = None, **typed: str) -> Response:
         """Send a form as a browser does, with some fields typed over."""
         sent = {"Sec-Fetch-Site": "same-origin"} if headers is None else headers
         return self.http.post(form.action, data=form.fields | typed, headers=sent)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -16,6 +16,7 @@ from banksman.ledger import decisions, executions, people, runs, votes
 from banksman.records import Person
 from banksman.states import Kind, RequestState, RunStatus, Tier, Verdict
 from banksman_gateway import html
+from banksman_gateway import patch as edits
 from tests.gateway.browser import (
     Browser,
     Form,
@@ -225,15 +226,20 @@ def test_runs_are_listed_newest_first_and_by_status(site: Site, ana: Browser) ->
     assert ana.get("/runs?status=nonsense").status_code == 422
 
 
-@pytest.mark.parametrize(
-    "path",
-    ["/requests/x", "/requests/req_" + "0" * 32, "/runs/x", "/runs/run_" + "0" * 32, "/nothing"],
-)
-def test_what_is_not_there_is_told_on_a_page(ana: Browser, path: str) -> None:
-    answer = ana.get(path)
+def test_what_is_not_there_is_told_on_a_page(ana: Browser) -> None:
+    nobody = "0" * 32
+    missing = [
+        "/requests/x",
+        f"/requests/req_{nobody}",
+        "/runs/x",
+        f"/runs/run_{nobody}",
+        "/nothing",
+    ]
 
-    assert answer.status_code in (404, 422)
-    assert answer.headers["content-type"].startswith("text/html")
+    for path in missing:
+        answer = ana.get(path)
+        assert answer.status_code in (404, 422)
+        assert answer.headers["content-type"].startswith("text/html")
 
 
 # Deciding
@@ -260,11 +266,11 @@ def test_a_denial_keeps_its_reason_and_may_stop_the_run(site: Site, ana: Browser
     run_id, [request_id] = site.a_waiting_run()
     form = ana.form(page_of(request_id), "deny")
 
-    assert ana.send(form, reason="Wrong folder.\r\nUse /tmp.", stop_run="yes").status_code == 303
+    assert ana.send(form, reason="Wrong folder.\r\nUse /var.", stop_run="yes").status_code == 303
 
     with ledger.transaction(site.gateway) as conn:
         assert runs.get(conn, run_id).status is RunStatus.CANCELLED
-        assert votes.standing(conn, request_id)[0].reason == "Wrong folder.\nUse /tmp."
+        assert votes.standing(conn, request_id)[0].reason == "Wrong folder.\nUse /var."
     text = text_of(ana, page_of(request_id))
     assert "Denied" in text
     assert "Wrong folder." in text
@@ -383,9 +389,10 @@ def test_a_vote_that_comes_second_is_told_who_won_and_keeps_its_words(
     assert stored(site, request_id).state is RequestState.APPROVED
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "status"),
-    [
+def test_a_form_that_does_not_say_what_was_shown_decides_nothing(site: Site, ana: Browser) -> None:
+    request_id = a_request(site)
+    form = ana.form(page_of(request_id), "approve")
+    wrong = [
         ("digest", "00" * 32, 409),
         ("digest", "zz", 422),
         ("revision", "2", 409),
@@ -398,17 +405,11 @@ def test_a_vote_that_comes_second_is_told_who_won_and_keeps_its_words(
         ("form", "é", 403),
         ("arguments", "[]", 422),
         ("arguments", '{"a": 1, "a": 2}', 422),
-    ],
-)
-def test_a_form_that_does_not_say_what_was_shown_decides_nothing(
-    site: Site, ana: Browser, name: str, value: str, status: int
-) -> None:
-    request_id = a_request(site)
-    form = ana.form(page_of(request_id), "approve")
+    ]
 
-    answer = ana.send(Form(form.action, form.fields | {name: value}))
-
-    assert answer.status_code == status
+    for name, value, status in wrong:
+        answer = ana.send(Form(form.action, form.fields | {name: value}))
+        assert (name, value, answer.status_code) == (name, value, status)
 
     assert stored(site, request_id).state is RequestState.OPEN
 
@@ -423,13 +424,13 @@ def test_edited_arguments_are_shown_as_a_change_before_they_are_approved(
     form = ana.form(f"{page_of(request_id)}/edit")
     assert json.loads(form.fields["arguments"]) == {"path": "/a.txt", "content": "hello\n"}
 
-    confirm = ana.send(form, arguments='{"path": "/tmp/a.txt", "content": "hello\\n"}')
+    confirm = ana.send(form, arguments='{"path": "/var/a.txt", "content": "hello\\n"}')
 
     assert confirm.status_code == 200
     assert stored(site, request_id).revision == 1
     text = " ".join(Words(confirm.text).text.split())
     assert '- path: "/a.txt"' in text
-    assert '+ path: "/tmp/a.txt"' in text
+    assert '+ path: "/var/a.txt"' in text
     assert ana.send(form_in(confirm.text), reason="Keep the root clean.").status_code == 303
     request = stored(site, request_id)
     assert (request.state, request.revision, request.author_id) == (
@@ -437,7 +438,7 @@ def test_edited_arguments_are_shown_as_a_change_before_they_are_approved(
         2,
         site.ana.id,
     )
-    assert json.loads(request.action)["arguments"] == {"path": "/tmp/a.txt", "content": "hello\n"}
+    assert json.loads(request.action)["arguments"] == {"path": "/var/a.txt", "content": "hello\n"}
     with ledger.transaction(site.gateway) as conn:
         [vote] = votes.standing(conn, request_id)
     assert vote.render_hash == render.hash(json.loads(request.action), json.loads(request.context))
@@ -446,27 +447,26 @@ def test_edited_arguments_are_shown_as_a_change_before_they_are_approved(
     assert "Revision 1, by the agent" in after
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
+def test_an_edit_that_cannot_be_used_is_shown_again_with_the_reason(
+    site: Site, ana: Browser
+) -> None:
+    request_id = a_request(site)
+    form = ana.form(f"{page_of(request_id)}/edit")
+    unusable = [
         "",
         "{",
         "[]",
         '{"path": "/a", "path": "/b", "content": ""}',
         '{"path": NaN, "content": ""}',
         '{"path": null, "content": ""}',
-    ],
-)
-def test_an_edit_that_cannot_be_used_is_shown_again_with_the_reason(
-    site: Site, ana: Browser, text: str
-) -> None:
-    request_id = a_request(site)
-    form = ana.form(f"{page_of(request_id)}/edit")
+        form.fields["arguments"],
+    ]
 
-    answer = ana.send(form, arguments=text)
+    for text in unusable:
+        answer = ana.send(form, arguments=text)
+        assert answer.status_code == 422
+        assert form_in(answer.text).fields["arguments"] == text
 
-    assert answer.status_code == 422
-    assert form_in(answer.text).fields["arguments"] == text
     assert stored(site, request_id).revision == 1
 
 
@@ -505,36 +505,30 @@ def test_nothing_hides_in_the_box_for_editing(site: Site, ana: Browser) -> None:
     ],
 )
 def test_an_edit_becomes_the_smallest_patch(old: Json, new: Json, patch: Json) -> None:
-    from banksman_gateway import decide, request_page
-
-    found = request_page._patch(old, new)
+    found = edits.between(old, new)
 
     assert digest.canonical(found) == digest.canonical(patch)
-    assert digest.canonical(decide._merge(old, found)) == digest.canonical(new)
+    assert digest.canonical(_merged(old, found)) == digest.canonical(new)
 
 
 # Forms from elsewhere
 
 
-@pytest.mark.parametrize(
-    "headers",
-    [
+def test_a_form_from_elsewhere_is_refused(site: Site, ana: Browser) -> None:
+    request_id = a_request(site)
+    form = ana.form(page_of(request_id), "approve")
+    page = page_of(request_id)
+    elsewhere = [
         {"Sec-Fetch-Site": "cross-site"},
         {"Sec-Fetch-Site": "same-site"},
         {"Origin": "https://evil.example"},
         {"Origin": "null"},
         {"Origin": "http://localhost:9999"},
-    ],
-)
-@pytest.mark.parametrize("target", ["vote", "edit", "/sign-in", "/sign-in/code", "/sign-out"])
-def test_a_form_from_elsewhere_is_refused(
-    site: Site, ana: Browser, headers: dict[str, str], target: str
-) -> None:
-    request_id = a_request(site)
-    form = ana.form(page_of(request_id), "approve")
-    path = target if target.startswith("/") else f"{page_of(request_id)}/{target}"
+    ]
 
-    assert ana.send(Form(path, form.fields), headers=headers).status_code == 403
+    for headers in elsewhere:
+        for path in (f"{page}/vote", f"{page}/edit", "/sign-in", "/sign-in/code", "/sign-out"):
+            assert ana.send(Form(path, form.fields), headers=headers).status_code == 403
 
     assert stored(site, request_id).state is RequestState.OPEN
     assert ana.get("/").status_code == 200
@@ -569,32 +563,25 @@ def test_a_field_that_stands_twice_is_refused(site: Site, ana: Browser) -> None:
     assert stored(site, request_id).state is RequestState.OPEN
 
 
-@pytest.mark.parametrize(
-    ("kind", "body"),
-    [
+def test_a_body_that_is_no_form_of_ours_is_refused(site: Site, ana: Browser) -> None:
+    request_id = a_request(site)
+    form = "application/x-www-form-urlencoded"
+    bodies = [
         ("application/json", b"{}"),
         ("text/plain", b"verdict=approve"),
         ("multipart/form-data; boundary=x", b"--x--"),
-        ("application/x-www-form-urlencoded", b"a=%ff%fe"),
-        ("application/x-www-form-urlencoded", "a=é".encode()),
-        (
-            "application/x-www-form-urlencoded",
-            b"&".join(b"f%d=1" % number for number in range(200)),
-        ),
-    ],
-)
-def test_a_body_that_is_no_form_of_ours_is_refused(
-    site: Site, ana: Browser, kind: str, body: bytes
-) -> None:
-    request_id = a_request(site)
+        (form, b"a=%ff%fe"),
+        (form, "a=é".encode()),
+        (form, b"&".join(b"f%d=1" % number for number in range(200))),
+    ]
 
-    answer = ana.http.post(
-        f"{page_of(request_id)}/vote",
-        content=body,
-        headers={"Sec-Fetch-Site": "same-origin", "Content-Type": kind},
-    )
-
-    assert answer.status_code in (403, 422)
+    for kind, body in bodies:
+        answer = ana.http.post(
+            f"{page_of(request_id)}/vote",
+            content=body,
+            headers={"Sec-Fetch-Site": "same-origin", "Content-Type": kind},
+        )
+        assert (kind, body, answer.status_code) == (kind, body, 422)
 
 
 def test_cookies_open_nothing_below_v1(site: Site, ana: Browser) -> None:
@@ -639,14 +626,11 @@ def test_what_agents_people_and_submitters_write_is_inert_everywhere(
     for page in [*pages, ana.get("/runs")]:
         assert page.status_code == 200
         words = Words(page.text)
-        assert not {"script", "iframe", "svg", "object", "strong2", "em"} & set(words.tags)
+        assert not {"script", "iframe", "svg", "object", "em"} & set(words.tags)
         assert words.tags.count("img") == 1
         assert not [name for name in words.attributes if name.startswith("on") or name == "style"]
         assert "alert(1)" in words.text
-        assert (
-            "49" not in words.text.replace(request_id.hex, "").replace(run_id.hex, "")
-            or "{{7*7}}" in words.text
-        )
+        assert "{{7*7}}" in words.text
 
 
 def test_invisible_and_reordering_characters_never_reach_a_page(site: Site, ana: Browser) -> None:
@@ -676,10 +660,10 @@ def test_invisible_and_reordering_characters_never_reach_a_page(site: Site, ana:
 
 def test_every_template_escapes_whatever_it_is_called() -> None:
     for name in ("x.html", "x.html.j2", "x.txt", "x"):
-        assert html._environment.from_string("{{ value }}").render(value="<b>") == "&lt;b&gt;"
-        autoescape = html._environment.autoescape
+        assert html.environment.from_string("{{ value }}").render(value="<b>") == "&lt;b&gt;"
+        autoescape = html.environment.autoescape
         assert autoescape is True, name
-    assert all(name.endswith(".html") for name in html._environment.list_templates())
+    assert all(name.endswith(".html") for name in html.environment.list_templates())
 
 
 def test_a_row_that_was_changed_behind_our_back_is_shown_as_such_and_cannot_be_decided(
@@ -769,6 +753,19 @@ def test_no_get_decides_or_changes_anything(
 
     assert visited > 12
     assert _everything(owner_pool) == before
+
+
+def _merged(target: Any, patch: Any) -> Any:
+    """RFC 7396, section 2, word for word."""
+    if not isinstance(patch, dict):
+        return patch
+    result: dict[str, Any] = {**target} if isinstance(target, dict) else {}
+    for name, value in cast("dict[str, Any]", patch).items():
+        if value is None:
+            result.pop(name, None)
+        else:
+            result[name] = _merged(result.get(name), value)
+    return result
 
 
 def _everything(pool: ledger.Pool) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a link and its code are bound to: what the notice's row says, so that a link minted for one row fits no other."""
+"""What a link and its code are bound to: what the notice's row says, so that a link for one row fits no other."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from banksman_gateway.problems import Problem
 def page(name: str, status: int = 200, /, **values: object) -> HTMLResponse:
     """A template, filled in."""
     values.setdefault("problem", None)
-    return HTMLResponse(_environment.get_template(name).render(values), status_code=status)
+    return HTMLResponse(environment.get_template(name).render(values), status_code=status)
 
 
 def see(path: str) -> RedirectResponse:
@@ -118,7 +118,7 @@ _icon = (_files / "static" / "icon.svg").read_text("utf-8")
 _style_stamp = hashlib.sha256(_style.encode()).hexdigest()[:12]
 
 # `autoescape=True`, not a list of endings: no template can be named so that it goes unescaped.
-_environment = Environment(
+environment = Environment(
     loader=PackageLoader("banksman_gateway"),
     autoescape=True,
     undefined=StrictUndefined,
@@ -133,6 +133,6 @@ _filters: dict[str, Any] = {
     "prose": _prose,
     "shown": ids.show,
 }
-_environment.filters.update(_filters)
+environment.filters.update(_filters)
 _globals: dict[str, Any] = {"style_stamp": _style_stamp}
-_environment.globals.update(_globals)
+environment.globals.update(_globals)

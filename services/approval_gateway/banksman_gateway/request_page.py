@@ -21,7 +21,7 @@ from banksman.ids import RequestId
 from banksman.ledger import Connection, notices, people
 from banksman.records import Notice, Person
 from banksman.states import VERDICTS, Kind, Tier, Verdict
-from banksman_gateway import auth, binding, card, decide, door, html, link_page, problems
+from banksman_gateway import auth, binding, card, decide, door, html, link_page, patch, problems
 from banksman_gateway.card import Card
 from banksman_gateway.decide import Ballot, Voter
 from banksman_gateway.forms import Form, Posted
@@ -105,7 +105,7 @@ def confirm(request_id: str, here: Here, session: SignedIn, form: Posted) -> Res
         _must_be_shown(shown, form)
         # Once through its canonical form, so that what is confirmed is what the next form carries: 1.0 is 1.
         arguments = _arguments(digest.canonical(_arguments(text)).decode())
-        _patch(shown.action["arguments"], arguments)
+        patch.between(shown.action["arguments"], arguments)
     except BanksmanError as error:
         return _edit_page(here, session, shown, text, error=error)
     edited = {**shown.action, "arguments": arguments}
@@ -227,7 +227,7 @@ def _ballot(shown: Card, form: Form) -> Ballot:
     arguments = None
     if "arguments" in form.fields:
         edited = _arguments(form.fields["arguments"])
-        arguments = _patch(shown.action["arguments"], edited)
+        arguments = patch.between(shown.action["arguments"], edited)
         now = render.hash({**shown.action, "arguments": edited}, shown.context)
     else:
         now = render.hash(shown.action, shown.context)
@@ -305,33 +305,6 @@ def _arguments(text: str) -> dict[str, Json]:
     if not isinstance(arguments, dict):
         raise InvalidInput("The arguments must stay a JSON object: { … }.")
     return cast("dict[str, Json]", arguments)
-
-
-def _patch(old: Json, new: Json) -> Json:
-    """The merge patch (RFC 7396) that leads from old to new; what such a patch cannot say is refused."""
-    if not isinstance(new, dict) or not isinstance(old, dict):
-        _must_have_no_null(new)
-        return cast("Json", new)
-    before, after = cast("dict[str, Json]", old), cast("dict[str, Json]", new)
-    patch: dict[str, Json] = dict.fromkeys(before.keys() - after.keys())
-    for key, value in after.items():
-        if key not in before or digest.canonical(before[key]) != digest.canonical(value):
-            if value is None:
-                raise InvalidInput(
-                    f"{key[:60]!r} cannot be set to null here; leave it out instead."
-                )
-            patch[key] = _patch(before.get(key), value)
-    return patch
-
-
-def _must_have_no_null(value: Json) -> None:
-    if isinstance(value, dict):
-        for key, item in cast("dict[str, Json]", value).items():
-            if item is None:
-                raise InvalidInput(
-                    f"{key[:60]!r} cannot be set to null here; leave it out instead."
-                )
-            _must_have_no_null(item)
 
 
 def _changes(
