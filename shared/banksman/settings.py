@@ -131,6 +131,7 @@ class NotifierSettings(LedgerSettings):
     smtp_url: SecretStr = SecretStr("smtp://127.0.0.1:2525")
     mail_from: str = "Banksman <banksman@localhost>"
     console: bool = False
+    health_port: int = Field(0, ge=0, le=65535)
     sweep_seconds: float = Field(1, gt=0)
     max_attempts: int = Field(8, ge=1)
 

@@ -52,7 +52,10 @@ class Dispatcher:
         """One round: whatever is due and fits the window is dispatched, or is stuck."""
         with ledger.transaction(self._pool) as conn:
             due = runs.dispatch(
-                conn, window=self._window, redispatch=self._redispatch, max_attempts=self._max_attempts
+                conn,
+                window=self._window,
+                redispatch=self._redispatch,
+                max_attempts=self._max_attempts,
             )
             stuck = [item for item in due if item.status is RunStatus.STUCK]
             cancelled = runs.bury_cancelled(conn)
@@ -62,7 +65,9 @@ class Dispatcher:
             events += [Event("dispatcher", "run.cancelled", run_id) for run_id in cancelled]
             if events:
                 audit.append(conn, *events)
-        self._wire.run(*((item.run_id, item.segment) for item in due if item.status is RunStatus.QUEUED))
+        self._wire.run(
+            *((item.run_id, item.segment) for item in due if item.status is RunStatus.QUEUED)
+        )
         for item in stuck:
             log.error("A run used up its attempts and is stuck.", run=ids.show("run", item.run_id))
             self._wire.changed(run=item.run_id)

@@ -17,31 +17,23 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar, cast
+from dataclasses import dataclass
+from typing import Any
 
-from pydantic import TypeAdapter
 from pydantic_ai import RunContext
 from pydantic_ai.exceptions import ApprovalRequired, CallDeferred, ModelRetry, ToolFailed
-from pydantic_ai.messages import ToolReturn, tool_return_content_ta
 from pydantic_ai.toolsets import ToolsetTool, WrapperToolset
 
-from banksman import digest, ids, ledger, logs
+from banksman import ids, ledger, logs
 from banksman.digest import Json
 from banksman.errors import LostLease, NotGenuine, Unavailable
 from banksman.ledger import Connection, audit, decisions, executions, runs, snapshots
 from banksman.records import Event, Execution
 from banksman.signing import Verifier
 from banksman.states import Kind, RequestState
-from banksman_worker import conversation
+from banksman_worker import conversation, results
 from banksman_worker.gate import Cleared, Gate, Key
-from banksman_worker.workspace import Changes, Workspace
 
-T = TypeVar("T")
-Hop = Callable[[Callable[[], T]], Awaitable[T]]
-"""Runs a blocking function beside the event loop."""
-
-_TOOL_RETURN: TypeAdapter[ToolReturn] = TypeAdapter(ToolReturn)
 _LOST = "The approval no longer counts: its time to start has passed, or somebody who voted may no longer vote."
 
 log = logs.get(__name__)
@@ -55,6 +47,7 @@ class Journal:
     pool: ledger.Pool
     verifier: Verifier
     hop: Callable[[Callable[[], Any]], Awaitable[Any]]
+    """Runs a blocking function beside the event loop."""
     in_flight: set[asyncio.Task[Any]]
     """Tools that have started; a worker that stops waits for these."""
 
@@ -63,7 +56,9 @@ class Journal:
         key = (conversation.step_of(ctx.messages), ctx.tool_call_id or "")
         cleared = self.gate.cleared.get(key)
         if cleared is None:
-            raise NotGenuine(f"A call of {name} reached its tool without passing the gate. It was not executed.")
+            raise NotGenuine(
+                f"A call of {name} reached its tool without passing the gate. It was not executed."
+            )
         if cleared.local:
             return await run()
         found: _Attempt | _Replay | _Told = await self.hop(lambda: self._start(key, name, cleared))
@@ -101,13 +96,20 @@ class Journal:
                 start_by=start_by,
             )
             if started:
-                body: dict[str, Json] = {"tool": name, "step": step, "call": call_id, "attempt": attempt}
+                body: dict[str, Json] = {
+                    "tool": name,
+                    "step": step,
+                    "call": call_id,
+                    "attempt": attempt,
+                }
                 actor = f"worker:{claim.fence}"
                 event = Event(actor, "execution.started", claim.run_id, cleared.request_id, body)
                 audit.append(conn, event)
                 return _Attempt(attempt, last.fence if last else None)
             if not runs.holds(conn, claim.run_id, claim.fence):
-                raise LostLease(f"{ids.show('run', claim.run_id)} is held by another worker; {name} was not started.")
+                raise LostLease(
+                    f"{ids.show('run', claim.run_id)} is held by another worker; {name} was not started."
+                )
         log.warning("An approval no longer counts; the call is asked again.", tool=name)
         raise self.gate.again(key, _LOST)
 
@@ -118,15 +120,21 @@ class Journal:
         if last is None or last.outcome == "deferred" or cleared.effects == "workspace":
             return None
         if last.digest != cleared.digest and cleared.resolved is None:
-            raise NotGenuine(f"The journal has another call of {last.tool} under this id. It was not executed.")
+            raise NotGenuine(
+                f"The journal has another call of {last.tool} under this id. It was not executed."
+            )
         if last.state == "finished":
             result: dict[str, Json] = json.loads(last.result or b"{}")
-            names = set(cast("dict[str, str]", result.get("written", {})).values())
+            names = set(results.changes_of(result).written.values())
             return _Replay(result, snapshots.blobs(conn, self.gate.claim.run_id, names))
         resolved = cleared.resolved
-        if resolved is not None and resolved.settled.kind is Kind.OUTCOME and resolved.statement is not None:
+        if (
+            resolved is not None
+            and resolved.settled.kind is Kind.OUTCOME
+            and resolved.statement is not None
+        ):
             if resolved.settled.state is RequestState.ANSWERED:
-                return _Told(_happened(resolved.statement))
+                return _Told(results.happened(resolved.statement))
             if last.request_id != cleared.request_id:  # one rerun for each word of a person
                 return None
         if cleared.effects in ("harmless", "idempotent"):
@@ -171,10 +179,18 @@ class Journal:
                 self.gate.insist(ctx, key[1])
             raise
         except ModelRetry as error:
-            await self._finish(key, attempt, "retry", {"kind": "retry", "value": error.message}, cleared)
+            await self._finish(
+                key, attempt, "retry", {"kind": "retry", "value": error.message}, cleared
+            )
             raise
         except ToolFailed as error:
-            await self._finish(key, attempt, "failed", {"kind": "failed", "value": _plain(error.message)}, cleared)
+            await self._finish(
+                key,
+                attempt,
+                "failed",
+                {"kind": "failed", "value": results.plain(error.message)},
+                cleared,
+            )
             raise
         except asyncio.CancelledError:
             raise
@@ -182,8 +198,10 @@ class Journal:
             text = f"{type(error).__name__}: {error}"
             await self._finish(key, attempt, "failed", {"kind": "error", "value": text}, cleared)
             raise
-        value = self._with_note(value, cleared)
-        result, value = _storable(value)
+        statement = cleared.resolved.statement if cleared.resolved else None
+        if statement is not None and statement["edited"]:
+            value = results.with_note(value, statement["arguments"])
+        result, value = results.store(value)
         changes = self.gate.workspace.changes_since(before)
         if changes:
             result |= {"written": dict(changes.written), "removed": list(changes.removed)}
@@ -191,12 +209,17 @@ class Journal:
         return value
 
     async def _finish(
-        self, key: Key, attempt: _Attempt, outcome: str, result: Mapping[str, Json], cleared: Cleared
+        self,
+        key: Key,
+        attempt: _Attempt,
+        outcome: str,
+        result: Mapping[str, Json],
+        cleared: Cleared,
     ) -> None:
         """Started → finished, however long PostgreSQL is away."""
         claim, (step, call_id) = self.gate.claim, key
         body = json.dumps(result).encode()
-        names = set(cast("dict[str, str]", result.get("written", {})).values())
+        names = set(results.changes_of(result).written.values())
         blobs = self.gate.workspace.changed_blobs(()) if names else {}
         blobs = {name: content for name, content in blobs.items() if name in names}
 
@@ -229,42 +252,17 @@ class Journal:
                 await self.hop(store)
                 return
             except Unavailable as error:
-                log.warning("A finished tool's result cannot be stored yet.", error=str(error)[:200])
+                log.warning(
+                    "A finished tool's result cannot be stored yet.", error=str(error)[:200]
+                )
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 5.0)
 
     def _replay(self, found: _Replay) -> Any:
-        result = found.result
-        changes = Changes(
-            cast("dict[str, str]", result.get("written", {})), tuple(cast("list[str]", result.get("removed", [])))
-        )
-        if changes:
+        """What the call gave when it ran, and its changes to the workspace once more."""
+        if changes := results.changes_of(found.result):
             self.gate.workspace.replay(changes, found.blobs)
-        value = result.get("value")
-        match result.get("kind"):
-            case "retry":
-                raise ModelRetry(str(value))
-            case "failed":
-                raise ToolFailed(value)
-            case "error":
-                raise RuntimeError(f"The tool had failed before: {value}")
-            case "tool_return":
-                return _TOOL_RETURN.validate_python(value)
-            case _:
-                return tool_return_content_ta.validate_python(value)
-
-    def _with_note(self, value: Any, cleared: Cleared) -> Any:
-        """The result, saying so when a person changed what ran."""
-        statement = cleared.resolved.statement if cleared.resolved else None
-        if statement is None or not statement["edited"]:
-            return value
-        ran = digest.canonical(statement["arguments"]).decode()
-        note = f"A person changed the arguments of this call before approving it. It ran with: {ran}"
-        if isinstance(value, ToolReturn):
-            return replace(value, return_value=self._with_note(value.return_value, cleared))
-        if isinstance(value, str):
-            return f"{value}\n\n[{note}]"
-        return {"result": value, "note": note}
+        return results.give(found.result)
 
 
 @dataclass
@@ -281,7 +279,9 @@ class JournaledToolset(WrapperToolset[Any]):
     async def call_tool(
         self, name: str, tool_args: dict[str, Any], ctx: RunContext[Any], tool: ToolsetTool[Any]
     ) -> Any:
-        run: Callable[[], Awaitable[Any]] = lambda: self.wrapped.call_tool(name, tool_args, ctx, tool)  # noqa: E731
+        def run() -> Awaitable[Any]:
+            return self.wrapped.call_tool(name, tool_args, ctx, tool)
+
         return await self.journal.call(ctx, name, run)
 
 
@@ -300,40 +300,3 @@ class _Replay:
 @dataclass(frozen=True, slots=True)
 class _Told:
     text: str
-
-
-def _happened(statement: Mapping[str, Json]) -> str:
-    told = statement.get("answer")
-    words = told if isinstance(told, str) else json.dumps(told)
-    return f"The worker was lost while this call ran. A person checked that it did happen, and says: {words}"
-
-
-def _storable(value: Any) -> tuple[dict[str, Json], Any]:
-    """What is stored of a tool's result, and what the model is given: the same, on the first run and on a replay."""
-    if isinstance(value, ToolReturn):
-        plain = _plain(value, _TOOL_RETURN)
-        try:
-            return {"kind": "tool_return", "value": plain}, _TOOL_RETURN.validate_python(plain)
-        except ValueError:
-            plain = _plain(value.return_value)
-            return {"kind": "value", "value": plain}, plain
-    plain = _plain(value)
-    return {"kind": "value", "value": plain}, tool_return_content_ta.validate_python(plain)
-
-
-def _plain(value: Any, adapter: TypeAdapter[Any] = cast("TypeAdapter[Any]", tool_return_content_ta)) -> Json:
-    """A tool's result as JSON; what JSON cannot hold is kept as its text, because the tool has run by now."""
-    try:
-        return _clean(adapter.dump_python(value, mode="json"))
-    except (ValueError, TypeError):
-        return _clean(str(value))
-
-
-def _clean(value: Json) -> Json:
-    if isinstance(value, str):
-        return digest.printable(value)
-    if isinstance(value, list):
-        return [_clean(item) for item in cast("list[Json]", value)]
-    if isinstance(value, dict):
-        return {_clean(key): _clean(item) for key, item in cast("dict[str, Json]", value).items()}
-    return value

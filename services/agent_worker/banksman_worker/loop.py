@@ -26,10 +26,10 @@ class Loop:
         asyncio.set_event_loop(self.loop)
         self._tick()
         self.loop.run_forever()
-        pending = asyncio.all_tasks(self.loop)
-        for task in pending:
-            task.cancel()
-        if pending:
+        # A task may start others while it ends.
+        while pending := asyncio.all_tasks(self.loop):
+            for task in pending:
+                task.cancel()
             self.loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
         self.loop.run_until_complete(self.loop.shutdown_asyncgens())
         self.loop.run_until_complete(self.loop.shutdown_default_executor())

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import logging
 import sys
-import warnings
 from collections.abc import Sequence
 from functools import partial
 
-from celery import signals
-
-from banksman import ledger, logs, settings
+from banksman import consumer, ledger, logs, settings
 from banksman.errors import BanksmanError
 from banksman.ids import NoticeId
 from banksman.settings import NotifierSettings
@@ -51,7 +48,7 @@ def main() -> int:
     )
     sweep = Sweep(office, every=chosen.sweep_seconds)
     try:
-        return _serve(office, sweep)
+        return _serve(office, sweep, chosen.health_port)
     finally:
         sweep.stop(within=5)
         office.gateway.close()
@@ -66,29 +63,17 @@ def deliver_all(office: Office, notices: Sequence[NoticeId]) -> None:
         deliver(office, notices[start : start + HANDFUL])
 
 
-def _serve(office: Office, sweep: Sweep) -> int:
-    celery = office.wire.celery
-    tasks.register(celery, partial(deliver_all, office))
-    # Celery announces every message and connection, and warns every root user; our own lines say what matters.
-    for name in ("celery", "kombu", "amqp", "httpx", "httpcore"):
+def _serve(office: Office, sweep: Sweep, health_port: int) -> int:
+    tasks.register(office.wire.celery, partial(deliver_all, office))
+    # Every delivery asks the gateway over HTTP, which is not worth a line each time.
+    for name in ("httpx", "httpcore"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*superuser privileges.*")
-    signals.setup_logging.connect(_keep_logging, weak=False)
-    worker = celery.Worker(
-        pool="threads",
-        concurrency=_THREADS,
-        queues=[APPROVALS],
-        quiet=True,
-        without_gossip=True,
-        without_mingle=True,
-        without_heartbeat=True,
-    )
     # The sweep delivers also while the broker is away, so it does not wait for it.
     sweep.start()
-    log.info("The notifier is ready.")
-    worker.start()
-    return int(worker.exitcode or 0)
-
-
-def _keep_logging(**_: object) -> None:
-    """Celery leaves logging alone when somebody answers its signal."""
+    return consumer.serve(
+        office.wire.celery,
+        name="notifier",
+        queues=[APPROVALS],
+        threads=_THREADS,
+        health_port=health_port,
+    )

@@ -1,0 +1,80 @@
+"""A Celery worker as our services run it: threads in this process, plain messages, and a pulse to judge it by.
+
+Liveness is the age of the hub's tick. A worker whose broker connection is dead but open stops ticking, while
+`inspect ping` would cost a second of CPU and remote control is off anyway.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from celery import Celery, bootsteps, signals
+
+from banksman import logs
+from banksman.health import Health
+
+log = logs.get(__name__)
+
+
+def serve(
+    celery: Celery,
+    *,
+    name: str,
+    queues: Sequence[str],
+    threads: int,
+    health_port: int = 0,
+    pulses: Callable[[], Mapping[str, float]] = dict[str, float],
+    stale_after: float = 30.0,
+) -> int:
+    """Consume the queues until SIGTERM; the exit code. With a health port, answer there how old each pulse is."""
+    last_tick = [time.monotonic()]
+
+    class Tick(bootsteps.StartStopStep):
+        requires = ("celery.worker.components:Timer",)
+
+        def start(self, parent: Any) -> None:
+            parent.timer.call_repeatedly(1.0, self._tick)
+
+        def _tick(self) -> None:
+            last_tick[0] = time.monotonic()
+
+    celery.steps["worker"].add(Tick)
+    _quieten()
+    with ExitStack() as closing:
+        if health_port:
+            health = Health(
+                health_port, lambda: {"hub": last_tick[0], **pulses()}, limit=stale_after
+            )
+            closing.callback(health.close)
+        worker = celery.Worker(
+            pool="threads",
+            concurrency=threads,
+            queues=list(queues),
+            hostname=f"{name}-{os.getpid()}@{socket.gethostname()}",
+            quiet=True,
+            without_gossip=True,
+            without_mingle=True,
+            without_heartbeat=True,
+        )
+        log.info("ready", queues=",".join(queues), threads=threads)
+        worker.start()
+        return int(worker.exitcode or 0)
+
+
+def _quieten() -> None:
+    """Celery announces every connection and warns every root user; the services' own lines say what matters."""
+    for name in ("celery", "kombu", "amqp"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*superuser privileges.*")
+    signals.setup_logging.connect(_keep_logging, weak=False)
+
+
+def _keep_logging(**_: object) -> None:
+    """Celery leaves logging alone when somebody answers its signal."""
