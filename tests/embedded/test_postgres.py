@@ -178,6 +178,22 @@ def test_as_root_the_server_is_another_user_below_a_folder_that_stays_roots_alon
     assert outer.stat().st_uid == 0
 
 
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs root and setpriv"
+)
+def test_a_root_without_roots_rights_is_told_what_is_missing(tmp_path: Path) -> None:
+    code = "from banksman.embedded import account; account.for_servers()"
+
+    said = subprocess.run(
+        ["setpriv", "--bounding-set=-setuid,-chown", "--inh-caps=-all", sys.executable, "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+
+    assert "it lacks CHOWN, SETUID" in said.stderr
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has another account to hide from")
 def test_as_root_binaries_that_others_cannot_reach_are_copied(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -194,13 +210,16 @@ def test_as_root_binaries_that_others_cannot_reach_are_copied(
     hidden.chmod(0o700)
     monkeypatch.setattr(postgres, "_candidates", lambda: iter([package / install.name / "bin"]))
 
-    with (
-        postgres.running(tmp_path / "pg", durable=False) as server,
-        psycopg.connect(server.url()) as conn,
-    ):
-        assert conn.execute("SELECT 1").fetchone() == (1,)
+    with tempfile.TemporaryDirectory() as cache:
+        Path(cache).chmod(0o755)
+        monkeypatch.setattr(account, "CACHE", Path(cache))
+        with (
+            postgres.running(tmp_path / "pg", durable=False) as server,
+            psycopg.connect(server.url()) as conn,
+        ):
+            assert conn.execute("SELECT 1").fetchone() == (1,)
+        assert server.install.bin.is_relative_to(cache)
 
-    assert not server.install.bin.is_relative_to(hidden)
     assert hidden.stat().st_mode & 0o777 == 0o700
 
 

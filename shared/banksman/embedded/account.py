@@ -24,6 +24,9 @@ from pathlib import Path
 from banksman.errors import ConfigurationError
 
 UNPRIVILEGED = "daemon"
+CACHE = Path("/var/cache/banksman")
+# To give files away, to reach them afterwards, to signal the servers, to become their user (capabilities(7)).
+_RIGHTS = {"CHOWN": 0, "DAC_OVERRIDE": 1, "FOWNER": 3, "KILL": 5, "SETGID": 6, "SETUID": 7}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,11 @@ def for_servers() -> Account:
     """The caller's account, or the unprivileged one when the caller is root."""
     if os.geteuid() != 0:
         return Account(os.geteuid(), os.getegid(), switched=False)
+    if missing := _missing_rights():
+        raise ConfigurationError(
+            f"PostgreSQL does not run as root, and this root may not become another user (it lacks {missing}). Run "
+            "as an ordinary user, or give BANKSMAN_DATABASE_URL and BANKSMAN_BROKER_URL for servers of your own."
+        )
     try:
         entry = pwd.getpwnam(UNPRIVILEGED)
     except KeyError:
@@ -59,6 +67,16 @@ def for_servers() -> Account:
             "under. Add one, run as an ordinary user, or give BANKSMAN_DATABASE_URL and BANKSMAN_BROKER_URL."
         ) from None
     return Account(entry.pw_uid, entry.pw_gid, switched=True)
+
+
+def _missing_rights() -> str:
+    """What a root in a container may have been stripped of, and needs here; nothing where there is no telling."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        held = int(next(line.split()[1] for line in lines if line.startswith("CapEff:")), 16)
+    except (OSError, StopIteration):
+        return ""
+    return ", ".join(name for name, bit in _RIGHTS.items() if not held >> bit & 1)
 
 
 def private_folder(folder: Path, account: Account) -> None:
@@ -96,7 +114,7 @@ def public_copy(name: str, binary: Path, parts: Mapping[str, Path]) -> Path:
     with binary.open("rb") as file:
         fingerprint = hashlib.file_digest(file, "sha256").hexdigest()[:16]
     reasons: list[str] = []
-    for base in (Path("/var/cache/banksman"), Path(tempfile.gettempdir()) / "banksman-cache"):
+    for base in (CACHE, Path(tempfile.gettempdir()) / "banksman-cache"):
         target = base / f"{name}-{fingerprint}"
         try:
             base.mkdir(mode=0o755, parents=True, exist_ok=True)
