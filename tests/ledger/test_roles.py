@@ -1,0 +1,157 @@
+"""The walls in PostgreSQL: every statement that a service has no business with is refused, whatever its code says."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from tests.conftest import Database
+
+TABLES = (
+    "runs snapshots blobs schemas requests revisions votes decisions executions notices people keys sessions answers"
+    " agents audit_events migrations"
+).split()
+
+WRITES: dict[str, set[tuple[str, str]]] = {
+    "worker": {
+        ("runs", "UPDATE"),
+        ("snapshots", "INSERT"),
+        ("blobs", "INSERT"),
+        ("schemas", "INSERT"),
+        ("requests", "INSERT"),
+        ("requests", "UPDATE"),
+        ("revisions", "INSERT"),
+        ("executions", "INSERT"),
+        ("executions", "UPDATE"),
+        ("notices", "INSERT"),
+        ("agents", "INSERT"),
+        ("agents", "UPDATE"),
+        ("audit_events", "INSERT"),
+    },
+    "gateway": {
+        ("runs", "INSERT"),
+        ("runs", "UPDATE"),
+        ("requests", "UPDATE"),
+        ("revisions", "INSERT"),
+        ("votes", "INSERT"),
+        ("decisions", "INSERT"),
+        ("people", "INSERT"),
+        ("people", "UPDATE"),
+        ("keys", "INSERT"),
+        ("keys", "UPDATE"),
+        ("sessions", "INSERT"),
+        ("sessions", "UPDATE"),
+        ("answers", "INSERT"),
+        ("answers", "UPDATE"),
+        ("answers", "DELETE"),
+        ("notices", "INSERT"),
+        ("notices", "UPDATE"),
+        ("audit_events", "INSERT"),
+    },
+    "notifier": {("notices", "UPDATE"), ("audit_events", "INSERT")},
+}
+
+UNREADABLE: dict[str, set[str]] = {
+    "worker": {"keys", "sessions", "answers", "notices", "audit_events", "migrations"},
+    "gateway": {"migrations"},
+    "notifier": set(TABLES) - {"notices", "requests", "runs", "people"},
+}
+
+
+@pytest.mark.parametrize("role", list(WRITES))
+def test_a_service_may_write_only_what_is_its_own(role: str, database: Database) -> None:
+    with psycopg.connect(getattr(database, role)) as conn:
+        rows = conn.execute(
+            """
+            SELECT relname, privilege
+            FROM pg_class, unnest(ARRAY['INSERT', 'UPDATE', 'DELETE', 'TRUNCATE']) AS privilege
+            WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'
+              AND (has_table_privilege(oid, privilege)
+                   OR privilege IN ('INSERT', 'UPDATE') AND has_any_column_privilege(oid, privilege))
+            """
+        ).fetchall()
+
+    assert set(rows) == WRITES[role]
+
+
+def refused(conn: psycopg.Connection, statement: str) -> bool:
+    """Whether the role lacks the right, whatever else may be wrong with the statement."""
+    try:
+        with conn.transaction():
+            conn.execute(statement.encode())
+    except psycopg.errors.InsufficientPrivilege:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("role", list(WRITES))
+def test_nobody_removes_rows_of_another(role: str, database: Database) -> None:
+    with psycopg.connect(getattr(database, role)) as conn:
+        let_through = [
+            statement
+            for table in TABLES
+            for statement in (f"DELETE FROM {table}", f"TRUNCATE {table}")
+            if not (statement.startswith("DELETE") and (table, "DELETE") in WRITES[role])
+            and not refused(conn, statement)
+        ]
+
+    assert let_through == []
+
+
+@pytest.mark.parametrize("role", list(WRITES))
+def test_a_service_reads_only_what_it_needs(role: str, database: Database) -> None:
+    with psycopg.connect(getattr(database, role)) as conn:
+        read = {table for table in UNREADABLE[role] if not refused(conn, f"SELECT * FROM {table}")}
+
+    assert read == set()
+
+
+FORBIDDEN: list[tuple[str, str]] = [
+    ("worker", "INSERT INTO votes DEFAULT VALUES"),
+    ("worker", "INSERT INTO decisions DEFAULT VALUES"),
+    ("worker", "INSERT INTO people DEFAULT VALUES"),
+    ("worker", "UPDATE requests SET revision = 2"),
+    ("worker", "UPDATE requests SET expires_at = now()"),
+    ("worker", "UPDATE revisions SET digest = ''"),
+    ("worker", "UPDATE people SET disabled_at = NULL"),
+    ("worker", "UPDATE runs SET requester_id = NULL"),
+    ("worker", "UPDATE runs SET prompt = ''"),
+    ("worker", "INSERT INTO audit_events (actor, action, at) VALUES ('w', 'x', now())"),
+    ("worker", "INSERT INTO audit_events (actor, action, xid) VALUES ('w', 'x', '1')"),
+    ("gateway", "INSERT INTO executions DEFAULT VALUES"),
+    ("gateway", "UPDATE executions SET state = 'finished'"),
+    ("gateway", "INSERT INTO requests DEFAULT VALUES"),
+    ("gateway", "UPDATE decisions SET verdict = 'approved'"),
+    ("gateway", "UPDATE votes SET verdict = 'approve'"),
+    ("gateway", "UPDATE revisions SET action = ''"),
+    ("gateway", "UPDATE runs SET output = ''"),
+    ("gateway", "UPDATE runs SET fence = 0"),
+    ("gateway", "INSERT INTO snapshots DEFAULT VALUES"),
+    ("notifier", "UPDATE requests SET state = 'approved'"),
+    ("notifier", "UPDATE notices SET code_tries = 0"),
+    ("notifier", "UPDATE notices SET person_id = person_id"),
+    ("notifier", "SELECT prompt FROM runs"),
+    ("notifier", "SELECT context FROM requests"),
+    ("notifier", "INSERT INTO notices DEFAULT VALUES"),
+]
+
+
+@pytest.mark.parametrize("role", list(WRITES))
+def test_a_statement_over_the_wall_is_refused(role: str, database: Database) -> None:
+    with psycopg.connect(getattr(database, role)) as conn:
+        let_through = [text for who, text in FORBIDDEN if who == role and not refused(conn, text)]
+
+    assert let_through == []
+
+
+def test_even_the_owner_is_stopped_at_the_append_only_tables(database: Database) -> None:
+    tables = ("votes", "decisions", "revisions", "audit_events")
+    with psycopg.connect(database.owner) as conn:
+        let_through = [
+            statement
+            for table in tables
+            for statement in (f"DELETE FROM {table}", f"TRUNCATE {table} CASCADE")
+            if not refused(conn, statement)
+        ]
+
+    assert let_through == []
