@@ -9,163 +9,20 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, TypeVar, cast
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from banksman import errors
 from banksman.errors import BanksmanError, InvalidInput, NotFound, Unavailable
+from banksman.shapes import ENDS, File, Json, Moment, Page, Request, Run, Shape
 
-Json = Any
 T = TypeVar("T")
-S = TypeVar("S", bound="Shape")
-
-ENDS = frozenset({"finished", "failed", "cancelled", "stuck"})
-"""Where a run goes no further by itself."""
-
-
-class Shape(BaseModel):
-    """Something that the gateway answered; fields that this release does not know are left out."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class Run(Shape):
-    """A run as it stood when it was read."""
-
-    id: str
-    agent: str
-    status: str
-    agent_version: str | None = None
-    output: Json = None
-    error: str | None = None
-    requester: str = ""
-    batch_id: str | None = None
-    prompt: str = ""
-    metadata: Mapping[str, Json] = Field(default_factory=dict[str, Json])
-    tags: Sequence[str] = ()
-    priority: int = 5
-    usage: Mapping[str, Json] = Field(default_factory=dict[str, Json])
-    cancel_requested: bool = False
-    finish_by: datetime | None = None
-    created_at: datetime
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
-
-    @property
-    def over(self) -> bool:
-        """Whether it goes no further by itself."""
-        return self.status in ENDS
-
-
-class Decision(Shape):
-    """How people decided."""
-
-    verdict: str
-    revision: int
-    by: Sequence[str] = ()
-    decided_at: datetime | None = None
-    start_by: datetime | None = None
-    kid: str = ""
-    signature: str = ""
-    statement: str = ""
-
-
-class Vote(Shape):
-    """One person's say."""
-
-    id: str
-    verdict: str
-    revision: int
-    by: str
-    channel: str = ""
-    reason: str | None = None
-    answer: Json = None
-    at: datetime | None = None
-
-
-class Sibling(Shape):
-    """Another request of the same pause."""
-
-    id: str
-    kind: str
-    tool: str
-    state: str
-
-
-class Context(Shape):
-    """What surrounds the action. `said` is the agent's own word and proves nothing."""
-
-    said: str = ""
-    tool_description: str = ""
-    why_again: str | None = None
-    before: Json = None
-    options: Sequence[Json] | None = None
-
-
-class Request(Shape):
-    """A request as it stood when it was read: `digest` and `revision` say what exactly was seen."""
-
-    id: str
-    run_id: str
-    kind: str
-    state: str
-    tool: str
-    arguments: Json
-    rendered: str
-    digest: str
-    revision: int
-    tier: str
-    requirement: Mapping[str, Json] = Field(default_factory=dict[str, Json])
-    expires_at: datetime
-    decision: Decision | None = None
-    siblings: Sequence[Sibling] = ()
-    agent: str = ""
-    call_id: str = ""
-    requester: str = ""
-    created_at: datetime | None = None
-    settled_at: datetime | None = None
-    votes: Sequence[Vote] = ()
-    context: Context = Context()
-
-
-class File(Shape):
-    """A file of a run's workspace."""
-
-    path: str
-    size: int = 0
-    sha256: str = ""
-
-
-class Moment(Shape):
-    """One thing that happened to a run."""
-
-    at: datetime
-    who: str
-    what: str
-    request_id: str | None = None
-    detail: Mapping[str, Json] = Field(default_factory=dict[str, Json])
-
-
-@dataclass(frozen=True, slots=True)
-class Page(Generic[T]):
-    """One page of a list; `next_cursor` asks for the one after, and is None on the last."""
-
-    items: tuple[T, ...]
-    next_cursor: str | None
-
-    def __iter__(self) -> Iterator[T]:
-        return iter(self.items)
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> T:
-        return self.items[index]
+S = TypeVar("S", bound=Shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -410,49 +267,6 @@ _STATUSES: dict[int, type[BanksmanError]] = {
     409: errors.Conflict,
     503: Unavailable,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One server-sent event: its cursor, its name and its data."""
-
-    id: str
-    name: str
-    data: Mapping[str, Json]
-
-
-class EventReader:
-    """Puts the lines of a stream together to events, and remembers where to go on after a break."""
-
-    def __init__(self, after: str | None = None) -> None:
-        self.last = after
-        self._name = "message"
-        self._data: list[str] = []
-
-    def feed(self, line: str) -> Event | None:
-        """The event that this line completes, if it does."""
-        if line:
-            name, _, value = line.partition(":")
-            value = value.removeprefix(" ")
-            match name:
-                case "id":
-                    self.last = value
-                case "event":
-                    self._name = value
-                case "data":
-                    self._data.append(value)
-                case _:
-                    pass
-            return None
-        name, data, self._name, self._data = self._name, "\n".join(self._data), "message", []
-        if not data:
-            return None
-        try:
-            parsed: Json = json.loads(data)
-        except ValueError:
-            return None
-        content = cast("dict[str, Json]", parsed) if isinstance(parsed, dict) else {"value": parsed}
-        return Event(self.last or "", name, content)
 
 
 def _id(text: str) -> str:

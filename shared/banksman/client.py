@@ -23,8 +23,9 @@ from urllib.parse import urlsplit
 import httpx
 
 from banksman import api
-from banksman.api import Ask, Event, EventReader, Pause, Steps
+from banksman.api import Ask, Pause, Steps
 from banksman.errors import BanksmanError, InvalidInput, Unavailable
+from banksman.stream import Event, EventReader
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -35,8 +35,8 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 if TYPE_CHECKING:
-    from banksman.api import Request, Run
     from banksman.client import Client
+    from banksman.shapes import Request, Run
 
 _INI = "banksman_agents"
 _START_WITHIN = 150.0

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 import banksman
-from banksman import api, ids
+from banksman import api, ids, shapes
 from banksman.client import Client
 from banksman.errors import (
     AlreadyDecided,
@@ -25,6 +25,7 @@ from banksman.errors import (
 )
 from banksman.ids import RequestId, RunId
 from banksman.states import Kind
+from banksman.stream import Event, EventReader
 from tests.client.conftest import Connect
 from tests.gateway.scenes import Site, asking
 
@@ -219,7 +220,7 @@ def test_what_is_not_a_token_is_refused(token: str) -> None:
 
 
 def test_answers_may_have_fields_that_nobody_knows_yet() -> None:
-    run = api.Run.model_validate(
+    run = shapes.Run.model_validate(
         {
             "id": "run_1",
             "agent": "a",
@@ -283,7 +284,7 @@ def test_every_answer_has_an_error(status: int, body: bytes, kind: type[Banksman
 
 
 def test_a_stream_is_put_together_line_by_line() -> None:
-    reader = api.EventReader()
+    reader = EventReader()
     lines = [
         "retry: 1000",
         "",
@@ -298,7 +299,7 @@ def test_a_stream_is_put_together_line_by_line() -> None:
 
     events = [event for line in lines if (event := reader.feed(line)) is not None]
 
-    assert events == [api.Event("5-1", "run.parked", {"a": 1})]
+    assert events == [Event("5-1", "run.parked", {"a": 1})]
     assert reader.last == "5-1"
 
 

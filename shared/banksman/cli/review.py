@@ -18,8 +18,8 @@ from banksman.cli import given, place, show
 from banksman.errors import ConfigurationError, Conflict, InvalidInput
 
 if TYPE_CHECKING:
-    from banksman.api import Request
     from banksman.client import Client
+    from banksman.shapes import Request
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask again.")]
 Reason = Annotated[

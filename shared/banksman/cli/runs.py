@@ -12,8 +12,8 @@ from banksman.cli import given, place, show
 from banksman.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from banksman.api import Run
     from banksman.client import Client
+    from banksman.shapes import Run
 
 
 def submit(

@@ -13,7 +13,8 @@ import typer
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from banksman.api import Event, Request, Run
+    from banksman.shapes import Request, Run
+    from banksman.stream import Event
 
 
 def as_json(value: BaseModel | Sequence[BaseModel] | Any) -> None:

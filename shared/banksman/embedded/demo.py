@@ -23,11 +23,11 @@ from typing import IO, Any, NoReturn
 from rich.console import Console
 from rich.text import Text
 
-from banksman.api import Request, Run
 from banksman.client import Client
 from banksman.embedded import service
 from banksman.embedded.service import Service
 from banksman.errors import BanksmanError, Conflict, InvalidInput
+from banksman.shapes import Request, Run
 
 AGENTS = "banksman_sysadmin:agents"
 PROMPT = "Create a backup script at /backup.sh that archives the /data directory"

@@ -1,0 +1,156 @@
+"""What the gateway answers, as a program sees it: frozen, and tolerant of fields that a newer gateway adds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Json = Any
+T = TypeVar("T")
+
+ENDS = frozenset({"finished", "failed", "cancelled", "stuck"})
+"""Where a run goes no further by itself."""
+
+
+class Shape(BaseModel):
+    """Something that the gateway answered; fields that this release does not know are left out."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Run(Shape):
+    """A run as it stood when it was read."""
+
+    id: str
+    agent: str
+    status: str
+    agent_version: str | None = None
+    output: Json = None
+    error: str | None = None
+    requester: str = ""
+    batch_id: str | None = None
+    prompt: str = ""
+    metadata: Mapping[str, Json] = Field(default_factory=dict[str, Json])
+    tags: Sequence[str] = ()
+    priority: int = 5
+    usage: Mapping[str, Json] = Field(default_factory=dict[str, Json])
+    cancel_requested: bool = False
+    finish_by: datetime | None = None
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether it goes no further by itself."""
+        return self.status in ENDS
+
+
+class Decision(Shape):
+    """How people decided."""
+
+    verdict: str
+    revision: int
+    by: Sequence[str] = ()
+    decided_at: datetime | None = None
+    start_by: datetime | None = None
+    kid: str = ""
+    signature: str = ""
+    statement: str = ""
+
+
+class Vote(Shape):
+    """One person's say."""
+
+    id: str
+    verdict: str
+    revision: int
+    by: str
+    channel: str = ""
+    reason: str | None = None
+    answer: Json = None
+    at: datetime | None = None
+
+
+class Sibling(Shape):
+    """Another request of the same pause."""
+
+    id: str
+    kind: str
+    tool: str
+    state: str
+
+
+class Context(Shape):
+    """What surrounds the action. `said` is the agent's own word and proves nothing."""
+
+    said: str = ""
+    tool_description: str = ""
+    why_again: str | None = None
+    before: Json = None
+    options: Sequence[Json] | None = None
+
+
+class Request(Shape):
+    """A request as it stood when it was read: `digest` and `revision` say what exactly was seen."""
+
+    id: str
+    run_id: str
+    kind: str
+    state: str
+    tool: str
+    arguments: Json
+    rendered: str
+    digest: str
+    revision: int
+    tier: str
+    requirement: Mapping[str, Json] = Field(default_factory=dict[str, Json])
+    expires_at: datetime
+    decision: Decision | None = None
+    siblings: Sequence[Sibling] = ()
+    agent: str = ""
+    call_id: str = ""
+    requester: str = ""
+    created_at: datetime | None = None
+    settled_at: datetime | None = None
+    votes: Sequence[Vote] = ()
+    context: Context = Context()
+
+
+class File(Shape):
+    """A file of a run's workspace."""
+
+    path: str
+    size: int = 0
+    sha256: str = ""
+
+
+class Moment(Shape):
+    """One thing that happened to a run."""
+
+    at: datetime
+    who: str
+    what: str
+    request_id: str | None = None
+    detail: Mapping[str, Json] = Field(default_factory=dict[str, Json])
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """One page of a list; `next_cursor` asks for the one after, and is None on the last."""
+
+    items: tuple[T, ...]
+    next_cursor: str | None
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> T:
+        return self.items[index]
