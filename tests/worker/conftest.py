@@ -23,7 +23,7 @@ from banksman.states import RequestState, RunStatus, Verdict
 from banksman.wire import Wire
 from banksman_worker import segment
 from banksman_worker import agents as listing
-from banksman_worker.agents import Listed
+from banksman_worker.agents import Listed, Loaded
 from banksman_worker.lease import Leases
 from banksman_worker.loop import Loop
 from banksman_worker.segment import Worker
@@ -112,7 +112,7 @@ def site(
     closing: list[Callable[[], None]] = []
 
     def make(
-        agents: Mapping[str, Agent[Any, Any] | Listed],
+        agents: Mapping[str, Agent[Any, Any] | Listed | Loaded],
         *,
         policy: Policy | None = None,
         lease: timedelta = LEASE,
@@ -129,7 +129,10 @@ def site(
             loop=loop.loop,
             executor=executor,
             leases=leases,
-            agents={name: listing._loaded('tests', name, agent) for name, agent in agents.items()},
+            agents={
+                name: agent if isinstance(agent, Loaded) else listing.loaded("tests", name, agent)
+                for name, agent in agents.items()
+            },
             policy=policy or Policy(),
             verifier=trusts or verifier,
             lease=lease,

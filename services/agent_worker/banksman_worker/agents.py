@@ -19,6 +19,7 @@ from types import ModuleType, NoneType
 from typing import Any, TypeAlias, cast
 
 from pydantic_ai import Agent, DeferredToolRequests
+from pydantic_ai.models import Model
 from pydantic_deep import DeepAgentDeps  # pyright: ignore[reportMissingTypeStubs]
 
 from banksman.errors import ConfigurationError
@@ -52,6 +53,8 @@ class Loaded:
     flagged: frozenset[str]
     """The tools that the author wants approved (`interrupt_on`), beside those that say so themselves."""
     harmless_output: bool = False
+    model: Model | None = None
+    """The model of every run, where it is not for the agent itself to say (BANKSMAN_DEMO_MODEL)."""
 
     @property
     def output_type(self) -> list[Any] | None:
@@ -81,7 +84,7 @@ def load(specs: Sequence[str]) -> dict[str, Loaded]:
                 raise ConfigurationError(
                     f"Two agents are called {name!r}, in {origin[name]} and in {spec}: give one of them another name."
                 )
-            found[name] = _loaded(spec, name, entry)
+            found[name] = loaded(spec, name, entry)
             origin[name] = spec
     return found
 
@@ -178,7 +181,8 @@ def _last_words(error: BaseException) -> str:
     return f"{words} ({frames[-1].filename}:{frames[-1].lineno})" if frames else words
 
 
-def _loaded(spec: str, name: str, entry: object) -> Loaded:
+def loaded(spec: str, name: str, entry: object) -> Loaded:
+    """One entry of a listing, as this process holds it."""
     listed = entry if isinstance(entry, Listed) else Listed(cast("Agent[Any, Any]", entry))
     agent = cast("object", listed.agent)
     if not isinstance(agent, Agent):

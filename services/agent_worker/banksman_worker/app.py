@@ -13,20 +13,19 @@ import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any
 
-from celery import bootsteps, signals
+from celery import signals
 
-from banksman import ledger, logs
+from banksman import consumer, ledger, logs
 from banksman.ledger import agents as announced
 from banksman.policy import Policy
 from banksman.settings import WorkerSettings
 from banksman.signing import Verifier
 from banksman.wire import RESUME, START, Wire
-from banksman_worker import agents, inventory, tasks
+from banksman_worker import agents, inventory, scripted, tasks
 from banksman_worker.dispatch import Dispatcher
-from banksman_worker.health import Health
 from banksman_worker.lease import Leases
 from banksman_worker.loop import Loop
 from banksman_worker.segment import Worker
@@ -34,13 +33,6 @@ from banksman_worker.segment import Worker
 _HOPS = 4
 
 log = logs.get(__name__)
-
-
-@dataclass(slots=True)
-class Pulse:
-    """When Celery's hub last turned: a worker that the broker no longer reaches stops turning."""
-
-    at: float = field(default_factory=time.monotonic)
 
 
 def policy_of(settings: WorkerSettings) -> Policy:
@@ -53,18 +45,35 @@ def policy_of(settings: WorkerSettings) -> Policy:
     )
 
 
+def with_model(agent: agents.Loaded, settings: WorkerSettings) -> agents.Loaded:
+    """The agent with the model that BANKSMAN_DEMO_MODEL puts in place of a scripted one; otherwise as it is."""
+    if not settings.demo_model or not isinstance(agent.agent.model, scripted.ScriptedModel):
+        return agent
+    return replace(agent, model=scripted.resolve_model(agent.agent.model, settings.demo_model))
+
+
 def run(settings: WorkerSettings) -> int:
     """Serve until told to stop; the exit code."""
     verifier = Verifier.read(settings.verify_keys)
     policy = policy_of(settings)
-    loaded = agents.load(settings.agents)
+    loaded = {
+        name: with_model(agent, settings) for name, agent in agents.load(settings.agents).items()
+    }
     loop = Loop()
     listed = {agent.name: _tools(loop, agent, policy) for agent in loaded.values()}
 
-    pool = ledger.open_pool(settings.database_url.get_secret_value(), size=_HOPS + 4, name="banksman-worker")
-    wire = Wire(settings.broker_url.get_secret_value(), "banksman-worker", expires=settings.redispatch_seconds)
+    pool = ledger.open_pool(
+        settings.database_url.get_secret_value(), size=_HOPS + 4, name="banksman-worker"
+    )
+    wire = Wire(
+        settings.broker_url.get_secret_value(),
+        "banksman-worker",
+        expires=settings.redispatch_seconds,
+    )
     with ledger.transaction(pool) as conn:
-        announced.announce(conn, {name: (loaded[name].version, tools) for name, tools in listed.items()})
+        announced.announce(
+            conn, {name: (loaded[name].version, tools) for name, tools in listed.items()}
+        )
     executor = ThreadPoolExecutor(_HOPS, thread_name_prefix="ledger")
     leases = Leases(pool, settings.lease, loop.loop)
     name = f"{socket.gethostname()}:{os.getpid()}"
@@ -80,32 +89,23 @@ def run(settings: WorkerSettings) -> int:
         redispatch=settings.redispatch,
         max_attempts=settings.max_attempts,
     )
-    pulse = _watch_hub(wire)
-    health = _health(settings, loop, leases, pulse)
     _drain_on_shutdown(leases, settings.drain_seconds)
     dispatcher.start()
-    log.info("The agent worker is ready.", agents=",".join(sorted(loaded)), concurrency=settings.concurrency)
     try:
-        consumer = wire.celery.Worker(
-            pool="threads",
-            concurrency=settings.concurrency,
+        return consumer.serve(
+            wire.celery,
+            name="agent-worker",
             queues=[RESUME, START],
-            hostname=f"agent-worker-{os.getpid()}@{socket.gethostname()}",
-            without_gossip=True,
-            without_mingle=True,
-            without_heartbeat=True,
-            quiet=True,
-            loglevel=settings.log_level.upper(),
+            threads=settings.concurrency,
+            health_port=settings.health_port,
+            pulses=lambda: {"loop": loop.last_tick, "leases": leases.last_beat},
+            stale_after=max(30.0, settings.lease_seconds),
         )
-        consumer.start()
-        return int(consumer.exitcode or 0)
     finally:
         dispatcher.close()
         leases.close()
         executor.shutdown()
         loop.close()
-        if health is not None:
-            health.close()
         wire.close()
         pool.close()
 
@@ -115,32 +115,6 @@ def _tools(loop: Loop, agent: agents.Loaded, policy: Policy) -> Mapping[str, Any
     found = asyncio.run_coroutine_threadsafe(inventory.take(agent), loop.loop).result()
     inventory.refuse(agent, found)
     return {tool.name: tool.gate(policy) for tool in found}
-
-
-def _watch_hub(wire: Wire) -> Pulse:
-    pulse = Pulse()
-
-    class Tick(bootsteps.StartStopStep):
-        requires = {"celery.worker.components:Timer"}
-
-        def start(self, parent: Any) -> None:
-            parent.timer.call_repeatedly(1.0, self._tick)
-
-        def _tick(self) -> None:
-            pulse.at = time.monotonic()
-
-    wire.celery.steps["worker"].add(Tick)
-    return pulse
-
-
-def _health(settings: WorkerSettings, loop: Loop, leases: Leases, pulse: Pulse) -> Health | None:
-    if not settings.health_port:
-        return None
-    return Health(
-        settings.health_port,
-        lambda: {"hub": pulse.at, "loop": loop.last_tick, "leases": leases.last_beat},
-        limit=max(30.0, settings.lease_seconds),
-    )
 
 
 def _drain_on_shutdown(leases: Leases, grace: float) -> None:

@@ -11,10 +11,8 @@ in one transaction with the start.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from hashlib import sha256
 from typing import Any, cast
 
 from pydantic import ValidationError
@@ -34,12 +32,12 @@ from banksman.records import Claim, Requirement, Settled
 from banksman.states import Kind, RequestState
 from banksman_worker import conversation
 from banksman_worker.agents import Loaded
-from banksman_worker.workspace import Workspace, normal
+from banksman_worker.operands import Operands
+from banksman_worker.workspace import Workspace
 
 MAX_OPEN = 20
 """So many requests may be open for one run; more in one turn go back to the model."""
 
-MAX_SHOWN_FILE = 64 * 1024
 _FLAG = "banksman_flagged"
 Key = tuple[int, str]
 """A call within its run: the step and the tool call's id."""
@@ -95,11 +93,15 @@ class Gate:
     tools: Mapping[str, ToolsetTool[Any]] = field(default_factory=dict[str, ToolsetTool[Any]])
     _seen: dict[Key, _Seen] = field(default_factory=dict[Key, "_Seen"])
     _refused: dict[Key, str] = field(default_factory=dict[Key, str])
-    _proposed: dict[str, bytes] = field(default_factory=dict[str, bytes])
+    _files: Operands = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._files = Operands(self.workspace)
 
     def prepare(self, tools: Sequence[ToolDefinition]) -> list[ToolDefinition]:
         """Bring flagged tools within reach, and make every tool with effects a barrier, so that calls of one turn
-        start in the order the model gave them."""
+        start in the order the model gave them.
+        """
         prepared: list[ToolDefinition] = []
         for tool in tools:
             if tool.kind == "external":
@@ -110,6 +112,17 @@ class Gate:
             barrier = tool.sequential or effects_of(tool) != "harmless"
             prepared.append(replace(tool, kind="function", metadata=metadata, sequential=barrier))
         return prepared
+
+    def read_strictly(self, name: str, arguments: str | dict[str, Any]) -> None:
+        """Send back argument text that two readers could read differently: of two equal keys pydantic takes the last,
+        and whoever reads the conversation may take the first.
+        """
+        if not isinstance(arguments, str) or not arguments:
+            return
+        try:
+            digest.parse(arguments, what=f"The argument text of {name}")
+        except InvalidInput as error:
+            raise ModelRetry(f"{error} Nothing ran.") from None
 
     async def pass_or_ask(
         self, ctx: RunContext[Any], call: ToolCallPart, tool: ToolDefinition, arguments: dict[str, Any]
@@ -193,7 +206,7 @@ class Gate:
             key=key,
             tool=tool.name,
             arguments=plain,
-            operands=self._operands(tool.name, plain),
+            operands=self._files.of(tool.name, plain),
             schema=tool.parameters_json_schema,
             description=tool.description or "",
             flagged=bool((tool.metadata or {}).get(_FLAG)),
@@ -247,7 +260,7 @@ class Gate:
             raise ApprovalRequired
         genuine = digest.parse(resolved.settled.action, what="The stored action", limit=4 * digest.MAX_BYTES)
         requirement = Requirement.from_json(genuine["requirement"])
-        operands = {path: self._hash_of(path) for path in genuine["operands"]}
+        operands = self._files.now(genuine["operands"])
         now = self._action(replace(seen, operands=operands), requirement)
         found = digest.of_action(now)
         if found.hex() != resolved.statement["digest"]:
@@ -275,7 +288,7 @@ class Gate:
             "before": {name: before[name] for name in ("arguments", "operands", "agent_version")} if before else None,
         }
         self._draft(seen, Kind.APPROVAL, self._requirement(seen), extra, replaces)
-        self._propose(seen)
+        self._files.propose(seen.tool, seen.arguments)
 
     def _draft(
         self,
@@ -297,7 +310,7 @@ class Gate:
             context={
                 "said": digest.printable(seen.said),
                 "tool_description": seen.description,
-                "files": {path: self._shown(path) for path in seen.operands},
+                "files": {path: self._files.shown(path) for path in seen.operands},
                 **extra,
             },
             replaces=replaces,
@@ -336,61 +349,6 @@ class Gate:
             "requirement": requirement.as_json() if requirement else None,
         }
 
-    def _operands(self, tool: str, arguments: Mapping[str, Json]) -> dict[str, Json]:
-        """The workspace's files that a call refers to, with the hash that each will have when its turn comes."""
-        names = [
-            value
-            for name, value in arguments.items()
-            if isinstance(value, str) and (name in ("path", "file_path") or value.startswith("/"))
-        ]
-        command = arguments.get("command")
-        if tool == "execute" and isinstance(command, str):
-            names += _words(command)
-        paths = {path for path in map(_path, names) if path is not None}
-        return {path: known for path in sorted(paths) if (known := self._hash_of(path)) is not None}
-
-    def _hash_of(self, path: str) -> str | None:
-        body = self._content(path)
-        return None if body is None else sha256(body).hexdigest()
-
-    def _content(self, path: str) -> bytes | None:
-        """What a file will hold when a call of this turn gets to it, should every call before it be approved."""
-        if path in self._proposed:
-            return self._proposed[path]
-        try:
-            return self.workspace.read(path)
-        except (OSError, InvalidInput):
-            return None
-
-    def _propose(self, seen: _Seen) -> None:
-        """Remember what a file will hold once this call was approved: a later call of the same turn that refers to
-        it is bound to the content that its reviewer sees."""
-        path = seen.arguments.get("path")
-        target = _path(path) if isinstance(path, str) else None
-        match seen.tool, seen.arguments:
-            case "write_file", {"content": str(content)} if target is not None:
-                self._proposed[target] = content.encode()
-            case "edit_file", {"old_string": str(old), "new_string": str(new)} if target is not None:
-                before = self._content(target)
-                times = -1 if seen.arguments.get("replace_all") else 1
-                if before is not None:
-                    self._proposed[target] = before.replace(old.encode(), new.encode(), times)
-            case _:
-                pass
-
-    def _shown(self, path: str) -> Json:
-        """A file as reviewers see it: its text, or its size alone when it is long or not text."""
-        body = self._content(path)
-        if body is None:
-            return None
-        text: str | None = None
-        if len(body) <= MAX_SHOWN_FILE:
-            try:
-                text = body.decode()
-            except UnicodeDecodeError:
-                text = None
-        return {"text": text, "size": len(body), "sha256": sha256(body).hexdigest()}
-
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
@@ -425,20 +383,6 @@ def denial(resolved: Resolved) -> str:
     if resolved.settled.state is RequestState.EXPIRED:
         return "Nobody decided in time, so this call was not executed. It was not denied either."
     return "This call was not executed: its request was withdrawn."
-
-
-def _words(command: str) -> list[str]:
-    try:
-        return shlex.split(command)
-    except ValueError:
-        return command.split()
-
-
-def _path(name: str) -> str | None:
-    try:
-        return normal(name)
-    except InvalidInput:
-        return None
 
 
 def _is_plain(value: object) -> bool:

@@ -16,7 +16,14 @@ from typing import Any, cast
 
 from pydantic import TypeAdapter
 from pydantic_ai import DeferredToolRequests
-from pydantic_ai.exceptions import AgentRunError, ModelAPIError, UserError
+from pydantic_ai.exceptions import (
+    AgentRunError,
+    FallbackExceptionGroup,
+    ModelAPIError,
+    ModelHTTPError,
+    ModelRequestRejectedError,
+    UserError,
+)
 from pydantic_ai.messages import ModelMessage, ModelResponse, ToolCallPart
 from pydantic_ai.run import AgentRunResult
 from pydantic_ai.tools import DeferredToolResults, ToolApproved, ToolDenied
@@ -38,8 +45,8 @@ from banksman_worker.agents import Loaded
 from banksman_worker.conversation import Conversation
 from banksman_worker.gate import Draft, Gate, Key, Resolved, denial
 from banksman_worker.journal import Journal
-from banksman_worker.leash import Leash
 from banksman_worker.lease import Lease, Leases
+from banksman_worker.leash import Leash
 from banksman_worker.workspace import Workspace
 
 _USAGE: TypeAdapter[RunUsage] = TypeAdapter(RunUsage)
@@ -169,6 +176,7 @@ async def _run_agent(worker: Worker, segment: Segment, lease: Lease) -> AgentRun
     results = _results(segment) if segment.resuming else None
     return await segment.loaded.agent.run(
         claim.prompt if not talk.messages else None,
+        model=segment.loaded.model,
         output_type=segment.loaded.output_type,
         message_history=talk.messages or None,
         deferred_tool_results=results,
@@ -329,9 +337,8 @@ def _stopped(worker: Worker, claim: Claim, lease: Lease, error: BaseException) -
 
 def _broke(worker: Worker, claim: Claim, error: Exception) -> None:
     """Running → queued for another attempt when the world was at fault, failed when the run itself cannot go on."""
-    again = isinstance(error, (Unavailable, ModelAPIError, ConnectionError, TimeoutError))
-    text = str(error) if isinstance(error, BanksmanError) else f"{type(error).__name__}: {error}"
-    expected = isinstance(error, (BanksmanError, AgentRunError, UserError))
+    again, text = _may_pass(error), _said_by(error)
+    expected = isinstance(error, (BanksmanError, AgentRunError, FallbackExceptionGroup, UserError))
     log.error("A segment broke.", run=ids.show("run", claim.run_id), again=again, error=text[:500], exc_info=not expected)
     try:
         with ledger.transaction(worker.pool) as conn:
@@ -346,9 +353,27 @@ def _broke(worker: Worker, claim: Claim, error: Exception) -> None:
     worker.wire.changed(run=claim.run_id)
 
 
+def _may_pass(error: BaseException) -> bool:
+    """Whether another attempt may fare better. What a model provider rejects, it rejects again."""
+    if isinstance(error, FallbackExceptionGroup):
+        return any(map(_may_pass, error.exceptions))
+    if isinstance(error, ModelRequestRejectedError):
+        return False
+    return isinstance(error, (Unavailable, ModelAPIError, ConnectionError, TimeoutError))
+
+
+def _said_by(error: BaseException) -> str:
+    if isinstance(error, FallbackExceptionGroup):
+        return " ".join(map(_said_by, error.exceptions))
+    if isinstance(error, ModelHTTPError):
+        return f"The provider of the model {error.model_name!r} answered HTTP {error.status_code}: {error.body}"
+    if isinstance(error, ModelAPIError):
+        return f"The provider of the model {error.model_name!r} cannot be used: {error}"
+    return str(error) if isinstance(error, BanksmanError) else f"{type(error).__name__}: {error}"
+
+
 def _usage(result: AgentRunResult[Any]) -> dict[str, Json]:
-    usage: Any = result.usage
-    return _USAGE.dump_python(usage() if callable(usage) else usage, mode="json", exclude_defaults=True)
+    return _USAGE.dump_python(result.usage, mode="json", exclude_defaults=True)
 
 
 def _opened(claim: Claim, new: NewRequest) -> Event:
