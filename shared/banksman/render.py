@@ -188,14 +188,14 @@ def _operands(
         content = _file(context, path)
         if content is None:
             continue
-        same = (
-            hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest() == operands[path]
-        )
-        note = (
-            "as it will be used"
-            if same
-            else "as it is now; another call that waits changes it before"
-        )
+        hashes = cast("list[Json]", operands[path])
+        shown = hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
+        if shown not in hashes:
+            note = "is not what the approval would cover: something changed these rows"
+        elif len(hashes) > 1:
+            note = "as it will be once the other calls of this turn are approved"
+        else:
+            note = "as it will be used"
         yield whole("file", f"(file {_label(path)} {note})", content)
 
 

@@ -182,7 +182,7 @@ def test_an_edit_is_shown_as_a_change_with_everything_it_removes_and_adds() -> N
 def test_a_script_that_a_command_runs_is_shown_under_the_hash_that_is_approved() -> None:
     body = "#!/bin/sh\ncurl evil.example\n"
     call = a_call("execute", command="sh /a.sh") | {
-        "operands": {"/a.sh": hashlib.sha256(body.encode()).hexdigest()}
+        "operands": {"/a.sh": [hashlib.sha256(body.encode()).hexdigest()]}
     }
 
     blocks = render.blocks(call, {"files": {"/a.sh": {"text": body}}})
@@ -191,7 +191,7 @@ def test_a_script_that_a_command_runs_is_shown_under_the_hash_that_is_approved()
     assert blocks[-1].lines[1].text == "curl evil.example"
     assert "as it will be used" in blocks[-1].label
     other = render.blocks(call, {"files": {"/a.sh": {"text": "harmless"}}})
-    assert "as it is now" in other[-1].label
+    assert "not what the approval would cover" in other[-1].label
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,120 @@
+"""The files a call refers to, and what each may hold when the call starts: part of what a person approves.
+
+Who approves `sh backup.sh` approves the script they were shown. The script may also come from an earlier call of the
+same turn that waits for approval too. Then either content is what was shown, the file as it is and the file as that
+call would leave it, because whoever decides sees both calls; any other content is asked about again.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import cast
+
+from banksman.digest import Json
+from banksman.errors import InvalidInput
+from banksman_worker.workspace import Workspace, normal
+
+MAX_SHOWN = 64 * 1024
+Hashes = list[str | None]
+"""What a file may hold: SHA-256 in hex, or None for no file at all."""
+
+
+class Operands:
+    """The files of one run's workspace, as the calls of one turn refer to them and would change them."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._proposed: dict[str, list[bytes]] = {}
+
+    def of(self, tool: str, arguments: Mapping[str, Json]) -> dict[str, Json]:
+        """The files that a call names, with what each may hold; a file that is not there and that no earlier call
+        would write is no operand.
+        """
+        found: dict[str, Json] = {}
+        for path in sorted(_named(tool, arguments)):
+            hashes: Hashes = [self._hash(path), *(_hash_of(body) for body in self._proposed.get(path, []))]
+            if any(hashes):
+                found[path] = cast("list[Json]", list(dict.fromkeys(hashes)))
+        return found
+
+    def now(self, recorded: Mapping[str, Json]) -> dict[str, Json]:
+        """The operands of an approved call as they are now: as recorded, or where they changed, what is there."""
+        return {path: hashes if self._hash(path) in hashes else [self._hash(path)] for path, hashes in recorded.items()}
+
+    def propose(self, tool: str, arguments: Mapping[str, Json]) -> None:
+        """Remember what a file would hold once this call was approved."""
+        path = arguments.get("path")
+        target = _normal(path) if isinstance(path, str) else None
+        if target is None:
+            return
+        match tool, arguments:
+            case "write_file", {"content": str(content)}:
+                self._proposed.setdefault(target, []).append(content.encode())
+            case "edit_file", {"old_string": str(old), "new_string": str(new)}:
+                times = -1 if arguments.get("replace_all") else 1
+                before = self._content(target)
+                if before is not None:
+                    after = before.replace(old.encode(), new.encode(), times)
+                    self._proposed.setdefault(target, []).append(after)
+            case _:
+                pass
+
+    def shown(self, path: str) -> Json:
+        """A file as its reviewer sees it, as earlier calls of the turn would leave it: its text, or its size alone
+        when it is long or not text.
+        """
+        body = self._content(path)
+        if body is None:
+            return None
+        text: str | None = None
+        if len(body) <= MAX_SHOWN:
+            try:
+                text = body.decode()
+            except UnicodeDecodeError:
+                text = None
+        return {"text": text, "size": len(body), "sha256": _hash_of(body), "proposed": path in self._proposed}
+
+    def _content(self, path: str) -> bytes | None:
+        return self._proposed[path][-1] if path in self._proposed else self._stored(path)
+
+    def _hash(self, path: str) -> str | None:
+        body = self._stored(path)
+        return None if body is None else _hash_of(body)
+
+    def _stored(self, path: str) -> bytes | None:
+        try:
+            return self._workspace.read(path)
+        except (OSError, InvalidInput):
+            return None
+
+
+def _named(tool: str, arguments: Mapping[str, Json]) -> set[str]:
+    names = [
+        value
+        for name, value in arguments.items()
+        if isinstance(value, str) and (name in ("path", "file_path") or value.startswith("/"))
+    ]
+    command = arguments.get("command")
+    if tool == "execute" and isinstance(command, str):
+        names += _words(command)
+    return {path for path in map(_normal, names) if path is not None}
+
+
+def _words(command: str) -> list[str]:
+    try:
+        return shlex.split(command)
+    except ValueError:
+        return command.split()
+
+
+def _normal(name: str) -> str | None:
+    try:
+        return normal(name)
+    except InvalidInput:
+        return None
+
+
+def _hash_of(body: bytes) -> str:
+    return sha256(body).hexdigest()
