@@ -33,7 +33,7 @@ class Stuck:
         self.released = threading.Event()
         self.hangs = True
 
-    def __call__(self, what: str) -> str:
+    def act(self, what: str) -> str:
         self.deeds.append(what)
         if self.hangs:
             self.hangs = False
@@ -43,7 +43,7 @@ class Stuck:
 
     def agent(self, **options: Any) -> Agent[None, str]:
         agent = agent_calling(("act", {"what": "it"}))
-        agent.tool_plain(self.__call__, name="act", **options)
+        agent.tool_plain(**options)(self.act)
         return agent
 
 

@@ -168,7 +168,8 @@ def test_what_was_shown_must_be_what_is_asked(site: SiteMaker) -> None:
         here.vote(request, "deny", by=1)
 
     assert stale.value.current["changed"] == "digest"
-    assert late.value.current["decided_by"][0]["person"] == "ana@example.org"
+    assert "ana@example.org" in str(late.value)
+    assert late.value.current["state"] == "approved"
 
 
 def test_the_requester_does_not_count(site: SiteMaker) -> None:
