@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from importlib import resources
 from typing import Any, cast
 
 import pytest
@@ -781,6 +783,37 @@ def _everything(pool: ledger.Pool) -> dict[str, Any]:
             ).fetchall()
             found[table] = [row[0] for row in rows]
     return found
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_from_its_ground_as_wcag_aa_asks(scheme: str) -> None:
+    sheet = (resources.files("banksman_gateway") / "static" / "banksman.css").read_text()
+    light, dark = re.findall(r":root \{(.*?)\}", sheet, re.DOTALL)
+    colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", light if scheme == "light" else dark))
+    pairs = [
+        (ink, ground) for ink in ("ink", "soft", "link") for ground in ("ground", "card", "code")
+    ]
+    pairs += [("ink", "add"), ("ink", "cut"), ("soft", "add"), ("soft", "cut")]
+    pairs += [("warn-ink", "warn-ground"), ("odd-ink", "odd-ground")]
+
+    low = [(pair, _contrast(*(colours[name] for name in pair))) for pair in pairs]
+    low += [(name, _contrast("#ffffff", colours[name])) for name in ("go", "stop")]
+
+    assert [found for found in low if found[1] < 4.5] == []
+
+
+def _contrast(one: str, other: str) -> float:
+    """The contrast ratio of WCAG 2.2."""
+    light, dark = sorted((_luminance(one), _luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def _luminance(colour: str) -> float:
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    red, green, blue = (
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+    )
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 def test_distances_in_time_are_said_in_words() -> None:
