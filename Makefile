@@ -16,6 +16,8 @@ N ?= 2
 
 BIN := .venv/bin
 READY := .venv/.synced
+# The newest pydantic-ai, beside the pair that uv.lock holds.
+OTHER := .venv-other
 export UV_PYTHON_DOWNLOADS := never
 # Trust what the machine trusts (a company's own certificate authority), where it has a store.
 UV_SYSTEM_CERTS ?= $(if $(wildcard /etc/ssl/cert.pem /etc/ssl/certs/*.pem /etc/ssl/certs/*.crt),true,false)
@@ -32,7 +34,7 @@ SPINE := $(wildcard shared/banksman/ledger/*.py) shared/banksman/wire.py \
 	services/approval_gateway/banksman_gateway/decide.py \
 	services/notifier/banksman_notifier/deliver.py
 
-.PHONY: help setup demo up test check spine format lock clean
+.PHONY: help setup demo up test pairs check spine format lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -47,6 +49,9 @@ up: $(READY) ## Start the embedded stack and keep it up (Ctrl-C stops it)
 
 test: $(READY) ## Run every test on real servers (N=4 for four processes, ARGS="-k digest")
 	@$(BIN)/pytest -n $(N) $(ARGS)
+
+pairs: $(OTHER)/.synced ## Run the worker's tests on the other pair of agent libraries
+	@$(OTHER)/bin/pytest -n $(N) tests/worker tests/compat $(ARGS)
 
 check: $(READY) ## Lint, types, import walls, the spine's line count, the compose file
 	$(BIN)/ruff check
@@ -67,15 +72,24 @@ format: $(READY) ## Format the code and apply the safe fixes
 
 lock: | $(UV) ## Resolve uv.lock afresh within the ranges of pyproject.toml
 	$(UV) lock --upgrade --python "$(PYTHON)"
+	$(UV) pip compile --no-config --quiet --universal --python-version 3.11 --upgrade \
+		--all-extras --no-annotate --custom-compile-command 'make lock' \
+		pyproject.toml tests/compat/requirements.in -o tests/compat/requirements.txt
 
 clean: ## Remove what make has made (a running stack's data in .banksman stays)
-	rm -rf .venv .uv .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist
+	rm -rf .venv $(OTHER) .uv .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist
 	find shared services tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml uv.lock | $(UV)
 	@test -n "$(PYTHON)" || { echo "Banksman needs Python 3.11 or newer, and none of" \
 		"$(PYTHONS) is. Install one, or name it: make PYTHON=/path/to/python" >&2; exit 1; }
 	$(UV) sync --frozen --all-extras --quiet --python "$(PYTHON)"
+	@touch $@
+
+$(OTHER)/.synced: pyproject.toml tests/compat/requirements.txt | $(UV)
+	$(UV) venv --no-config --quiet --clear --python "$(PYTHON)" $(OTHER)
+	$(UV) pip install --no-config --quiet --python $(OTHER)/bin/python \
+		--requirements tests/compat/requirements.txt --no-deps --editable .
 	@touch $@
 
 .uv/bin/uv:
