@@ -101,14 +101,14 @@ def submit(conn: Connection, asked: Submission, by: Submitter, *, hint: timedelt
         priority=asked.priority,
         finish_by=asked.finish_by,
     )
-    rows.create(conn, new, hint=hint)
+    run = rows.create(conn, new, hint=hint)
     audit.append(
         conn,
         Event(
             by.actor, "run.submitted", new.id, body={"agent": new.agent, "requester": new.requester}
         ),
     )
-    return rows.get(conn, new.id)
+    return run
 
 
 def cancel(conn: Connection, run_id: RunId, actor: str) -> Run:

@@ -71,8 +71,7 @@ class Gauges:
 def around(conn: Connection, page: Sequence[Request]) -> dict[RequestId, Around]:
     """Siblings, votes, decisions and earlier revisions of a whole page of requests."""
     siblings = _siblings(conn, page)
-    votes = _votes(conn, [request.id for request in page])
-    decisions = _decisions(conn, [request.id for request in page if request.settled_at is not None])
+    votes, decisions = _votes_and_decisions(conn, [request.id for request in page])
     revisions = _revisions(conn, [request.id for request in page if request.revision > 1])
     return {
         request.id: Around(
@@ -110,39 +109,45 @@ def _siblings(
     return found
 
 
-def _votes(
+def _votes_and_decisions(
     conn: Connection, request_ids: Sequence[RequestId]
-) -> defaultdict[RequestId, list[tuple[Vote, str]]]:
+) -> tuple[defaultdict[RequestId, list[tuple[Vote, str]]], dict[RequestId, Decision]]:
+    """In one statement, since no decision is without a vote."""
     rows = conn.execute(
         """
-        SELECT votes.id, request_id, revision, digest, verdict, channel, votes.person_id, key_id, reason, answer,
-               render_hash, votes.created_at, COALESCE(people.email, keys.name)
+        SELECT votes.id, votes.request_id, votes.revision, digest, votes.verdict, channel, votes.person_id, key_id,
+               reason, answer, render_hash, votes.created_at, COALESCE(people.email, keys.name),
+               decisions.revision, decisions.verdict, statement, signature, kid, start_by, decisions.created_at
         FROM votes
         LEFT JOIN people ON people.id = votes.person_id
         LEFT JOIN keys ON keys.id = votes.key_id
-        WHERE request_id = ANY(%s)
+        LEFT JOIN decisions ON decisions.request_id = votes.request_id
+        WHERE votes.request_id = ANY(%s)
           AND withdraws IS NULL
           AND NOT EXISTS (SELECT FROM votes AS later WHERE later.withdraws = votes.id)
         ORDER BY votes.id
         """,
         (list(request_ids),),
     ).fetchall()
-    found: defaultdict[RequestId, list[tuple[Vote, str]]] = defaultdict(list)
-    for (
-        vote_id,
-        request_id,
-        revision,
-        digest,
-        verdict,
-        channel,
-        person,
-        key,
-        reason,
-        answer,
-        shown,
-        at,
-        by,
-    ) in rows:
+    votes: defaultdict[RequestId, list[tuple[Vote, str]]] = defaultdict(list)
+    decisions: dict[RequestId, Decision] = {}
+    for row in rows:
+        (
+            vote_id,
+            request_id,
+            revision,
+            digest,
+            verdict,
+            channel,
+            person,
+            key,
+            reason,
+            answer,
+            shown,
+            at,
+            by,
+            *decided,
+        ) = row
         vote = Vote(
             id=VoteId(vote_id),
             request_id=RequestId(request_id),
@@ -161,22 +166,10 @@ def _votes(
             render_hash=shown,
             created_at=at,
         )
-        found[vote.request_id].append((vote, by))
-    return found
-
-
-def _decisions(conn: Connection, request_ids: Sequence[RequestId]) -> dict[RequestId, Decision]:
-    if not request_ids:
-        return {}
-    rows = conn.execute(
-        """
-        SELECT request_id, revision, verdict, statement, signature, kid, start_by, created_at
-        FROM decisions
-        WHERE request_id = ANY(%s)
-        """,
-        (list(request_ids),),
-    ).fetchall()
-    return {RequestId(row[0]): decision_of(RequestId(row[0]), row[1:]) for row in rows}
+        votes[vote.request_id].append((vote, by))
+        if decided[0] is not None and vote.request_id not in decisions:
+            decisions[vote.request_id] = decision_of(vote.request_id, decided)
+    return votes, decisions
 
 
 def _revisions(
