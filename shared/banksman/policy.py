@@ -16,6 +16,7 @@ Effects = Literal["unknown", "harmless", "workspace", "idempotent"]
 """What a tool's author, or we for known built-ins, say that it does to the world."""
 
 WRITERS = frozenset({"write_file"})
+_RANK = {tier: rank for rank, tier in enumerate(Tier)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,17 @@ def judge(policy: Policy, call: Call) -> Judgement:
         "unknown-effects",
         "Nobody has said what this tool can do, so a person must agree.",
     )
+
+
+def stricter(today: Requirement, then: Requirement) -> str | None:
+    """What today's requirement asks beyond the one that a decision met; None when the decision would do today."""
+    if _RANK[today.tier] > _RANK[then.tier]:
+        return f"tier {today.tier.value} instead of {then.tier.value}"
+    if today.approvals > then.approvals:
+        return f"{today.approvals} approvals instead of {then.approvals}"
+    if set(today.groups) - set(then.groups):
+        return f"somebody of {', '.join(today.groups)}"
+    return None
 
 
 def path_within(path: Json, folder: str) -> bool:

@@ -15,7 +15,7 @@ from banksman import ledger
 from banksman.errors import AlreadyDecided, Changed, InvalidInput, NotAllowed
 from banksman.ledger import audit, executions, snapshots
 from banksman.policy import Policy
-from banksman.states import Kind, RequestState, RunStatus
+from banksman.states import Kind, RequestState, RunStatus, Tier
 from tests.worker.conftest import Site, SiteMaker
 
 
@@ -258,6 +258,28 @@ def test_a_new_default_under_a_parked_call_is_asked_again(site: SiteMaker) -> No
     assert "schema" in json.loads(again.context)["why_again"]
     assert after.decide_all(run_id, "approve").status is RunStatus.FINISHED
     assert effects == [(5, "EUR", True)]
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "asked_again"),
+    [
+        (Tier.LOW, Tier.MEDIUM, True),
+        (Tier.MEDIUM, Tier.MEDIUM, False),
+        (Tier.MEDIUM, Tier.LOW, False),
+    ],
+)
+def test_only_a_stricter_policy_voids_a_decision(site: SiteMaker, then: Tier, now: Tier, asked_again: bool) -> None:
+    before = a_site(site, ("pay", {"amount": 5}), policy=Policy(tier=then))
+    run_id, [request] = before.waiting("payer")
+    before.vote(request, "approve")
+    after = a_site(site, ("pay", {"amount": 5}), policy=Policy(tier=now))
+
+    run = after.advance(run_id)
+
+    assert (run.status is RunStatus.WAITING) == asked_again
+    assert bool(after.effects) != asked_again
+    if asked_again:
+        assert "tier medium instead of low" in json.loads(after.open(run_id)[0].context)["why_again"]
 
 
 def test_policy_may_allow_a_tool_by_name(site: SiteMaker) -> None:

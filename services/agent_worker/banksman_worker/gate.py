@@ -268,7 +268,18 @@ class Gate:
             why = f"Since the approval this has changed: {changed}."
             self._ask(seen, why_again=why, before=genuine, replaces=request_id)
             raise ApprovalRequired
+        self._hold_to_today(seen, resolved, requirement)
         self.cleared[key] = Cleared(found, seen.effects, request_id, resolved)
+
+    def _hold_to_today(self, seen: _Seen, resolved: Resolved, met: Requirement) -> None:
+        """A decision counts as long as it would do today; a policy that is not stricter voids nothing."""
+        today = policy.judge(self.policy, self._call(seen))
+        if today.verdict == "deny":
+            raise SkipToolExecution(f"Not executed: {today.because}")
+        more = policy.stricter(today.requirement, met) if today.requirement else None
+        if more is not None:
+            self._ask(seen, why_again=f"Today's policy asks for {more}.", replaces=resolved.settled.request_id)
+            raise ApprovalRequired
 
     def _ask(
         self,
