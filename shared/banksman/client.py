@@ -31,6 +31,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _PAUSES = (0.2, 0.8)
+_PATIENCE = 40
 _TIMEOUT = httpx.Timeout(30, connect=5)
 _STREAM = httpx.Timeout(None, connect=5, read=60)
 
@@ -94,9 +95,13 @@ class Client:
     answer = _plainly(api.answer)
 
     def events(self, run_id: str, *, after: str | None = None) -> Iterator[Event]:
-        """What happens to a run as it happens, from the beginning or after a cursor, until it is over."""
-        path, reader = api.events_path(run_id), EventReader(after)
+        """What happens to a run as it happens, from the beginning or after a cursor, until it is over.
+
+        A connection that breaks is opened again where it broke; after half a minute without any, `Unavailable`.
+        """
+        path, reader, failures = api.events_path(run_id), EventReader(after), 0
         while True:
+            reader.restart()
             try:
                 with self._http.stream(
                     "GET", path, headers=_cursor(reader), timeout=_STREAM
@@ -106,14 +111,17 @@ class Client:
                     if response.status_code != 200:
                         raise api.problem(response.status_code, response.read())
                     for line in response.iter_lines():
+                        failures = 0
                         event = reader.feed(line)
                         if event is not None and event.name == "over":
                             return
                         if event is not None:
                             yield event
-            except (httpx.TransportError, Unavailable):
-                pass
-            time.sleep(_PAUSES[0])
+            except (httpx.TransportError, Unavailable) as error:
+                failures += 1
+                if failures > _PATIENCE:
+                    raise _away(self._http, error) from error
+            time.sleep(_PAUSES[0] if failures < 5 else _PAUSES[1])
 
     def drive(self, steps: Steps[T]) -> T:
         """Carry a question of `banksman.api` out."""
@@ -184,9 +192,13 @@ class AsyncClient:
     answer = _awaiting(api.answer)
 
     async def events(self, run_id: str, *, after: str | None = None) -> AsyncIterator[Event]:
-        """What happens to a run as it happens, from the beginning or after a cursor, until it is over."""
-        path, reader = api.events_path(run_id), EventReader(after)
+        """What happens to a run as it happens, from the beginning or after a cursor, until it is over.
+
+        A connection that breaks is opened again where it broke; after half a minute without any, `Unavailable`.
+        """
+        path, reader, failures = api.events_path(run_id), EventReader(after), 0
         while True:
+            reader.restart()
             try:
                 async with self._http.stream(
                     "GET", path, headers=_cursor(reader), timeout=_STREAM
@@ -196,14 +208,17 @@ class AsyncClient:
                     if response.status_code != 200:
                         raise api.problem(response.status_code, await response.aread())
                     async for line in response.aiter_lines():
+                        failures = 0
                         event = reader.feed(line)
                         if event is not None and event.name == "over":
                             return
                         if event is not None:
                             yield event
-            except (httpx.TransportError, Unavailable):
-                pass
-            await asyncio.sleep(_PAUSES[0])
+            except (httpx.TransportError, Unavailable) as error:
+                failures += 1
+                if failures > _PATIENCE:
+                    raise _away(self._http, error) from error
+            await asyncio.sleep(_PAUSES[0] if failures < 5 else _PAUSES[1])
 
     async def drive(self, steps: Steps[T]) -> T:
         """Carry a question of `banksman.api` out."""

@@ -24,6 +24,11 @@ class EventReader:
 
     def __init__(self, after: str | None = None) -> None:
         self.last = after
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget what a broken connection had begun to say: it comes again after `last`."""
+        self._id = self.last
         self._name = "message"
         self._data: list[str] = []
 
@@ -34,7 +39,7 @@ class EventReader:
             value = value.removeprefix(" ")
             match name:
                 case "id":
-                    self.last = value
+                    self._id = value
                 case "event":
                     self._name = value
                 case "data":
@@ -42,6 +47,7 @@ class EventReader:
                 case _:
                     pass
             return None
+        self.last = self._id
         name, data, self._name, self._data = self._name, "\n".join(self._data), "message", []
         if not data:
             return None

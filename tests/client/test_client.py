@@ -303,6 +303,17 @@ def test_a_stream_is_put_together_line_by_line() -> None:
     assert reader.last == "5-1"
 
 
+def test_an_event_that_broke_off_is_asked_for_again() -> None:
+    reader = EventReader("5-1")
+    for line in ("id: 6-1", "event: run.parked", "data: {"):
+        reader.feed(line)
+
+    reader.restart()
+
+    assert reader.last == "5-1"
+    assert reader.feed("") is None
+
+
 def test_the_names_that_programs_use_come_from_the_package_itself() -> None:
     assert banksman.Client is Client
     assert "deep_agent" in dir(banksman)
