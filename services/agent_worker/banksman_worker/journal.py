@@ -9,7 +9,8 @@ What can still go wrong, and what happens then. The worker dies between `started
 the call happened, so the run waits in a request of kind `outcome` until a person says. PostgreSQL is away when the tool
 returns: the result is kept and stored as soon as it is back, by the attempt that started the call, even after its
 lease. A tool that only touches the run's own workspace is run again from the previous snapshot, because the memory
-that held its effect died with the worker; one whose author declared it idempotent is run again too.
+that held its effect died with the worker; one whose author declared it idempotent or harmless is run
+again too.
 """
 
 from __future__ import annotations

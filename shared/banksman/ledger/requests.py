@@ -120,7 +120,7 @@ def cancel_open(conn: Connection, run_id: RunId) -> Sequence[RequestId]:
 
 
 def supersede(conn: Connection, request_ids: Sequence[RequestId]) -> None:
-    """Settled or open → superseded: the call is asked again because something under it changed."""
+    """Open or approved → superseded: the call is asked again because something under it changed."""
     conn.execute(
         """
         UPDATE requests

@@ -253,7 +253,7 @@ def dispatch(
 
 
 def bury_cancelled(conn: Connection) -> Sequence[RunId]:
-    """Running past its lease with a cancel asked for → cancelled: its worker died before it could stop it."""
+    """Asked to stop and due → cancelled: its worker died, or handed it back, before it could stop it."""
     rows = conn.execute(
         """
         UPDATE runs

@@ -205,7 +205,7 @@ def runs_and_tiers(
 
 
 def state(conn: Connection, run_id: RunId) -> Mapping[str, Json]:
-    """The run's own state as of its last snapshot: workspace, todos, uploads, usage; empty before the first."""
+    """The run's own state as of its last snapshot: workspace, todos, uploads; empty before the first."""
     row = conn.execute(
         "SELECT seq, state FROM snapshots WHERE run_id = %s ORDER BY seq DESC LIMIT 1", (run_id,)
     ).fetchone()
