@@ -22,12 +22,17 @@ from banksman.ids import NoticeId, RequestId, RunId
 START, RESUME, APPROVALS = "runs.start", "runs.resume", "approvals"
 CHANGED = "banksman:changed"
 _REST_SECONDS = 2.0
+_PATIENCE_SECONDS = 1.0
 
 log = logs.get(__name__)
 
 
-def app(broker_url: str, name: str) -> Celery:
-    """A Celery application with everything off that is not a plain message of JSON ids."""
+def app(broker_url: str, name: str, *, patience: float = 10) -> Celery:
+    """A Celery application with everything off that is not a plain message of JSON ids.
+
+    `patience` is how many seconds a broker that hangs may take to answer: a consumer waits for messages longer than a
+    request may wait to publish one.
+    """
     celery = Celery(name, broker=broker_url, set_as_current=False)
     celery.conf.update(
         task_serializer="json",
@@ -42,8 +47,7 @@ def app(broker_url: str, name: str) -> Celery:
         worker_redirect_stdouts=False,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        task_publish_retry=True,
-        task_publish_retry_policy={"max_retries": 1, "interval_start": 0.1, "interval_max": 0.2},
+        task_publish_retry=False,
         task_create_missing_queues=True,
         task_routes={
             "start_run": {"queue": START},
@@ -52,7 +56,7 @@ def app(broker_url: str, name: str) -> Celery:
         },
         broker_transport_options={
             "visibility_timeout": 3600,
-            "socket_timeout": 10,
+            "socket_timeout": patience,
             "socket_connect_timeout": 1,
             "socket_keepalive": True,
             "health_check_interval": 10,
@@ -68,8 +72,12 @@ class Wire:
 
     def __init__(self, broker_url: str, name: str, *, expires: float) -> None:
         self.celery = app(broker_url, name)
+        self._publisher = app(broker_url, name, patience=_PATIENCE_SECONDS)
         self._redis = redis.Redis.from_url(
-            broker_url, socket_timeout=2, socket_connect_timeout=1, health_check_interval=10
+            broker_url,
+            socket_timeout=_PATIENCE_SECONDS,
+            socket_connect_timeout=1,
+            health_check_interval=10,
         )
         self._expires = expires
         self._resting_until = 0.0
@@ -98,13 +106,14 @@ class Wire:
     def close(self) -> None:
         """Let the connections go."""
         self._redis.close()
+        self._publisher.close()
         self.celery.close()
 
     def _send(self, task: str, arguments: list[object]) -> None:
         if self._rests():
             return
         try:
-            self.celery.send_task(task, args=arguments, expires=self._expires)
+            self._publisher.send_task(task, args=arguments, expires=self._expires)
         except Exception as error:  # noqa: BLE001  whatever the transport raises: the row is found later
             self._rest(error)
 

@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -24,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 AGENTS = "banksman_sysadmin:agents,banksman_plain:agents,tests.journeys.yard:agents"
 
 
-def until(fact: Callable[[], T], *, within: float = 20, what: str = "it") -> T:
+def until(fact: Callable[[], T | None], *, within: float = 20, what: str = "it") -> T:
     """The first true answer of `fact`, asked again and again; a failed test when there is none in time."""
     deadline = time.monotonic() + within
     while not (found := fact()):
@@ -89,10 +90,10 @@ class Stack:
     def said(self) -> str:
         return self.log.read_text(errors="replace")
 
-    def wait_for(self, fact: Callable[[], T], *, within: float = 20, what: str = "it") -> T:
+    def wait_for(self, fact: Callable[[], T | None], *, within: float = 20, what: str = "it") -> T:
         """`until`, with the stack's last words when it fails."""
 
-        def alive() -> T:
+        def alive() -> T | None:
             assert self.popen.poll() is None, f"the stack has ended:\n{self.said()}"
             return fact()
 
@@ -139,18 +140,33 @@ class Stack:
         with psycopg.connect(self.facts["database_url"], autocommit=True) as conn:
             return conn.execute(statement.encode(), values).fetchall()
 
-    def send(self, name: str, sign: signal.Signals) -> int:
-        """Send a signal to one of the stack's processes; its pid."""
-        pid = self.pids[name]
-        os.kill(pid, sign)
-        return pid
-
     def kill(self, *names: str) -> dict[str, int]:
         """`kill -9`, and nothing else; the pids that were."""
         before = self.pids
         for name in names:
             os.kill(before[name], signal.SIGKILL)
         return {name: before[name] for name in names}
+
+    @contextmanager
+    def gone(self, name: str) -> Generator[None]:
+        """One process is killed and stays away for the length of the block: the supervisor stands still meanwhile."""
+        self.popen.send_signal(signal.SIGSTOP)
+        try:
+            killed = self.kill(name)
+            yield
+        finally:
+            self.popen.send_signal(signal.SIGCONT)
+        self.replaced(killed)
+
+    @contextmanager
+    def hanging(self, name: str) -> Generator[None]:
+        """One process neither dies nor answers for the length of the block."""
+        pid = self.pids[name]
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
 
     def replaced(self, killed: Mapping[str, int], *, within: float = 30) -> None:
         """Waits until the supervisor has put others in their place and they answer."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from typing import Any
 
 from tests.journeys.stacks import Stack
 
@@ -50,11 +50,9 @@ def test_workers_killed_while_a_run_is_parked_change_nothing(rough: Stack) -> No
     assert "signed for the pine bench" in ended["output"]
 
 
-def _returned(messages: object, tool: str) -> str:
+def _returned(messages: Any, tool: str) -> str:
     """What a tool gave back, by the conversation."""
-    assert isinstance(messages, dict)
-    parts = [part for message in messages["items"] for part in message["parts"]]  # pyright: ignore[reportUnknownVariableType]
-    [found] = [
-        part for part in parts if part["part_kind"] == "tool-return" and part["tool_name"] == tool
-    ]
-    return json.loads(json.dumps(found["content"]))
+    parts: list[dict[str, Any]] = [part for item in messages["items"] for part in item["parts"]]
+    returns = [part for part in parts if part["part_kind"] == "tool-return"]
+    [found] = [part["content"] for part in returns if part["tool_name"] == tool]
+    return found

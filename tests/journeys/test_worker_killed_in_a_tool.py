@@ -1,5 +1,6 @@
 """The story of a worker that dies in the middle of an approved call: nobody knows whether it happened, so a person
-says, and it never happens twice by itself."""
+says, and it never happens twice by itself.
+"""
 
 from __future__ import annotations
 
