@@ -123,7 +123,7 @@ async def _follow(
             elif pause >= QUIET_SECONDS:
                 yield ": still here\n\n"
             # A commit may be announced before it is below the horizon: look again soon, then ever more rarely.
-            pause = min(pause * 2, QUIET_SECONDS)
+            pause = min(pause * 4, QUIET_SECONDS)
             try:
                 news = await to_thread.run_sync(look, news.cursor)
             except Unavailable:
