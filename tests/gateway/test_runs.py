@@ -14,9 +14,10 @@ from fastapi import FastAPI
 from banksman import ids, ledger
 from banksman.ids import RunId
 from banksman.ledger import audit, requests, runs
+from banksman.records import Event
 from banksman.states import RequestState, RunStatus
 from banksman.wire import Wire
-from tests.gateway.scenes import Site
+from tests.gateway.scenes import LEASE, Site
 
 
 def test_a_submitted_run_is_there_and_a_worker_is_woken(site: Site, broker: str) -> None:
@@ -211,6 +212,26 @@ def test_a_timeline_tells_what_happened_in_order_and_by_whom(site: Site) -> None
     assert what[0] == ("run.submitted", "ci")
     assert ("notice.queued", "worker") in what
     assert ("request.approved", "ana@example.org") in what
+
+
+def test_a_timeline_tells_each_tool_call_once(site: Site) -> None:
+    run_id = site.a_run()
+    with ledger.transaction(site.worker) as conn:
+        claim = runs.claim(conn, run_id, 0, owner="w", lease=LEASE)
+        assert claim is not None
+        conn.execute(
+            """
+            INSERT INTO executions (run_id, step, call_id, tool, digest, fence)
+            VALUES (%s, 1, 'c1', 'read_file', '', %s)
+            """,
+            (run_id, claim.fence),
+        )
+        audit.append(conn, Event("worker", "execution.started", run_id))
+
+    answer = site.client.get(_url(run_id, "/timeline"), headers=site.key("runs:read"))
+
+    started = [line for line in answer.json()["items"] if line["what"] == "execution.started"]
+    assert [line["detail"]["tool"] for line in started] == ["read_file"]
 
 
 def test_a_cancelled_run_takes_its_requests_with_it(site: Site) -> None:

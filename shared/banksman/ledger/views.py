@@ -225,11 +225,14 @@ def sizes(conn: Connection, run_id: RunId, names: Iterable[str]) -> dict[str, in
     return {name: vault.length(stored) for name, stored in rows}
 
 
+_ROWS_TELL_MORE = frozenset({"execution.started", "execution.finished", "notice.sent"})
+
+
 def timeline(conn: Connection, run_id: RunId) -> Sequence[Happening]:
     """Everything that happened to a run, in order: the audit log's events, tool calls, and messages to reviewers."""
     events = audit.of_run(conn, run_id)
     who = _actors(conn, {event.actor for event in events})
-    found = [_of_event(event, who) for event in events]
+    found = [_of_event(event, who) for event in events if event.action not in _ROWS_TELL_MORE]
     found += _executions(conn, run_id)
     found += _notices(conn, run_id)
     return sorted(found, key=lambda happening: happening.at)
@@ -272,10 +275,10 @@ def _executions(conn: Connection, run_id: RunId) -> list[Happening]:
     for step, call_id, attempt, tool, outcome, request, started_at, finished_at in rows:
         call: dict[str, Json] = {"tool": tool, "step": step, "call_id": call_id, "attempt": attempt}
         request_id = request and RequestId(request)
-        found.append(Happening(started_at, "worker", "tool.started", request_id, call))
+        found.append(Happening(started_at, "worker", "execution.started", request_id, call))
         if finished_at is not None:
             ended = {**call, "outcome": outcome}
-            found.append(Happening(finished_at, "worker", "tool.finished", request_id, ended))
+            found.append(Happening(finished_at, "worker", "execution.finished", request_id, ended))
     return found
 
 
