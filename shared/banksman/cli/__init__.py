@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from banksman.cli import machine, review, runs, show
+from banksman.cli import bench, machine, review, runs, show
 from banksman.errors import (
     BanksmanError,
     ConfigurationError,
@@ -54,6 +54,7 @@ app.command()(machine.init)
 app.command()(machine.check)
 app.command()(machine.migrate)
 app.command()(machine.doctor)
+app.command()(bench.bench)
 app.command()(machine.login)
 app.command()(runs.submit)
 app.command("runs")(runs.runs)

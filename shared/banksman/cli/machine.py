@@ -40,7 +40,7 @@ def up(
     ] = 8420,
 ) -> None:
     """Start everything on this machine, and keep it up until Ctrl-C."""
-    with _extras("all"):
+    with extras("all"):
         from banksman.embedded import stack
 
     stack.up(
@@ -62,7 +62,7 @@ def demo(
     ] = False,
 ) -> None:
     """Run the whole loop once on real servers: submit, ask, decide, finish."""
-    with _extras("all"):
+    with extras("all"):
         from banksman.embedded.demo import run_demo
 
     chosen = place.data_dir() if keep or os.environ.get("BANKSMAN_DATA_DIR") else None
@@ -97,7 +97,7 @@ def check(
 ) -> None:
     """List every tool of every agent with what its gate would do. The exit code is 1 if a worker would refuse."""
     sys.path.insert(0, str(Path.cwd()))
-    with _extras("worker"):
+    with extras("worker"):
         from banksman_worker import check as checking
 
     raise typer.Exit(checking.main([spec for word in specs for spec in word.split(",") if spec]))
@@ -170,7 +170,7 @@ def doctor(*, as_json: given.Json = False) -> None:
 
 
 @contextmanager
-def _extras(name: str) -> Generator[None]:
+def extras(name: str) -> Generator[None]:
     """A missing module of an extra, said as what to install."""
     try:
         yield

@@ -1,0 +1,218 @@
+"""One measurement: the floor and Banksman in turns on this machine, as figures."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from banksman.bench import load
+from banksman.bench.cost import cpu_seconds
+from banksman.bench.load import Way
+from banksman.embedded import service
+from banksman.embedded.service import Service
+from banksman.errors import BanksmanError
+
+OURS = ("worker", "gateway", "notifier")
+"""What counts as Banksman; PostgreSQL, Valkey and the mail catcher are counted apart."""
+
+_AGENTS = "banksman.bench.subject:agents"
+_FLOOR_RUNS = 200
+_SETTLE_SECONDS = 1.0
+_START_WITHIN = 150.0
+_LIBRARIES = ("pydantic-ai-slim", "pydantic-deep", "celery", "fastapi", "psycopg")
+
+Tell = Callable[[str, int, int], None]
+"""Called with what is done, how much of it, and out of how much."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """How much is measured."""
+
+    runs: int = 300
+    clients: int = 8
+    workers: int = 1
+    repeat: int = 3
+    singles: int = 50
+    idle_seconds: float = 5.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Figures:
+    """What was measured: medians over the repetitions. Times are milliseconds, CPU is per approved run."""
+
+    plan: Plan
+    floor: float
+    """CPU of the bare agent library."""
+    cpu: Mapping[str, float]
+    """CPU of each part, its idle cost taken off."""
+    runs_per_second: float
+    busy: Mapping[str, float]
+    """Decision → tool started, while all runs go at once: p50, p95, p99."""
+    calm: Mapping[str, float]
+    """The same, with one run at a time."""
+    idle: Mapping[str, float]
+    """CPU of each part per second in which nothing happens."""
+    machine: Mapping[str, str]
+
+    @property
+    def ours(self) -> float:
+        """CPU of Banksman's own processes."""
+        return sum(self.cpu[name] for name in OURS)
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything, with the ratios that matter."""
+        return {
+            "plan": {name: getattr(self.plan, name) for name in Plan.__slots__},
+            "machine": dict(self.machine),
+            "floor_cpu_ms_per_run": self.floor,
+            "cpu_ms_per_run": dict(self.cpu),
+            "banksman_cpu_ms_per_run": self.ours,
+            "banksman_over_floor": self.ours / self.floor,
+            "runs_per_second": self.runs_per_second,
+            "decision_to_tool_started_ms": {"calm": dict(self.calm), "busy": dict(self.busy)},
+            "idle_cpu_ms_per_second": dict(self.idle),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Burst:
+    cpu: Mapping[str, float]
+    runs_per_second: float
+    latencies: Sequence[float]
+
+
+def measure(plan: Plan, tell: Tell) -> Figures:
+    """Start a stack, measure, stop it. Nothing is kept."""
+    with tempfile.TemporaryDirectory(prefix="banksman-bench-") as folder:
+        tell("starting a stack", 0, 1)
+        with _stack(Path(folder), plan.workers) as facts:
+            way = Way(facts["gateway_url"], facts["submit_key"], facts["reviewers"][0]["token"])
+            load.one_by_one(way, 10, lambda done: tell("warming up", done, 10))
+            load.all_at_once(way, 50, plan.clients, lambda done: tell("warming up", done, 50))
+            time.sleep(_SETTLE_SECONDS)
+            idle = _idle(facts["pids"], plan.idle_seconds, tell)
+            floors: list[float] = []
+            bursts: list[_Burst] = []
+            for number in range(1, plan.repeat + 1):
+                tell("the floor", number, plan.repeat)
+                floors.append(_floor())
+                bursts.append(_burst(way, facts["pids"], plan, idle, tell))
+            singles = load.one_by_one(
+                way, plan.singles, lambda done: tell("one at a time", done, plan.singles)
+            )
+            calm = load.latencies(way, singles)
+            _none_failed(way)
+    return Figures(
+        plan=plan,
+        floor=median(floors),
+        cpu={name: median(burst.cpu[name] for burst in bursts) for name in bursts[0].cpu},
+        runs_per_second=median(burst.runs_per_second for burst in bursts),
+        busy=_percentiles(sorted(found for burst in bursts for found in burst.latencies)),
+        calm=_percentiles(calm),
+        idle={name: seconds * 1000 for name, seconds in idle.items()},
+        machine=_machine(),
+    )
+
+
+def _floor() -> float:
+    argv = [sys.executable, "-m", "banksman.bench.floor", "--runs", str(_FLOOR_RUNS)]
+    done = subprocess.run(
+        argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise BanksmanError(f"The floor cannot be measured: {done.stderr[-1000:]}")
+    return float(json.loads(done.stdout)["cpu_ms"])
+
+
+def _idle(pids: Mapping[str, int], seconds: float, tell: Tell) -> dict[str, float]:
+    """CPU seconds of each part in a second without work."""
+    before, began = _parts(pids), time.monotonic()
+    while (gone := time.monotonic() - began) < seconds:
+        tell("idling", int(gone * 10), int(seconds * 10))
+        time.sleep(0.1)
+    after = _parts(pids)
+    return {name: (after[name] - before[name]) / gone for name in after}
+
+
+def _burst(
+    way: Way, pids: Mapping[str, int], plan: Plan, idle: Mapping[str, float], tell: Tell
+) -> _Burst:
+    before, began = _parts(pids), time.monotonic()
+    ids, seconds = load.all_at_once(
+        way, plan.runs, plan.clients, lambda done: tell("Banksman", done, plan.runs)
+    )
+    time.sleep(_SETTLE_SECONDS)  # what goes on after the last run belongs to the runs as well
+    gone, after = time.monotonic() - began, _parts(pids)
+    cpu = {
+        name: (after[name] - before[name] - idle[name] * gone) / plan.runs * 1000 for name in after
+    }
+    return _Burst(cpu, plan.runs / seconds, load.latencies(way, ids))
+
+
+def _parts(pids: Mapping[str, int]) -> dict[str, float]:
+    """CPU seconds by part: several workers are one part."""
+    parts: dict[str, float] = {}
+    for name, seconds in cpu_seconds(pids).items():
+        part = name.partition("-")[0]
+        parts[part] = parts.get(part, 0.0) + seconds
+    return parts
+
+
+def _none_failed(way: Way) -> None:
+    with way.program() as program:
+        for status in ("failed", "stuck", "cancelled", "waiting"):
+            if found := program.ask("GET", f"/v1/runs?status={status}&limit=1")["items"]:
+                raise BanksmanError(
+                    f"Run {found[0]['id']} is {status}, so these figures mean nothing: {found[0]['error']}"
+                )
+
+
+def _percentiles(ascending: Sequence[float]) -> dict[str, float]:
+    last = len(ascending) - 1
+    return {f"p{share}": ascending[round(last * share / 100)] * 1000 for share in (50, 95, 99)}
+
+
+def _machine() -> dict[str, str]:
+    found = {
+        "cpus": str(os.cpu_count()),
+        "python": platform.python_version(),
+        "system": platform.platform(),
+    }
+    return found | {name: version(name) for name in _LIBRARIES}
+
+
+@contextmanager
+def _stack(folder: Path, workers: int) -> Generator[dict[str, Any]]:
+    """A stack with its defaults: no setting of the caller's makes it faster or slower."""
+    log, data = folder / "up.log", folder / "data"
+    arguments = ("--data-dir", str(data), "--agents", _AGENTS, "--workers", str(workers))
+    stack = Service(
+        name="the stack",
+        argv=[
+            sys.executable,
+            "-m",
+            "banksman.embedded.child",
+            "banksman.embedded.stack",
+            *arguments,
+        ],
+        env={name: value for name, value in os.environ.items() if not name.startswith("BANKSMAN_")},
+        cwd=folder,
+        lifeline=True,
+        stop_within=60.0,
+    )
+    facts = data / "stack.json"
+    with service.running(stack, ready=lambda _: facts.exists(), log=log, within=_START_WITHIN):
+        yield json.loads(facts.read_text())

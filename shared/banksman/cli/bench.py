@@ -1,0 +1,79 @@
+"""`banksman bench`: what an approved run costs on this machine, beside the bare agent library."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from banksman.cli import given, machine, show
+
+if TYPE_CHECKING:
+    from banksman.bench.measure import Figures
+
+_APART = {"postgres": "PostgreSQL", "valkey": "Valkey", "mail": "mail catcher"}
+
+
+def bench(
+    *,
+    runs: Annotated[int, typer.Option(min=10, help="Runs in each repetition.")] = 300,
+    clients: Annotated[int, typer.Option(min=1, max=64, help="Threads that submit.")] = 8,
+    workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 1,
+    repeat: Annotated[int, typer.Option(min=1, help="Repetitions; the median counts.")] = 3,
+    as_json: given.Json = False,
+) -> None:
+    """Measure CPU per approved run, runs per second and decision → tool started, beside the agent library alone."""
+    with machine.extras("all"):
+        from banksman.bench import measure
+
+    plan = measure.Plan(runs=runs, clients=clients, workers=workers, repeat=repeat)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("")
+        figures = measure.measure(
+            plan,
+            lambda what, done, total: progress.update(
+                task, description=what, completed=done, total=total
+            ),
+        )
+    if as_json:
+        show.as_json(figures.as_json())
+    else:
+        _print(figures)
+
+
+def _print(figures: Figures) -> None:
+    from banksman.bench.measure import OURS
+
+    rows = [["bare agent library (floor)", _number(figures.floor), "1.00", ""]]
+    rows += [_row(f"  {name}", figures, figures.cpu[name], figures.idle[name]) for name in OURS]
+    rows += [_row("Banksman", figures, figures.ours, sum(figures.idle[name] for name in OURS))]
+    rows += [
+        _row(word, figures, figures.cpu[name], figures.idle[name])
+        for name, word in _APART.items()
+        if name in figures.cpu
+    ]
+    show.table(["CPU", "ms per run", "× floor", "idle ms/s"], rows)
+    typer.echo("")
+    show.table(
+        ["decision → tool started", "p50 ms", "p95 ms", "p99 ms"],
+        [
+            [name, *(_number(found[share]) for share in ("p50", "p95", "p99"))]
+            for name, found in (("one run at a time", figures.calm), ("all at once", figures.busy))
+        ],
+    )
+    plan = figures.plan
+    typer.echo(
+        f"\n{figures.runs_per_second:.1f} runs/s with {plan.workers} worker and {plan.clients} clients on"
+        f" {figures.machine['cpus']} CPUs ({plan.repeat} × {plan.runs} runs; medians)"
+    )
+
+
+def _row(name: str, figures: Figures, cpu: float, idle: float) -> list[str]:
+    return [name, _number(cpu), f"{cpu / figures.floor:.2f}", _number(idle)]
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}"
