@@ -184,18 +184,22 @@ def _operands(
     tool: str, operands: Mapping[str, Json], context: Mapping[str, Json]
 ) -> Iterator[Block]:
     """What stands in the files that a call refers to: a script that is run is read before it is approved."""
+    files = cast("Mapping[str, Mapping[str, Json]]", context.get("files") or {})
     for path in () if tool in {"write_file", "edit_file"} else sorted(operands):
-        content = _file(context, path)
-        if content is None:
-            continue
         hashes = cast("list[Json]", operands[path])
-        shown = hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
-        if shown not in hashes:
+        found = files.get(path) or {}
+        before = cast("Mapping[str, Json]", found.get("before") or {})
+        proposed = "as it will be once the other call of this turn is approved"
+        yield from _content(path, found, hashes, proposed if found.get("proposed") else "as it will be used")
+        yield from _content(path, before, hashes, "as it is now, and stays if that call is denied")
+
+
+def _content(path: str, found: Mapping[str, Json], hashes: list[Json], note: str) -> Iterator[Block]:
+    """One content that a file may have when the call starts, if it is text that can be shown."""
+    content = found.get("text")
+    if isinstance(content, str):
+        if hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest() not in hashes:
             note = "is not what the approval would cover: something changed these rows"
-        elif len(hashes) > 1:
-            note = "as it will be once the other calls of this turn are approved"
-        else:
-            note = "as it will be used"
         yield whole("file", f"(file {_label(path)} {note})", content)
 
 

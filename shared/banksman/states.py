@@ -116,6 +116,7 @@ RUN_MOVES: tuple[Move, ...] = (
     _move("retry", "stuck", "queued", "a person gives it another chance"),
     _move("cancel", "queued waiting stuck", "cancelled", "asked for, while no worker holds it"),
     _move("stop", "running", "cancelled", "asked for; its worker stops it"),
+    _move("bury_cancelled", "queued running", "cancelled", "asked for, and its worker is gone"),
 )
 
 REQUEST_MOVES: dict[str, RequestState] = {

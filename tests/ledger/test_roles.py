@@ -7,10 +7,7 @@ import pytest
 
 from tests.conftest import Database
 
-TABLES = (
-    "runs snapshots blobs schemas requests revisions votes decisions executions notices people keys sessions answers"
-    " agents audit_events migrations"
-).split()
+TABLES = ["runs", "snapshots", "blobs", "schemas", "requests", "revisions", "votes", "decisions", "executions", "notices", "people", "keys", "sessions", "answers", "agents", "audit_events", "migrations"]
 
 WRITES: dict[str, set[tuple[str, str]]] = {
     "worker": {

@@ -50,6 +50,16 @@ def in_state(status: RunStatus, gateway: ledger.Pool, worker: ledger.Pool) -> tu
     return run_id, fence
 
 
+def asked_to_stop_while_handed_back(run_id: RunId, gateway: ledger.Pool, worker: ledger.Pool) -> None:
+    with ledger.transaction(worker) as conn:
+        claim = runs.claim(conn, run_id, 0, owner="w", lease=HOUR)
+        assert claim is not None
+    with ledger.transaction(gateway) as conn:
+        runs.cancel(conn, run_id)
+    with ledger.transaction(worker) as conn:
+        runs.release(conn, {run_id: claim.fence})
+
+
 Caller = Callable[[Connection, RunId, int, int], object]
 
 CALLS: dict[str, tuple[str, Caller]] = {
@@ -62,6 +72,7 @@ CALLS: dict[str, tuple[str, Caller]] = {
     "postpone": ("worker", lambda c, r, f, s: runs.postpone(c, r, f, error="no", delay=HOUR)),
     "dispatch": ("worker", lambda c, r, f, s: runs.dispatch(c, window=9, redispatch=HOUR, max_attempts=9)),
     "bury": ("worker", lambda c, r, f, s: runs.dispatch(c, window=9, redispatch=HOUR, max_attempts=0)),
+    "bury_cancelled": ("worker", lambda c, r, f, s: runs.bury_cancelled(c)),
     "wake": ("gateway", lambda c, r, f, s: runs.wake(c, r, hint=HOUR)),
     "retry": ("gateway", lambda c, r, f, s: runs.retry(c, r, hint=HOUR)),
     "cancel": ("gateway", lambda c, r, f, s: runs.cancel(c, r)),
@@ -79,7 +90,9 @@ def test_a_run_leaves_only_the_states_that_its_move_may_leave(
 ) -> None:
     run_id, fence = in_state(start, gateway_pool, worker_pool)
     role, call = CALLS[move.by]
-    if move.by == "stop" and start is RunStatus.RUNNING:
+    if move.by == "bury_cancelled" and start is RunStatus.QUEUED:
+        asked_to_stop_while_handed_back(run_id, gateway_pool, worker_pool)
+    if move.by in ("stop", "bury_cancelled") and start is RunStatus.RUNNING:
         with ledger.transaction(gateway_pool) as conn:
             runs.cancel(conn, run_id)
 

@@ -9,7 +9,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from banksman_gateway import decide
 from pydantic_ai import Agent
 
 from banksman import digest, ids, ledger
@@ -21,8 +20,9 @@ from banksman.records import NewRun, Person, Request, Run
 from banksman.signing import Signer, Verifier
 from banksman.states import RequestState, RunStatus, Verdict
 from banksman.wire import Wire
-from banksman_worker import segment
+from banksman_gateway import decide
 from banksman_worker import agents as listing
+from banksman_worker import segment
 from banksman_worker.agents import Listed, Loaded
 from banksman_worker.lease import Leases
 from banksman_worker.loop import Loop

@@ -16,7 +16,7 @@ from banksman.ids import RunId
 from banksman.ledger import executions, runs
 from banksman.policy import Policy
 from banksman.records import Execution
-from banksman.states import Kind, RunStatus
+from banksman.states import Kind, RunStatus, Tier
 from banksman_worker import segment
 from tests.worker.conftest import Site, SiteMaker
 from tests.worker.test_segment import agent_calling
@@ -67,7 +67,8 @@ def dies_inside(site: SiteMaker, stuck: Stuck, owner_pool: ledger.Pool) -> Dies:
         if approve:
             first.advance(run_id)
             for request in first.open(run_id):
-                first.vote(request, "approve")
+                for reviewer in range(request.requirement.approvals):
+                    first.vote(request, "approve", by=reviewer, reason="Looks right.")
         number = first.run(run_id).segment
         thread = threading.Thread(target=segment.advance, args=(first.worker, run_id, number))
         thread.start()
@@ -258,3 +259,19 @@ def test_a_run_whose_worker_keeps_dying_becomes_stuck(site: SiteMaker, owner_poo
 
     assert due.status is RunStatus.STUCK
     assert here.run(run_id).status is RunStatus.STUCK
+
+
+def test_a_rerun_needs_as_many_people_as_the_call_itself(dies_inside: Dies, stuck: Stuck) -> None:
+    policy = Policy(tier=Tier.HIGH)
+    run_id, second, _ = dies_inside(stuck.agent(requires_approval=True), approve=True, policy=policy)
+    second.advance(run_id)
+    [request] = second.open(run_id)
+
+    first = second.vote(request, "rerun", reason="It is not on the account.")
+    both = second.vote(request, "rerun", by=1, reason="Nor on mine.")
+    run = second.advance(run_id)
+
+    assert first.resume is None
+    assert both.resume == (run_id, 2)
+    assert run.status is RunStatus.FINISHED
+    assert stuck.deeds == ["it", "it"]

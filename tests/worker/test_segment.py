@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 from pydantic_ai import Agent, ApprovalRequired, CallDeferred, RunContext
-from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, TextPart, ToolCallPart, ToolReturnPart
+from pydantic_ai.messages import (
+    ModelMessage,
+    ModelRequest,
+    ModelResponse,
+    TextPart,
+    ToolCallPart,
+    ToolReturnPart,
+)
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 
 from banksman import ledger
@@ -423,9 +430,11 @@ def test_every_step_is_in_the_audit_log(site: SiteMaker, gateway_pool: ledger.Po
         actions = [event.action for event in audit.of_run(conn, run_id)]
 
     assert actions == [
+        "run.started",
         "request.opened",
         "run.parked",
         "request.approved",
+        "run.resumed",
         "execution.started",
         "execution.finished",
         "run.finished",

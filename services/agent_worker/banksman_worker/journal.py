@@ -158,6 +158,8 @@ class Journal:
         }
         if any(statement.get(name) != value for name, value in expected.items()):
             raise NotGenuine("The signed decision is for another action. It was not executed.")
+        if len(statement["voters"]) < statement["requirement"]["approvals"]:
+            raise NotGenuine("The signed decision has fewer voters than it requires. It was not executed.")
         voters = [ids.PersonId(ids.read("per", item["by"])) for item in statement["voters"]]
         return voters, statement["start_by"]
 

@@ -18,11 +18,12 @@ from pydantic_ai.exceptions import ModelRetry
 from pydantic_ai.messages import ModelMessage, ModelResponse, ToolCallPart
 from pydantic_ai.tools import ToolDefinition
 from pydantic_ai.toolsets import AbstractToolset
+from pydantic_ai.usage import RunUsage
 
 from banksman_worker.gate import Gate
 from banksman_worker.journal import Journal, JournaledToolset
 
-Save = Callable[[Sequence[ModelMessage]], Awaitable[None]]
+Save = Callable[[Sequence[ModelMessage], RunUsage], Awaitable[None]]
 
 
 @dataclass
@@ -71,12 +72,12 @@ class Leash(AbstractCapability[Any]):
 
     async def before_node_run(self, ctx: RunContext[Any], *, node: Any) -> Any:
         if isinstance(node, CallToolsNode) and not self.resuming:
-            await self.save(ctx.messages)
+            await self.save(ctx.messages, ctx.usage)
         return node
 
     async def before_model_request(self, ctx: RunContext[Any], request_context: Any) -> Any:
         self.resuming = False
         # A conversation without any response is the prompt alone, which the run's row has.
         if any(isinstance(message, ModelResponse) for message in ctx.messages):
-            await self.save(ctx.messages)
+            await self.save(ctx.messages, ctx.usage)
         return request_context

@@ -34,7 +34,7 @@ class Operands:
         """
         found: dict[str, Json] = {}
         for path in sorted(_named(tool, arguments)):
-            hashes: Hashes = [self._hash(path), *(_hash_of(body) for body in self._proposed.get(path, []))]
+            hashes: Hashes = [self._hash(path), *(_hash_of(body) for body in self._proposed.get(path, [])[-1:])]
             if any(hashes):
                 found[path] = cast("list[Json]", list(dict.fromkeys(hashes)))
         return found
@@ -62,19 +62,11 @@ class Operands:
                 pass
 
     def shown(self, path: str) -> Json:
-        """A file as its reviewer sees it, as earlier calls of the turn would leave it: its text, or its size alone
-        when it is long or not text.
-        """
-        body = self._content(path)
-        if body is None:
-            return None
-        text: str | None = None
-        if len(body) <= MAX_SHOWN:
-            try:
-                text = body.decode()
-            except UnicodeDecodeError:
-                text = None
-        return {"text": text, "size": len(body), "sha256": _hash_of(body), "proposed": path in self._proposed}
+        """A file as its reviewer sees it: as earlier calls of the turn would leave it and, if that differs, `before`."""
+        stored, proposed = self._stored(path), self._proposed.get(path)
+        if proposed is None:
+            return _readable(stored)
+        return {**(_readable(proposed[-1]) or {}), "proposed": True, "before": _readable(stored)}
 
     def _content(self, path: str) -> bytes | None:
         return self._proposed[path][-1] if path in self._proposed else self._stored(path)
@@ -88,6 +80,19 @@ class Operands:
             return self._workspace.read(path)
         except (OSError, InvalidInput):
             return None
+
+
+def _readable(body: bytes | None) -> dict[str, Json] | None:
+    """A content with its text, or its size alone when it is long or not text."""
+    if body is None:
+        return None
+    text: str | None = None
+    if len(body) <= MAX_SHOWN:
+        try:
+            text = body.decode()
+        except UnicodeDecodeError:
+            text = None
+    return {"text": text, "size": len(body), "sha256": _hash_of(body)}
 
 
 def _named(tool: str, arguments: Mapping[str, Json]) -> set[str]:

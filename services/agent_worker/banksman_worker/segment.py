@@ -94,10 +94,10 @@ class Segment:
         """Whether the results that the run waited for have yet to be used."""
         return bool(self.resolved) and self.conversation.segment < self.claim.segment
 
-    def state(self) -> dict[str, Json]:
+    def state(self, usage: RunUsage) -> dict[str, Json]:
         """What a snapshot says beside the messages."""
         deep.keep(self.deps, self.workspace)
-        return {"workspace": self.workspace.manifest(), **self.workspace.state()}
+        return {"workspace": self.workspace.manifest(), **self.workspace.state(), "usage": _counts(usage)}
 
 
 def advance(worker: Worker, run_id: RunId, segment: int) -> None:
@@ -105,8 +105,9 @@ def advance(worker: Worker, run_id: RunId, segment: int) -> None:
     claimed_at = time.monotonic()
     with ledger.transaction(worker.pool) as conn:
         claim = runs.claim(conn, run_id, segment, owner=worker.name, lease=worker.lease)
-    if claim is None:
-        return
+        if claim is None:
+            return
+        audit.append(conn, _event(claim, "run.resumed" if segment else "run.started"))
     with worker.leases.holding(claim, claimed_at) as lease:
         try:
             loaded = _load(worker, claim)
@@ -130,7 +131,7 @@ def _load(worker: Worker, claim: Claim) -> Segment:
     workspace = Workspace.restore(ids.show("run", claim.run_id), manifest, blobs, talk.state)
     resolved = {(item.step, item.call_id): _resolve(worker.verifier, item) for item in settled}
     gate = Gate(claim, loaded, worker.policy, workspace, resolved)
-    usage = _USAGE.validate_python(claim.usage) if claim.usage else RunUsage()
+    usage = _USAGE.validate_python(talk.state.get("usage", {}))
     deps = loaded.deps_for(workspace)
     return Segment(claim, loaded, talk, workspace, set(blobs), resolved, usage, gate, deps)
 
@@ -168,8 +169,8 @@ def _converse(worker: Worker, segment: Segment, lease: Lease) -> AgentRunResult[
 async def _run_agent(worker: Worker, segment: Segment, lease: Lease) -> AgentRunResult[Any]:
     claim, talk = segment.claim, segment.conversation
 
-    async def save(messages: Sequence[ModelMessage]) -> None:
-        await worker.hop(lambda: _save(worker, segment, messages))
+    async def save(messages: Sequence[ModelMessage], usage: RunUsage) -> None:
+        await worker.hop(lambda: _save(worker, segment, messages, usage))
 
     journal = Journal(segment.gate, worker.pool, worker.verifier, worker.hop, lease.in_flight)
     leash = Leash(segment.gate, journal, save, segment.resuming)
@@ -217,16 +218,18 @@ def _approval(resolved: Resolved) -> ToolApproved | ToolDenied:
     return ToolApproved(override_args=resolved.statement["arguments"])
 
 
-def _save(worker: Worker, segment: Segment, messages: Sequence[ModelMessage]) -> None:
+def _save(worker: Worker, segment: Segment, messages: Sequence[ModelMessage], usage: RunUsage) -> None:
     with ledger.transaction(worker.pool) as conn:
-        kept = _save_in(conn, segment, messages)
+        kept = _save_in(conn, segment, messages, usage)
     if kept is not None:
         segment.conversation.keep(messages, kept, segment=segment.claim.segment)
 
 
-def _save_in(conn: Connection, segment: Segment, messages: Sequence[ModelMessage]) -> dict[str, Json] | None:
+def _save_in(
+    conn: Connection, segment: Segment, messages: Sequence[ModelMessage], usage: RunUsage
+) -> dict[str, Json] | None:
     """Append what is new; the state that was stored, or None when nothing was."""
-    state = segment.state()
+    state = segment.state(usage)
     snapshot: Snapshot | None = segment.conversation.difference(messages, state, segment=segment.claim.segment)
     if snapshot is None:
         return None
@@ -262,9 +265,9 @@ def _draft_external(segment: Segment, output: DeferredToolRequests, result: Agen
 
 def _park(worker: Worker, segment: Segment, result: AgentRunResult[Any]) -> None:
     claim, drafts = segment.claim, list(segment.gate.drafts.values())
-    usage = _usage(result)
+    usage = _counts(result.usage)
     with ledger.transaction(worker.pool) as conn:
-        _save_in(conn, segment, result.all_messages())
+        _save_in(conn, segment, result.all_messages(), result.usage)
         parked = runs.park(conn, claim.run_id, claim.fence, version=segment.loaded.version, usage=usage)
         if not parked:
             raise LostLease(f"{ids.show('run', claim.run_id)} is held by another worker.")
@@ -274,7 +277,8 @@ def _park(worker: Worker, segment: Segment, result: AgentRunResult[Any]) -> None
         opened = [_new_request(conn, claim, segment.loaded.name, draft) for draft in drafts]
         for new in opened:
             requests.open_request(conn, claim.run_id, claim.segment, new)
-        audit.append(conn, *(_opened(claim, new) for new in opened), _event(claim, "run.parked"))
+        again = (Event(f"worker:{claim.fence}", "request.superseded", claim.run_id, item) for item in replaced)
+        audit.append(conn, *again, *(_opened(claim, new) for new in opened), _event(claim, "run.parked"))
     worker.wire.deliver(notice for new in opened for notice, _ in new.notify)
 
 
@@ -307,14 +311,14 @@ def _finish(worker: Worker, segment: Segment, result: AgentRunResult[Any], outpu
     claim = segment.claim
     plain = to_jsonable_python(output, serialize_unknown=True)
     with ledger.transaction(worker.pool) as conn:
-        _save_in(conn, segment, result.all_messages())
+        _save_in(conn, segment, result.all_messages(), result.usage)
         finished = runs.finish(
             conn,
             claim.run_id,
             claim.fence,
             output=digest.printable(plain) if isinstance(plain, str) else plain,
             version=segment.loaded.version,
-            usage=_usage(result),
+            usage=_counts(result.usage),
         )
         if not finished:
             raise LostLease(f"{ids.show('run', claim.run_id)} is held by another worker.")
@@ -331,6 +335,7 @@ def _stopped(worker: Worker, claim: Claim, lease: Lease, error: BaseException) -
     elif lease.stopped == "drained":
         with ledger.transaction(worker.pool) as conn:
             runs.release(conn, {claim.run_id: claim.fence})
+            audit.append(conn, _event(claim, "run.released"))
     else:
         log.warning("A run was lost to another worker; nothing of this attempt counts.", error=str(error)[:200])
 
@@ -344,7 +349,8 @@ def _broke(worker: Worker, claim: Claim, error: Exception) -> None:
         with ledger.transaction(worker.pool) as conn:
             if again:
                 delay = _BACK_OFF * 2 ** min(claim.attempts - 1, 8)
-                runs.postpone(conn, claim.run_id, claim.fence, error=text, delay=delay)
+                if runs.postpone(conn, claim.run_id, claim.fence, error=text, delay=delay):
+                    audit.append(conn, _event(claim, "run.postponed"))
             elif runs.fail(conn, claim.run_id, claim.fence, error=text):
                 audit.append(conn, _event(claim, "run.failed"))
     except Unavailable:
@@ -372,8 +378,8 @@ def _said_by(error: BaseException) -> str:
     return str(error) if isinstance(error, BanksmanError) else f"{type(error).__name__}: {error}"
 
 
-def _usage(result: AgentRunResult[Any]) -> dict[str, Json]:
-    return _USAGE.dump_python(result.usage, mode="json", exclude_defaults=True)
+def _counts(usage: RunUsage) -> dict[str, Json]:
+    return _USAGE.dump_python(usage, mode="json", exclude_defaults=True)
 
 
 def _opened(claim: Claim, new: NewRequest) -> Event:
@@ -388,4 +394,4 @@ def _opened(claim: Claim, new: NewRequest) -> Event:
 
 
 def _event(claim: Claim, action: str) -> Event:
-    return Event(f"worker:{claim.fence}", action, claim.run_id, None, {"segment": claim.segment})
+    return Event(f"worker:{claim.fence}", action, claim.run_id, None, {"segment": claim.segment, "attempt": claim.attempts})

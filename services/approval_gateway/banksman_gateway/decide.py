@@ -97,12 +97,12 @@ def vote(
     _must_be_open(conn, request)
     _must_be_what_was_shown(request, ballot)
     _must_fit(request, ballot)
-    _must_be_entitled(conn, request, voter)
+    _must_be_entitled(conn, request, voter, ballot)
     if ballot.arguments is not None:
         request = _edit(conn, request, voter, ballot)
     _cast(conn, request, voter, ballot)
     counted = _counted(conn, request, ballot)
-    if ballot.verdict is Verdict.APPROVE and len(counted) < request.requirement.approvals:
+    if SETTLES[ballot.verdict] is RequestState.APPROVED and len(counted) < request.requirement.approvals:
         _note(
             conn,
             request,
@@ -160,21 +160,18 @@ def _must_fit(request: Request, ballot: Ballot) -> None:
         request.kind is not Kind.APPROVAL or ballot.verdict is not Verdict.APPROVE
     ):
         raise InvalidInput("Arguments can only be edited together with approving a tool call.")
-    if ballot.verdict is Verdict.ANSWER and ballot.answer is None:
-        raise InvalidInput("An answer must say something: `answer` is missing.")
+    if ballot.verdict in (Verdict.ANSWER, Verdict.HAPPENED) and ballot.answer is None:
+        raise InvalidInput("`answer` is missing: it is what the agent is told.")
     if ballot.stop_run and SETTLES[ballot.verdict] is not RequestState.DENIED:
         raise InvalidInput("`stop_run` goes together with denying only.")
     if request.tier is Tier.HIGH and not (ballot.reason or "").strip():
         raise InvalidInput("A vote at tier high needs a reason.")
 
 
-def _must_be_entitled(conn: Connection, request: Request, voter: Voter) -> None:
+def _must_be_entitled(conn: Connection, request: Request, voter: Voter, ballot: Ballot) -> None:
     if voter.person is None:
-        if (
-            request.kind is Kind.EXTERNAL
-            and voter.key is not None
-            and "requests:answer" in voter.key.scopes
-        ):
+        answers = voter.key is not None and "requests:answer" in voter.key.scopes
+        if answers and request.kind is Kind.EXTERNAL and ballot.verdict is Verdict.ANSWER:
             return
         raise NotAllowed(
             "API keys cannot vote: people do. (Scope requests:answer answers kind external alone.)"
@@ -330,8 +327,9 @@ def _settle(
     settled = replace(request, state=verdict, settled_at=now)
     if ballot.stop_run or ballot.verdict is Verdict.STOP:
         runs.cancel(conn, request.run_id)
-        requests.cancel_open(conn, request.run_id)
-        _note(conn, request, voter, "run.cancelled", {})
+        closed = requests.cancel_open(conn, request.run_id)
+        events = [Event(voter.actor, "request.cancelled", request.run_id, item) for item in closed]
+        audit.append(conn, *events, Event(voter.actor, "run.cancelled", request.run_id))
         return Outcome(settled, None)
     segment = runs.wake(conn, request.run_id, hint=hint)
     return Outcome(settled, None if segment is None else (request.run_id, segment))

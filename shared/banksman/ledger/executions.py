@@ -60,7 +60,8 @@ def start(
                     SELECT FROM requests WHERE id = %(request)s AND run_id = %(run)s AND state = 'approved'))
               AND (%(start_by)s::timestamptz IS NULL OR %(start_by)s::timestamptz > clock_timestamp())
               AND cardinality(%(voters)s::uuid[]) = (
-                    SELECT count(*) FROM people WHERE id = ANY(%(voters)s) AND disabled_at IS NULL)
+                    SELECT count(*) FROM people
+                    WHERE id = ANY(%(voters)s) AND disabled_at IS NULL AND 'reviewer' = ANY(roles))
             ON CONFLICT DO NOTHING
             """,
             {
