@@ -7,7 +7,10 @@ import pytest
 
 from tests.conftest import Database
 
-TABLES = ["runs", "snapshots", "blobs", "schemas", "requests", "revisions", "votes", "decisions", "executions", "notices", "people", "keys", "sessions", "answers", "agents", "audit_events", "migrations"]
+TABLES = [
+    *("runs", "snapshots", "blobs", "schemas", "requests", "revisions", "votes", "decisions", "executions"),
+    *("notices", "people", "keys", "sessions", "answers", "agents", "audit_events", "migrations"),
+]
 
 WRITES: dict[str, set[tuple[str, str]]] = {
     "worker": {

@@ -17,7 +17,7 @@ def main() -> int:
 
         return app.run(read)
     except BanksmanError as error:
-        print(f"banksman agent worker: {error}", file=sys.stderr)
+        sys.stderr.write(f"banksman agent worker: {error}\n")
         return 2
 
 

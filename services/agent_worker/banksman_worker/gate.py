@@ -393,8 +393,8 @@ def denial(resolved: Resolved) -> str:
         return str(reason) if reason else "A person denied this call. It was not executed."
     if resolved.settled.kind is Kind.OUTCOME:
         return (
-            "The worker was lost while this call ran, and nobody said in time whether it happened. Treat it as something"
-            " that may have been done: do not repeat it."
+            "The worker was lost while this call ran, and nobody said in time whether it happened. Treat it as"
+            " something that may have been done: do not repeat it."
         )
     if resolved.settled.state is RequestState.EXPIRED:
         return "Nobody decided in time, so this call was not executed. It was not denied either."

@@ -62,7 +62,7 @@ class Operands:
                 pass
 
     def shown(self, path: str) -> Json:
-        """A file as its reviewer sees it: as earlier calls of the turn would leave it and, if that differs, `before`."""
+        """A file as its reviewer sees it: as earlier calls of the turn would leave it, and as it is (`before`)."""
         stored, proposed = self._stored(path), self._proposed.get(path)
         if proposed is None:
             return _readable(stored)

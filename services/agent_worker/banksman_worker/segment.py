@@ -148,7 +148,7 @@ def _resolve(verifier: Verifier, settled: Settled) -> Resolved:
         if statement["digest"] != digest.of_action(action).hex() or statement["verdict"] != settled.state.value:
             raise NotGenuine("The signed decision does not cover what is stored.")
     except BanksmanError as error:
-        log.error("A decision was refused.", request=ids.show("req", settled.request_id), error=str(error))
+        log.warning("A decision was refused.", request=ids.show("req", settled.request_id), error=str(error))
         return Resolved(settled, None, str(error))
     return Resolved(settled, statement)
 
@@ -200,12 +200,17 @@ def _results(segment: Segment) -> DeferredToolResults:
         item = resolved.settled
         if item.kind in (Kind.QUESTION, Kind.EXTERNAL):
             waiting.calls.append(calls[item.call_id])
-            answered = item.state is RequestState.ANSWERED and resolved.statement is not None
-            answers[item.call_id] = resolved.statement["answer"] if answered and resolved.statement else denial(resolved)
+            answers[item.call_id] = _answer(resolved)
         else:
             waiting.approvals.append(calls[item.call_id])
             approvals[item.call_id] = _approval(resolved)
     return waiting.build_results(approvals=approvals, calls=answers)
+
+
+def _answer(resolved: Resolved) -> Json:
+    if resolved.statement is None or resolved.settled.state is not RequestState.ANSWERED:
+        return denial(resolved)
+    return resolved.statement["answer"]
 
 
 def _approval(resolved: Resolved) -> ToolApproved | ToolDenied:
@@ -344,7 +349,8 @@ def _broke(worker: Worker, claim: Claim, error: Exception) -> None:
     """Running → queued for another attempt when the world was at fault, failed when the run itself cannot go on."""
     again, text = _may_pass(error), _said_by(error)
     expected = isinstance(error, (BanksmanError, AgentRunError, FallbackExceptionGroup, UserError))
-    log.error("A segment broke.", run=ids.show("run", claim.run_id), again=again, error=text[:500], exc_info=not expected)
+    shown = ids.show("run", claim.run_id)
+    log.error("A segment broke.", run=shown, again=again, error=text[:500], exc_info=not expected)
     try:
         with ledger.transaction(worker.pool) as conn:
             if again:
@@ -354,7 +360,7 @@ def _broke(worker: Worker, claim: Claim, error: Exception) -> None:
             elif runs.fail(conn, claim.run_id, claim.fence, error=text):
                 audit.append(conn, _event(claim, "run.failed"))
     except Unavailable:
-        log.warning("PostgreSQL is away; the lease will run out.", run=ids.show("run", claim.run_id))
+        log.warning("PostgreSQL is away; the lease will run out.", run=shown)
         return
     worker.wire.changed(run=claim.run_id)
 
@@ -394,4 +400,5 @@ def _opened(claim: Claim, new: NewRequest) -> Event:
 
 
 def _event(claim: Claim, action: str) -> Event:
-    return Event(f"worker:{claim.fence}", action, claim.run_id, None, {"segment": claim.segment, "attempt": claim.attempts})
+    body: dict[str, Json] = {"segment": claim.segment, "attempt": claim.attempts}
+    return Event(f"worker:{claim.fence}", action, claim.run_id, None, body)

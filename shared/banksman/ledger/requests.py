@@ -312,7 +312,8 @@ def revisions(
 
 def _request(row: Sequence[Any]) -> Request:
     (request_id, run_id, segment, step, call_id, kind, state, agent, tool, tier, requirement, revision, action, digest,
-     author_id, schema_hash, context, requester, requester_id, expires_at, created_at, settled_at, overdue_) = row  # fmt: skip
+     author_id, schema_hash, context, requester, requester_id, expires_at, created_at, settled_at,
+     overdue_) = row  # fmt: skip
     return Request(
         id=RequestId(request_id),
         run_id=RunId(run_id),

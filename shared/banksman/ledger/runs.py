@@ -387,7 +387,8 @@ def page(
 
 def _run(row: tuple[Any, ...]) -> Run:
     (run_id, agent, version, status, segment, attempts, requester, requester_id, batch_id, tags, priority,
-     prompt, metadata, output, error, usage, cancel_at, finish_by, created_at, started_at, finished_at) = row  # fmt: skip
+     prompt, metadata, output, error, usage, cancel_at, finish_by, created_at, started_at,
+     finished_at) = row  # fmt: skip
     return Run(
         id=RunId(run_id),
         agent=agent,
