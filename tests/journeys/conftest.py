@@ -19,7 +19,10 @@ QUICK = {
 @pytest.fixture(scope="session")
 def calm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack that is only used."""
-    settings = {"BANKSMAN_ALLOW_WRITES_BELOW": "/workspace", "BANKSMAN_TIERS": "issue_refund=low"}
+    settings = {
+        "BANKSMAN_ALLOW_WRITES_BELOW": "/workspace",
+        "BANKSMAN_TIERS": "issue_refund=low,sign_off=high",
+    }
     with Stack(tmp_path_factory.mktemp("calm") / "data", settings=settings) as stack:
         yield stack
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 
-from tests.journeys.outsider import Outsider, problem
+from tests.journeys.outsider import Outsider, Shape, problem
 from tests.journeys.stacks import Stack, until
 
 
@@ -39,8 +39,9 @@ def test_nothing_is_accepted_while_it_is_away_and_all_goes_on_when_it_is_back(ro
     assert rough.query("SELECT count(*) FROM runs") == before
     decided = until(lambda: _once_back(ana, waiting), within=30, what="a vote")
     assert decided["state"] == "approved"
-    ended = [program.ended(run["id"], within=40)["output"] for run in (busy, parked)]
-    assert ended == ["Done: poplar is in the book", "Done: rowan is in the book"]
+    ended = program.ended(parked["id"], within=40)
+    assert ended["output"] == "Done: rowan is in the book"
+    assert "poplar is in the book" in _end_of_the_busy_one(program, ana, busy)["output"]
     assert [len(rough.lines(word)) for word in ("poplar", "rowan")] == [1, 1]
 
 
@@ -60,6 +61,19 @@ def test_it_is_killed_between_two_votes_and_the_first_one_stands(rough: Stack) -
     ben.decide(execute, "deny", reason="No.")
     ended = program.ended(run["id"], within=40)
     assert ended["output"].startswith("I've created the backup script")
+
+
+def _end_of_the_busy_one(program: Outsider, ana: Outsider, run: Shape) -> Shape:
+    """Whether its result was stored first, or its lost lease noticed first: it ends, and its tool ran once."""
+
+    def settled() -> bool:
+        for asked in program.requests(run["id"], state="open"):
+            assert asked["kind"] == "outcome"
+            ana.vote(asked, "happened", answer="poplar is in the book")
+        return program.run(run["id"])["status"] == "finished"
+
+    until(settled, within=40, what="the end")
+    return program.run(run["id"])
 
 
 def _once_back(ana: Outsider, waiting: dict[str, Any]) -> dict[str, Any] | None:
