@@ -11,7 +11,7 @@ from banksman import ids, ledger
 from banksman.ids import RunId
 from banksman.ledger import Connection, runs
 from banksman.records import NewRun
-from banksman.states import FINAL, RUN_MOVES, RunStatus
+from banksman.states import FINAL, RUN_MOVES, Move, RunStatus
 
 HOUR = timedelta(hours=1)
 PAST = timedelta(seconds=-1)
@@ -50,7 +50,9 @@ def in_state(status: RunStatus, gateway: ledger.Pool, worker: ledger.Pool) -> tu
     return run_id, fence
 
 
-def asked_to_stop_while_handed_back(run_id: RunId, gateway: ledger.Pool, worker: ledger.Pool) -> None:
+def asked_to_stop_while_handed_back(
+    run_id: RunId, gateway: ledger.Pool, worker: ledger.Pool
+) -> None:
     with ledger.transaction(worker) as conn:
         claim = runs.claim(conn, run_id, 0, owner="w", lease=HOUR)
         assert claim is not None
@@ -65,13 +67,22 @@ Caller = Callable[[Connection, RunId, int, int], object]
 CALLS: dict[str, tuple[str, Caller]] = {
     "claim": ("worker", lambda c, r, f, s: runs.claim(c, r, s, owner="w2", lease=HOUR)),
     "park": ("worker", lambda c, r, f, s: runs.park(c, r, f, version="1", usage={})),
-    "finish": ("worker", lambda c, r, f, s: runs.finish(c, r, f, output=None, version="1", usage={})),
+    "finish": (
+        "worker",
+        lambda c, r, f, s: runs.finish(c, r, f, output=None, version="1", usage={}),
+    ),
     "fail": ("worker", lambda c, r, f, s: runs.fail(c, r, f, error="no")),
     "stop": ("worker", lambda c, r, f, s: runs.stop(c, r, f)),
     "release": ("worker", lambda c, r, f, s: runs.release(c, {r: f})),
     "postpone": ("worker", lambda c, r, f, s: runs.postpone(c, r, f, error="no", delay=HOUR)),
-    "dispatch": ("worker", lambda c, r, f, s: runs.dispatch(c, window=9, redispatch=HOUR, max_attempts=9)),
-    "bury": ("worker", lambda c, r, f, s: runs.dispatch(c, window=9, redispatch=HOUR, max_attempts=0)),
+    "dispatch": (
+        "worker",
+        lambda c, r, f, s: runs.dispatch(c, window=9, redispatch=HOUR, max_attempts=9),
+    ),
+    "bury": (
+        "worker",
+        lambda c, r, f, s: runs.dispatch(c, window=9, redispatch=HOUR, max_attempts=0),
+    ),
     "bury_cancelled": ("worker", lambda c, r, f, s: runs.bury_cancelled(c)),
     "wake": ("gateway", lambda c, r, f, s: runs.wake(c, r, hint=HOUR)),
     "retry": ("gateway", lambda c, r, f, s: runs.retry(c, r, hint=HOUR)),
@@ -86,7 +97,7 @@ def test_every_move_has_a_function_and_every_function_a_move() -> None:
 @pytest.mark.parametrize("start", list(RunStatus))
 @pytest.mark.parametrize("move", RUN_MOVES, ids=lambda move: move.by)
 def test_a_run_leaves_only_the_states_that_its_move_may_leave(
-    move, start, gateway_pool: ledger.Pool, worker_pool: ledger.Pool
+    move: Move, start: RunStatus, gateway_pool: ledger.Pool, worker_pool: ledger.Pool
 ) -> None:
     run_id, fence = in_state(start, gateway_pool, worker_pool)
     role, call = CALLS[move.by]
@@ -155,7 +166,9 @@ def test_the_dispatcher_lets_out_no_more_than_its_window(
     assert second == []
 
 
-def test_resumed_runs_go_before_new_ones(gateway_pool: ledger.Pool, worker_pool: ledger.Pool) -> None:
+def test_resumed_runs_go_before_new_ones(
+    gateway_pool: ledger.Pool, worker_pool: ledger.Pool
+) -> None:
     a_run(gateway_pool)
     parked, _ = in_state(RunStatus.WAITING, gateway_pool, worker_pool)
     with ledger.transaction(gateway_pool) as conn:

@@ -29,7 +29,7 @@ class Conversation:
     state: Mapping[str, Json] = field(default_factory=dict[str, Json])
     segment: int = -1
     """The segment that wrote the newest snapshot."""
-    _next: int = 0
+    next_seq: int = 0
     _dumps: list[bytes | None] = field(default_factory=list[bytes | None])
 
     def difference(
@@ -50,7 +50,7 @@ class Conversation:
         if not dumps and kept == len(self.messages) and state == self.state:
             return None
         body = b"[" + b",".join(dumps) + b"]"
-        return Snapshot(self._next, segment, kept, body, json.dumps(state).encode())
+        return Snapshot(self.next_seq, segment, kept, body, json.dumps(state).encode())
 
     def keep(
         self, messages: Sequence[ModelMessage], state: Mapping[str, Json], *, segment: int
@@ -62,7 +62,7 @@ class Conversation:
         ]
         self.state = state
         self.segment = segment
-        self._next += 1
+        self.next_seq += 1
 
     def _dump(self, index: int) -> bytes:
         known = self._dumps[index] if index < len(self._dumps) else None
@@ -79,7 +79,7 @@ def fold(snapshots: Sequence[Snapshot]) -> Conversation:
     if snapshots:
         last = snapshots[-1]
         found.state = json.loads(last.state)
-        found._next = last.seq + 1  # noqa: SLF001  its own field
+        found.next_seq = last.seq + 1
     return found
 
 

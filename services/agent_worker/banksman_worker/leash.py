@@ -71,7 +71,7 @@ class Leash(AbstractCapability[Any]):
         raise error
 
     async def before_node_run(self, ctx: RunContext[Any], *, node: Any) -> Any:
-        if isinstance(node, CallToolsNode) and not self.resuming:
+        if type(node) is CallToolsNode and not self.resuming:
             await self.save(ctx.messages, ctx.usage)
         return node
 

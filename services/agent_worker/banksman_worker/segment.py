@@ -127,7 +127,7 @@ def _load(worker: Worker, claim: Claim) -> Segment:
         talk = conversation.fold(snapshots.load(conn, claim.run_id))
         manifest = cast("dict[str, str]", talk.state.get("workspace", {}))
         blobs = snapshots.blobs(conn, claim.run_id, set(manifest.values()))
-        settled = requests.settled(conn, claim.run_id, claim.segment) if claim.segment else []
+        settled = requests.settled(conn, claim.run_id, claim.segment)
     workspace = Workspace.restore(ids.show("run", claim.run_id), manifest, blobs, talk.state)
     resolved = {(item.step, item.call_id): _resolve(worker.verifier, item) for item in settled}
     gate = Gate(claim, loaded, worker.policy, workspace, resolved)
