@@ -71,7 +71,8 @@ class Leash(AbstractCapability[Any]):
         raise error
 
     async def before_node_run(self, ctx: RunContext[Any], *, node: Any) -> Any:
-        if type(node) is CallToolsNode and not self.resuming:
+        tools_are_next = issubclass(type(node), CallToolsNode)
+        if tools_are_next and not self.resuming:
             await self.save(ctx.messages, ctx.usage)
         return node
 
