@@ -95,11 +95,12 @@ def mailed(site: Site, notice: NoticeId) -> dict[str, Any]:
     """What the notifier is given for a mail: url and code."""
     answer = site.client.post(
         "/internal/links",
-        json={"notice": notice.hex},
+        json={"notices": [notice.hex]},
         headers={"Authorization": f"Bearer {NOTIFIER_TOKEN}"},
     )
     assert answer.status_code == 200, answer.text
-    return answer.json()
+    [minted] = answer.json()["items"]
+    return minted
 
 
 def code_of(site: Site, notice: NoticeId) -> str:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
+
+import pytest
 
 from banksman import ids, ledger
 from banksman.ids import NoticeId
@@ -15,6 +18,12 @@ from tests.gateway.scenes import Site
 NOTIFIER = {"Authorization": f"Bearer {NOTIFIER_TOKEN}"}
 
 
+def mint(site: Site, *names: str) -> list[dict[str, Any]]:
+    answer = site.client.post("/internal/links", json={"notices": names}, headers=NOTIFIER)
+    assert answer.status_code == 200, answer.text
+    return answer.json()["items"]
+
+
 def test_a_notice_has_one_link_and_one_code_however_often_it_is_asked(
     site: Site, link_key: str
 ) -> None:
@@ -22,49 +31,59 @@ def test_a_notice_has_one_link_and_one_code_however_often_it_is_asked(
     with ledger.transaction(site.gateway) as conn:
         [notice] = notices.of_request(conn, request_id)
 
-    first = site.client.post("/internal/links", json={"notice": notice.id.hex}, headers=NOTIFIER)
-    again = site.client.post(
-        "/internal/links", json={"notice": ids.show("ntc", notice.id)}, headers=NOTIFIER
-    )
+    [minted] = mint(site, notice.id.hex)
+    [again] = mint(site, ids.show("ntc", notice.id))
 
-    minted = first.json()
-    assert again.json() == minted
+    assert again == minted
     assert (minted["kind"], minted["code_digits"], len(minted["code"])) == ("request", 6, 6)
     token = minted["url"].removeprefix("http://localhost:8420/l/")
     LinkKeys.read(link_key).verify(point(token), binding.of(notice))
 
 
 def test_a_sign_in_has_a_code_and_no_link_that_signs_in(site: Site) -> None:
-    notice_id = NoticeId(ids.new())
-    with ledger.transaction(site.gateway) as conn:
-        notices.create_sign_in(conn, notice_id, site.ana.id, lifetime=timedelta(minutes=10))
+    notice_id = a_sign_in(site)
 
-    minted = site.client.post(
-        "/internal/links", json={"notice": notice_id.hex}, headers=NOTIFIER
-    ).json()
+    [minted] = mint(site, notice_id.hex)
 
     assert minted["url"] == "http://localhost:8420/sign-in"
     assert len(minted["code"]) == minted["code_digits"] == 8
 
 
-def test_nothing_is_minted_for_who_is_not_the_notifier(site: Site) -> None:
-    for headers in ({}, {"Authorization": "Bearer wrong"}, site.token(site.ana)):
-        answer = site.client.post("/internal/links", json={"notice": "0" * 32}, headers=headers)
-        assert answer.status_code == 401
-
-
-def test_nothing_is_minted_for_a_notice_that_is_not_there_or_counts_no_more(site: Site) -> None:
-    used = NoticeId(ids.new())
+def test_each_of_a_handful_gets_a_link_or_the_reason_why_not(site: Site) -> None:
+    live, used, unknown = a_sign_in(site), a_sign_in(site), NoticeId(ids.new())
     with ledger.transaction(site.gateway) as conn:
-        notices.create_sign_in(conn, used, site.ana.id, lifetime=timedelta(minutes=10))
         assert notices.use(conn, used)
 
-    statuses = [
-        site.client.post("/internal/links", json={"notice": name}, headers=NOTIFIER).status_code
-        for name in (used.hex, ids.new().hex, "nonsense")
-    ]
+    items = mint(site, used.hex, live.hex, unknown.hex)
 
-    assert statuses == [409, 404, 422]
+    assert [item["notice"] for item in items] == [ids.show("ntc", n) for n in (used, live, unknown)]
+    assert items[0].keys() == items[2].keys() == {"notice", "reason"}
+    assert "counts no more" in items[0]["reason"]
+    assert items[1]["code"]
+    assert "no such notice" in items[2]["reason"]
+
+
+def test_nothing_is_minted_for_who_is_not_the_notifier(site: Site) -> None:
+    wanted = {"notices": [a_sign_in(site).hex]}
+
+    for headers in ({}, {"Authorization": "Bearer wrong"}, site.token(site.ana)):
+        answer = site.client.post("/internal/links", json=wanted, headers=headers)
+        assert answer.status_code == 401
+        assert "code_digits" not in answer.text
+
+
+@pytest.mark.parametrize("names", [["nonsense"], [], ["0" * 32] * 101])
+def test_what_names_no_handful_of_notices_is_refused(site: Site, names: list[str]) -> None:
+    answer = site.client.post("/internal/links", json={"notices": names}, headers=NOTIFIER)
+
+    assert answer.status_code == 422
+
+
+def a_sign_in(site: Site) -> NoticeId:
+    notice_id = NoticeId(ids.new())
+    with ledger.transaction(site.gateway) as conn:
+        notices.create_sign_in(conn, notice_id, site.ana.id, lifetime=timedelta(minutes=10))
+    return notice_id
 
 
 def test_probes_say_how_the_gateway_is(site: Site) -> None:

@@ -92,10 +92,12 @@ def catcher() -> Iterator[Catcher]:
 
 @dataclass(slots=True)
 class Door:
-    """The gateway's internal door, minting with real keys for real rows; `answers` makes it fail."""
+    """The gateway's internal door, minting with real keys for real rows; `status` and `refused` make it fail."""
 
     url: str = ""
+    calls: int = 0
     asked: list[NoticeId] = field(default_factory=list[NoticeId])
+    refused: set[NoticeId] = field(default_factory=set[NoticeId])
     status: int = 200
 
 
@@ -103,25 +105,29 @@ class Door:
 def door(gateway_pool: ledger.Pool, link_key: str) -> Iterator[Door]:
     made, keys = Door(), LinkKeys.read(link_key)
 
+    def mint(notice_id: NoticeId) -> dict[str, object]:
+        made.asked.append(notice_id)
+        shown: dict[str, object] = {"notice": ids.show("ntc", notice_id)}
+        if notice_id in made.refused:
+            return shown | {"reason": "This notice counts no more."}
+        with ledger.transaction(gateway_pool) as conn:
+            notice = notices.get(conn, notice_id)
+        bound = binding.of(notice)
+        place = f"l/{keys.token(notice.id, bound)}" if notice.request_id else "sign-in"
+        code = keys.code(notice.id, bound, digits=binding.CODE_DIGITS[notice.kind])
+        return shown | {"url": f"http://localhost:8420/{place}", "code": code}
+
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             status = made.status if self.headers["Authorization"] == f"Bearer {TOKEN}" else 401
-            answer: dict[str, object] = {}
+            items: list[dict[str, object]] = []
             if status == 200:
-                made.asked.append(NoticeId(UUID(body["notice"])))
-                with ledger.transaction(gateway_pool) as conn:
-                    notice = notices.get(conn, made.asked[-1])
-                bound = binding.of(notice)
-                answer = {
-                    "url": f"http://localhost:8420/l/{keys.token(notice.id, bound)}"
-                    if notice.request_id
-                    else None,
-                    "code": keys.code(notice.id, bound, digits=binding.CODE_DIGITS[notice.kind]),
-                }
+                made.calls += 1
+                items = [mint(NoticeId(UUID(name))) for name in body["notices"]]
             self.send_response(status)
             self.end_headers()
-            self.wfile.write(json.dumps(answer).encode())
+            self.wfile.write(json.dumps({"items": items}).encode())
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
             pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
@@ -51,6 +52,29 @@ def test_each_reviewer_gets_one_mail_with_a_link_of_their_own(
     )
     assert [state(owner_pool, notice) for notice in told] == [NoticeState.SENT] * 2
     assert catcher.connections == 1
+
+
+def test_the_links_of_a_handful_are_asked_for_in_one_call(
+    asked: AskFor, office: Office, door: Door, catcher: Catcher
+) -> None:
+    told = [*asked(), *asked(), *asked()]
+
+    assert deliver(office, told) == 6
+
+    assert (door.calls, sorted(door.asked)) == (1, sorted(told))
+    assert len(catcher.raw) == 6
+
+
+def test_one_notice_without_a_link_does_not_hold_up_the_others(
+    asked: AskFor, office: Office, door: Door, catcher: Catcher, owner_pool: ledger.Pool
+) -> None:
+    told = asked()
+    door.refused.add(told[0])
+
+    deliver(office, told)
+
+    assert catcher.recipients == [["ben@example.org"]]
+    assert [state(owner_pool, notice) for notice in told] == [NoticeState.DUE, NoticeState.SENT]
 
 
 def test_the_mail_says_who_wants_what_until_when_and_never_the_arguments(
@@ -341,7 +365,7 @@ def test_the_network_is_never_inside_a_transaction(
     asked()
     seen: list[int] = []
 
-    def look(notice_id: NoticeId) -> object:
+    def look(notice_ids: Sequence[NoticeId]) -> object:
         with psycopg.connect(database.owner) as conn:
             row = conn.execute(
                 "SELECT count(*) FROM pg_stat_activity"
@@ -349,14 +373,14 @@ def test_the_network_is_never_inside_a_transaction(
             ).fetchone()
         assert row is not None
         seen.append(row[0])
-        return office.gateway.link(notice_id)
+        return office.gateway.links(notice_ids)
 
     class Looking:
-        link = staticmethod(look)
+        links = staticmethod(look)
 
     deliver(replace(office, gateway=Looking()))
 
-    assert seen == [0, 0]
+    assert seen == [0]
     assert len(catcher.raw) == 2
 
 

@@ -1,20 +1,22 @@
-"""The notifier's door: it names a notice that exists, and is given that notice's link and code. It holds no key."""
+"""The notifier's door: it names notices that exist, and is given their links and codes. It holds no key."""
 
 from __future__ import annotations
 
 import hmac
 from datetime import datetime
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from banksman import ids
-from banksman.errors import Conflict, NotSignedIn
+from banksman.errors import NotSignedIn
 from banksman.ids import NoticeId
 from banksman.ledger import notices
+from banksman.records import Notice
 from banksman_gateway import binding, door, parts
 from banksman_gateway.intake import Body, StrictRoute
-from banksman_gateway.parts import Here
+from banksman_gateway.parts import Here, Parts
 
 
 async def _is_notifier(request: Request) -> None:
@@ -34,14 +36,15 @@ router = APIRouter(
 
 
 class Wanted(Body):
-    """The notice to mint for, as `ntc_…` or as plain hex."""
+    """The notices to mint for, each as `ntc_…` or as plain hex."""
 
-    notice: str
+    notices: Annotated[list[str], Field(min_length=1, max_length=100)]
 
 
 class Minted(BaseModel):
     """What a mail carries. A sign-in's URL is the page to type the code into; it signs nobody in by itself."""
 
+    notice: str
     kind: str
     url: str
     code: str
@@ -49,18 +52,44 @@ class Minted(BaseModel):
     expires_at: datetime
 
 
+class Refused(BaseModel):
+    """Why a notice gets no link: it is not there, or its link would count no more."""
+
+    notice: str
+    reason: str
+
+
+class Answer(BaseModel):
+    """One item for each notice that was named, in the same order."""
+
+    items: list[Minted | Refused]
+
+
 @router.post("/links")
 def mint(wanted: Wanted, here: Here) -> Response:
-    """The link and code of a notice, the same ones each time; 409 once they count no more."""
-    shown = wanted.notice if wanted.notice.startswith("ntc_") else f"ntc_{wanted.notice}"
+    """The links and codes of notices, the same ones each time, in one call for a handful."""
+    asked = [_read(name) for name in wanted.notices]
     with door.transaction(here) as conn:
-        notice = notices.get(conn, NoticeId(ids.read("ntc", shown)))
+        found = notices.named(conn, asked)
+    answer = Answer(items=[_answer(here, notice_id, found.get(notice_id)) for notice_id in asked])
+    return door.respond(200, door.to_bytes(answer))
+
+
+def _read(name: str) -> NoticeId:
+    return NoticeId(ids.read("ntc", name if name.startswith("ntc_") else f"ntc_{name}"))
+
+
+def _answer(here: Parts, notice_id: NoticeId, notice: Notice | None) -> Minted | Refused:
+    shown = ids.show("ntc", notice_id)
+    if notice is None:
+        return Refused(notice=shown, reason="There is no such notice.")
     if not notice.live:
-        raise Conflict("This notice counts no more.", {"used": notice.used_at is not None})
+        return Refused(notice=shown, reason="This notice counts no more.")
     bound = binding.of(notice)
     digits = binding.CODE_DIGITS[notice.kind]
     base = here.settings.public_url.rstrip("/")
-    minted = Minted(
+    return Minted(
+        notice=shown,
         kind=notice.kind,
         url=f"{base}/sign-in"
         if notice.kind == "sign_in"
@@ -69,4 +98,3 @@ def mint(wanted: Wanted, here: Here) -> Response:
         code_digits=digits,
         expires_at=notice.expires_at,
     )
-    return door.respond(200, door.to_bytes(minted))

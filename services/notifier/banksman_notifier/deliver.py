@@ -1,4 +1,4 @@
-"""Delivers notices: claim, ask for the link, compose, send, record, and never the network inside a transaction.
+"""Delivers notices: claim, ask for the links, compose, send, record, and never the network inside a transaction.
 
 Each notice is delivered at least once. Whoever dies between sending and recording leaves a claim that runs out, and the
 repeat is the same mail, with the same Message-ID, link and code. A notice that nobody needs any more (decided, changed,
@@ -16,13 +16,14 @@ from datetime import timedelta
 from functools import cache, partial
 
 from banksman import ids, ledger, logs
+from banksman.errors import NotFound
 from banksman.ids import NoticeId
 from banksman.ledger import Connection, audit, notices
 from banksman.records import Event, Matter, Notice
 from banksman.wire import Wire
 from banksman_notifier import compose
 from banksman_notifier.channels import Channel, ChannelError, Message, Opener
-from banksman_notifier.gateway import Gateway, GatewayAway
+from banksman_notifier.gateway import Gateway, GatewayAway, Link
 
 HANDFUL = 50
 _LEASE = timedelta(minutes=5)
@@ -48,6 +49,7 @@ def deliver(office: Office, only: Sequence[NoticeId] | None = None) -> int:
     with ledger.transaction(office.pool) as conn:
         claimed = notices.claim(conn, only=only, lease=_LEASE, limit=HANDFUL)
         matters = notices.matters(conn, [notice.id for notice, _ in claimed]) if claimed else {}
+    links = _links(office, [notice.id for notice, _ in claimed if matters[notice.id].wanted])
     with ExitStack() as stack:
         # One connection for each channel, opened for the first message that needs it.
         def open_way(opener: Opener) -> Channel:
@@ -55,36 +57,51 @@ def deliver(office: Office, only: Sequence[NoticeId] | None = None) -> int:
 
         way = cache(open_way)
         for notice, fence in claimed:
-            _settle(
-                office,
-                notice,
-                matters[notice.id],
-                _attempt(office, notice, fence, matters[notice.id], way),
-            )
+            matter = matters[notice.id]
+            outcome = _attempt(office, notice, fence, matter, links=links, way=way)
+            _settle(office, notice, matter, outcome)
     return len(claimed)
 
 
 Move = Callable[[Connection], bool]
+Links = Mapping[NoticeId, Link | NotFound | GatewayAway]
+
+
+def _links(office: Office, wanted: Sequence[NoticeId]) -> Links:
+    """What the gateway mints for each of a handful, or why it does not, in one call."""
+    try:
+        return office.gateway.links(wanted) if wanted else {}
+    except GatewayAway as error:
+        return dict.fromkeys(wanted, error)
 
 
 def _attempt(
-    office: Office, notice: Notice, fence: int, matter: Matter, way: Callable[[Opener], Channel]
+    office: Office,
+    notice: Notice,
+    fence: int,
+    matter: Matter,
+    *,
+    links: Links,
+    way: Callable[[Opener], Channel],
 ) -> tuple[str, Move]:
     """Try once, and say what became of it: an event's name and the move that records it."""
     if not matter.wanted:
         return "notice.dropped", partial(notices.drop, notice_id=notice.id, fence=fence)
     if notice.attempts > office.max_attempts:
         return _bury(notice, fence, "Its deliveries broke off before they could be recorded.")
+    link = links[notice.id]
+    if isinstance(link, GatewayAway):
+        return _later(notice, fence, str(link), counted=False)
     try:
+        if isinstance(link, NotFound):
+            raise link
         if notice.channel not in office.channels:
             raise ChannelError(f"There is no channel {notice.channel!r} here.", retryable=True)
         write = compose.of_sign_in if notice.kind == "sign_in" else compose.of_request
-        message = write(matter, office.gateway.link(notice.id))
+        message = write(matter, link)
         way(office.channels[notice.channel]).send(message)
-    except GatewayAway as error:
-        return _later(notice, fence, str(error), counted=False)
     except Exception as error:  # one notice that breaks must not hold up its handful
-        if not isinstance(error, ChannelError):
+        if not isinstance(error, ChannelError | NotFound):
             log.exception("A notice could not be written.", notice=ids.show("ntc", notice.id))
         last = notice.attempts >= office.max_attempts
         if last or (isinstance(error, ChannelError) and not error.retryable):

@@ -1,23 +1,24 @@
-"""Asks the gateway for the link and the code of a notice: the notifier holds no key that could make them."""
+"""Asks the gateway for the links and codes of notices: the notifier holds no key that could make them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 
-from banksman import digest
+from banksman import digest, ids
 from banksman.errors import BanksmanError, InvalidInput, NotFound
 from banksman.ids import NoticeId
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """What the gateway mints for one notice; a sign-in has a code and no link."""
+    """What the gateway mints for one notice; a sign-in's URL is the page to type the code into."""
 
     url: str = field(repr=False)
-    code: str | None = field(repr=False)
+    code: str = field(repr=False)
 
 
 class GatewayAway(BanksmanError):
@@ -35,28 +36,35 @@ class Gateway:
             trust_env=False,
         )
 
-    def link(self, notice_id: NoticeId) -> Link:
-        """The link of a notice: the same one each time; `NotFound` when the gateway says it counts no more."""
+    def links(self, notice_ids: Sequence[NoticeId]) -> Mapping[NoticeId, Link | NotFound]:
+        """The link of each notice, the same one each time; `NotFound` for one that the gateway says counts no more."""
+        body = {"notices": [notice_id.hex for notice_id in notice_ids]}
         try:
-            response = self._http.post("/internal/links", json={"notice": notice_id.hex})
+            response = self._http.post("/internal/links", json=body)
         except httpx.HTTPError as error:
             raise GatewayAway(f"The gateway cannot be reached: {error}") from error
-        if response.status_code in (404, 409, 410):
-            raise NotFound("The gateway mints no link for this notice any more.")
         if response.status_code != 200:
-            raise GatewayAway(f"The gateway answered {response.status_code} when asked for a link.")
+            raise GatewayAway(f"The gateway answered {response.status_code} when asked for links.")
         try:
-            return _link(digest.parse(response.content, what="The gateway's answer"))
-        except (InvalidInput, KeyError, TypeError) as error:
-            raise GatewayAway(f"The gateway's answer is not a link: {error}") from error
+            answer: Any = digest.parse(response.content, what="The gateway's answer")
+            items = dict(zip(notice_ids, answer["items"], strict=True))
+            return {notice_id: _link(notice_id, item) for notice_id, item in items.items()}
+        except (AttributeError, InvalidInput, KeyError, TypeError, ValueError) as error:
+            raise GatewayAway(
+                f"The gateway's answer is not about these notices: {error}"
+            ) from error
 
     def close(self) -> None:
         """Let the connections go."""
         self._http.close()
 
 
-def _link(body: Any) -> Link:
-    url, code = body.get("url") or "", body.get("code")
-    if not isinstance(url, str) or not isinstance(code, str | None) or not (url or code):
-        raise TypeError("neither a url nor a code")
+def _link(notice_id: NoticeId, item: Any) -> Link | NotFound:
+    if item["notice"] != ids.show("ntc", notice_id):
+        raise ValueError("another notice's link")
+    if "reason" in item:
+        return NotFound(f"The gateway mints no link: {item['reason']}")
+    url, code = item["url"], item["code"]
+    if not isinstance(url, str) or not isinstance(code, str) or not url or not code:
+        raise TypeError("neither a link nor a reason")
     return Link(url, code)

@@ -193,6 +193,14 @@ def get(conn: Connection, notice_id: NoticeId) -> Notice:
     return _notice(row)
 
 
+def named(conn: Connection, notice_ids: Collection[NoticeId]) -> dict[NoticeId, Notice]:
+    """Several notices by id; one that does not exist is left out."""
+    rows = conn.execute(
+        f"SELECT {_COLUMNS} FROM notices WHERE id = ANY(%s)", (list(notice_ids),)
+    ).fetchall()
+    return {NoticeId(row[0]): _notice(row) for row in rows}
+
+
 def of_request(conn: Connection, request_id: RequestId) -> Sequence[Notice]:
     """Every notice about a request, oldest first."""
     rows = conn.execute(
