@@ -35,6 +35,7 @@ def rough(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         yield stack
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Every story is a journey; with `--dist loadgroup` those of one stack share a test process, and its start."""
     for item in items:

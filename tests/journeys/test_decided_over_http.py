@@ -98,7 +98,20 @@ def test_of_two_calls_only_the_second_is_approved(calm: Stack) -> None:
 
     ben.decide(execute, "approve")
     ana.decide(write, "deny", reason="No scripts today.")
-    # The command names the script, and was approved with the one that nobody wrote.
+    ended = program.ended(run["id"])
+
+    assert ended["output"].startswith("There is no backup script: No scripts today.")
+    assert "I ran it, and it did not work" in ended["output"]
+    assert program.files(run["id"]).keys() == {"/data/system.txt"}
+
+
+def test_a_command_whose_script_was_changed_is_asked_again(calm: Stack) -> None:
+    program, ana = calm.program(), calm.reviewer()
+    run = program.submit("sysadmin", PROMPT)
+    write, execute = ana.asked(run["id"], 2)
+
+    ana.decide(execute, "approve")
+    ana.decide(write, "approve", arguments={"content": "echo something else\n"})
     [again] = ana.asked(run["id"])
     ana.decide(again, "approve")
     ended = program.ended(run["id"])
@@ -108,9 +121,9 @@ def test_of_two_calls_only_the_second_is_approved(calm: Stack) -> None:
     assert again["digest"] != execute["digest"]
     assert again["context"]["why_again"]
     assert again["context"]["before"]["operands"].keys() == {"/backup.sh"}
-    assert ended["output"].startswith("There is no backup script: No scripts today.")
-    assert "I ran it, and it did not work" in ended["output"]
-    assert program.files(run["id"]).keys() == {"/data/system.txt"}
+    assert "echo something else" in again["rendered"]
+    assert ended["output"].endswith("something else\n[Workspace: created /data/system.txt]")
+    assert program.files(run["id"])["/backup.sh"] == "echo something else\n"
 
 
 def test_a_second_vote_is_told_who_was_first(calm: Stack) -> None:
