@@ -13,12 +13,16 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, TypeVar
 
-from celery import Celery, bootsteps, signals
+from celery import Celery, Task, bootsteps, signals
+from celery.exceptions import Ignore
 
 from banksman import logs
+from banksman.errors import InvalidInput, Unavailable
 from banksman.health import Health
+
+T = TypeVar("T")
 
 log = logs.get(__name__)
 
@@ -66,6 +70,32 @@ def serve(
         log.info("ready", queues=",".join(queues), threads=threads)
         worker.start()
         return int(worker.exitcode or 0)
+
+
+def task(
+    celery: Celery, name: str, read: Callable[[Sequence[object]], T], act: Callable[[T], object]
+) -> None:
+    """Make `act` the body of a task, on what `read` finds in a message's arguments.
+
+    Whoever can write to the broker can write any message. One that `read` refuses, or that brings callbacks or a chain
+    to be called afterwards, is dropped with a line in the log, and nothing that it brought is called.
+    """
+
+    def body(self: Task[Any, Any], *arguments: object, **more: object) -> None:
+        request = self.request
+        try:
+            if more or request.callbacks or request.errbacks or request.chain or request.chord:
+                raise InvalidInput("A message carries ids and nothing else.")
+            found = read(arguments)
+        except InvalidInput as error:
+            log.warning("A message was dropped.", task=name, why=str(error))
+            raise Ignore from None
+        try:
+            act(found)
+        except Unavailable as error:
+            log.warning("A message was left to the sweep.", task=name, error=str(error)[:200])
+
+    celery.task(name=name, bind=True, shared=False)(body)
 
 
 def _quieten() -> None:

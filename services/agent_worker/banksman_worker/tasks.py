@@ -1,50 +1,45 @@
-"""The two tasks that carry runs, each by one segment: parse the ids, and let the row say what to do.
-
-A message of any other form is dropped with a line in the log: whoever can write to the broker can at most ask us to
-look at a row.
-"""
+"""The two tasks that carry runs, each by one segment: the ids say where to look, the row says what to do."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from functools import partial
 from uuid import UUID
 
 from celery import Celery
 
-from banksman import logs
-from banksman.errors import Unavailable
+from banksman import consumer
+from banksman.errors import InvalidInput
 from banksman.ids import RunId
 from banksman_worker import segment
 from banksman_worker.segment import Worker
 
-log = logs.get(__name__)
+_HEX = re.compile(r"[0-9a-f]{32}")
+Place = tuple[RunId, int]
+"""A run and the segment it is to be carried on by."""
 
 
 def register(celery: Celery, worker: Worker) -> None:
-    """Make `start_run` and `resume_run` of this application carry runs with this worker's means."""
-
-    @celery.task(name="start_run")
-    def start_run(*message: object) -> None:
-        _carry(worker, message)
-
-    @celery.task(name="resume_run")
-    def resume_run(*message: object) -> None:
-        _carry(worker, message)
-
-    del start_run, resume_run
+    """Make the tasks of this application carry runs with this worker's means."""
+    consumer.task(celery, "start_run", read, partial(start_run, worker))
+    consumer.task(celery, "resume_run", read, partial(resume_run, worker))
 
 
-def _carry(worker: Worker, message: tuple[object, ...]) -> None:
-    match message:
-        case (str(run), int(number)) if len(run) == 32 and 0 <= number < 2**31:
-            try:
-                run_id = RunId(UUID(hex=run))
-            except ValueError:
-                log.warning("A message that names no run was dropped.")
-                return
+def start_run(worker: Worker, place: Place) -> None:
+    """Carry a new run to its first pause or its end."""
+    segment.advance(worker, *place)
+
+
+def resume_run(worker: Worker, place: Place) -> None:
+    """Rehydrate a run whose requests are settled, and carry it on to its next pause or its end."""
+    segment.advance(worker, *place)
+
+
+def read(arguments: Sequence[object]) -> Place:
+    """The run and the segment in a message's arguments, or `InvalidInput`."""
+    match arguments:
+        case (str(run), int(number)) if _HEX.fullmatch(run) and 0 <= number < 2**31:
+            return RunId(UUID(hex=run)), number
         case _:
-            log.warning("A message that is not a run and a segment was dropped.")
-            return
-    try:
-        segment.advance(worker, run_id, number)
-    except Unavailable as error:
-        log.warning("PostgreSQL is away; the dispatcher sends this again.", error=str(error)[:200])
+            raise InvalidInput("The arguments are not a run of 32 hex digits and a segment.")
