@@ -307,6 +307,23 @@ class Key:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredKey:
+    """An API key or a personal token as it is kept: all of it but the secret. `owner` is a person's address."""
+
+    id: KeyId
+    kind: str
+    name: str
+    scopes: frozenset[str]
+    owner: str | None
+    live: bool
+    """Whether it still opens anything, by the database's clock."""
+    created_at: datetime
+    expires_at: datetime
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """One line of the audit log. The body holds ids, hashes and numbers, never content."""
 

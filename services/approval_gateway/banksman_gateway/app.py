@@ -19,6 +19,7 @@ from banksman_gateway import (
     internal,
     link_page,
     pages,
+    personal_tokens,
     problems,
     request_page,
     requests,
@@ -65,7 +66,9 @@ def create(settings: GatewaySettings) -> FastAPI:
     )
     app.state.parts = here
     app.state.metrics = health.registry(here)
-    for module in (health, runs, requests, internal, html, pages, request_page, link_page, sign_in):
+    for module in (health, runs, requests, personal_tokens, internal):
+        app.include_router(module.router)
+    for module in (html, pages, request_page, link_page, sign_in):
         app.include_router(module.router)
     problems.install(app, page=html.problem_page)
     app.add_middleware(Envelope, settings=settings)

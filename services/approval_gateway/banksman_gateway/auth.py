@@ -14,6 +14,7 @@ from banksman.errors import NotAllowed, NotFound, NotSignedIn
 from banksman.ids import PersonId
 from banksman.ledger import Connection, keys
 from banksman.records import Key, Person, Run
+from banksman.scopes import Scope
 
 READERS = frozenset({"reviewer", "operator", "admin", "auditor"})
 STEWARDS = frozenset({"reviewer", "operator", "admin"})
@@ -41,17 +42,17 @@ class Caller:
             ids.show("key", self.key.id) if self.person is None else ids.show("per", self.person.id)
         )
 
-    def has(self, *scopes: str) -> bool:
+    def has(self, *scopes: Scope) -> bool:
         """Whether one of these scopes is granted."""
         unlimited = self.person is not None and not self.key.scopes
         return unlimited or not self.key.scopes.isdisjoint(scopes)
 
-    def must(self, *scopes: str) -> None:
+    def must(self, *scopes: Scope) -> None:
         """`NotAllowed` unless one of these scopes is granted."""
         if not self.has(*scopes):
             raise NotAllowed(f"This credential lacks the scope {' or '.join(scopes)}.")
 
-    def only_own(self, scope: str) -> PersonId | None:
+    def only_own(self, scope: Scope) -> PersonId | None:
         """None for a reader who sees everything under this scope, else the person whose runs alone are shown."""
         self.must(scope)
         return own_only(self.person)

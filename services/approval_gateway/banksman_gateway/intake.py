@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, StringConstraints
 from starlette.exceptions import HTTPException
 
 from banksman import digest
 from banksman.digest import Json
 
 MOST_BYTES = 1024 * 1024
+PRINTABLE = r"^[^\x00-\x1f\x7f]+$"
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=PRINTABLE)]
+"""What somebody calls a thing: one line."""
 
 
 class Body(BaseModel):

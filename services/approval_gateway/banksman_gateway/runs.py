@@ -19,20 +19,19 @@ from banksman.ids import PersonId, RunId
 from banksman.ledger import Connection, agents, audit, people, requests, snapshots, views
 from banksman.ledger import runs as rows
 from banksman.records import Event, NewRun, Run, Snapshot
+from banksman.scopes import Scope
 from banksman.states import FINAL, RunStatus
 from banksman_gateway import door, events, problems, shapes
 from banksman_gateway.auth import Caller
 from banksman_gateway.door import ToAct, ToRead
-from banksman_gateway.intake import Body, StrictRoute
+from banksman_gateway.intake import PRINTABLE, Body, Name, StrictRoute
 
 router = APIRouter(
     prefix="/v1/runs", tags=["runs"], route_class=StrictRoute, responses=problems.ALSO
 )
 
 _MOST_METADATA = 64 * 1024
-_PRINTABLE = r"^[^\x00-\x1f\x7f]+$"
 
-Name = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=_PRINTABLE)]
 RunPath = Annotated[str, Path(examples=["run_0192f0c1a2b37c4d8e5f60718293a4b5"])]
 
 
@@ -47,7 +46,7 @@ class Submission(Body):
     finish_by: AwareDatetime | None = None
     requester: Annotated[
         str | None,
-        StringConstraints(min_length=1, max_length=254, pattern=_PRINTABLE),
+        StringConstraints(min_length=1, max_length=254, pattern=PRINTABLE),
         Field(description="Whom the run is for. Only with the scope runs:submit-as."),
     ] = None
 
@@ -305,7 +304,9 @@ def file(conn: Connection, run_id: RunId, path: str) -> bytes:
     return found[name]
 
 
-def _seen(conn: Connection, caller: Caller, run_id: str, *, scope: str | None = "runs:read") -> Run:
+def _seen(
+    conn: Connection, caller: Caller, run_id: str, *, scope: Scope | None = "runs:read"
+) -> Run:
     """The run, for a caller who may see it; for the others there is none."""
     if scope is not None:
         caller.must(scope)

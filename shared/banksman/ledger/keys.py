@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import timedelta
+from typing import Any
 
 from banksman import ids
+from banksman.errors import NotFound
 from banksman.ids import KeyId, PersonId
 from banksman.ledger import Connection
 from banksman.ledger.people import person_of
-from banksman.records import Key, Person
+from banksman.records import Key, Person, StoredKey
 from banksman.tokens import Minted
 
 
@@ -66,11 +68,52 @@ def used(conn: Connection, key_id: KeyId) -> None:
     )
 
 
-def revoke(conn: Connection, key_id: KeyId) -> None:
-    """Valid → revoked, at once."""
-    conn.execute(
-        "UPDATE keys SET revoked_at = COALESCE(revoked_at, clock_timestamp()) WHERE id = %s",
-        (key_id,),
+def revoke(conn: Connection, key_id: KeyId) -> bool:
+    """Valid → revoked, at once; False when it was already."""
+    return (
+        conn.execute(
+            "UPDATE keys SET revoked_at = clock_timestamp() WHERE id = %s AND revoked_at IS NULL",
+            (key_id,),
+        ).rowcount
+        == 1
+    )
+
+
+_STORED = """
+    SELECT keys.id, kind, keys.name, scopes, email,
+           revoked_at IS NULL AND expires_at > clock_timestamp() AND disabled_at IS NULL,
+           keys.created_at, expires_at, revoked_at, last_used_at
+    FROM keys
+    LEFT JOIN people ON people.id = keys.person_id
+"""
+
+
+def get(conn: Connection, key_id: KeyId) -> StoredKey:
+    """The key or token as it is kept, or `NotFound`."""
+    row = conn.execute(f"{_STORED} WHERE keys.id = %s", (key_id,)).fetchone()
+    if row is None:
+        raise NotFound(f"There is no key {ids.show('key', key_id)}.")
+    return _stored(row)
+
+
+def everything(conn: Connection) -> Sequence[StoredKey]:
+    """Every key and token there ever was, oldest first."""
+    return [_stored(row) for row in conn.execute(f"{_STORED} ORDER BY keys.id").fetchall()]
+
+
+def _stored(row: Sequence[Any]) -> StoredKey:
+    key_id, kind, name, scopes, owner, live, created_at, expires_at, revoked_at, last_used_at = row
+    return StoredKey(
+        id=KeyId(key_id),
+        kind=kind,
+        name=name,
+        scopes=frozenset(scopes),
+        owner=owner,
+        live=live,
+        created_at=created_at,
+        expires_at=expires_at,
+        revoked_at=revoked_at,
+        last_used_at=last_used_at,
     )
 
 

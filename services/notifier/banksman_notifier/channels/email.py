@@ -27,13 +27,11 @@ from email.utils import format_datetime, formataddr, parseaddr
 from functools import cache
 from urllib.parse import unquote, urlsplit
 
+from banksman import addresses
 from banksman.errors import ConfigurationError
 from banksman_notifier.channels import Channel, ChannelError, Message
 
 _TIMEOUT = 15.0
-_ADDRESS = re.compile(
-    r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*"
-)
 _HEADER = re.compile(rb"([!-9;-~]+):")
 # Printable ASCII, and nothing that a reader decodes.
 _PLAIN = re.compile(r"(?:(?!=\?)[ -~]){1,200}")
@@ -91,7 +89,7 @@ class Sender:
     def read(cls, text: str) -> Sender:
         """From `Name <address>` or a bare address."""
         name, address = parseaddr(text)
-        if not _ADDRESS.fullmatch(address) or not name.isprintable():
+        if not addresses.is_plain(address) or not name.isprintable():
             raise ConfigurationError(
                 "BANKSMAN_MAIL_FROM is not an address like `Banksman <banksman@example.org>`."
             )
@@ -115,7 +113,7 @@ def opened(server: Server, sender: Sender) -> Generator[Channel]:
 
 def wire_form(message: Message, sender: Sender) -> bytes:
     """The mail's bytes, known to hold exactly the headers that were meant and exactly one recipient."""
-    if not _ADDRESS.fullmatch(message.to):
+    if not addresses.is_plain(message.to):
         raise ChannelError(
             f"{message.to!r} is not an address that mail can be sent to.", retryable=False
         )
