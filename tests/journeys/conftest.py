@@ -35,13 +35,8 @@ def rough(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         yield stack
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Every story is a journey; with `--dist loadgroup` those of one stack share a test process, and its start."""
+    """Every story is a journey: `-m "not journey"` leaves them out."""
     for item in items:
-        if "journeys" not in item.path.parts:
-            continue
-        item.add_marker(pytest.mark.journey)
-        for name in ("calm", "rough"):
-            if name in getattr(item, "fixturenames", ()):
-                item.add_marker(pytest.mark.xdist_group(name))
+        if "journeys" in item.path.parts:
+            item.add_marker(pytest.mark.journey)
