@@ -21,6 +21,8 @@ from urllib.parse import urlsplit
 from banksman.errors import BanksmanError
 
 _PAGE = 100
+_KEPT_SECONDS = 3.0
+"""A connection idle for longer may be closed by the gateway at the moment it is used again."""
 _PROMPT = "The customer of order A-1042 writes that the lamp arrived broken. Refund it."
 
 
@@ -28,6 +30,7 @@ class Caller:
     """One kept connection with one credential."""
 
     def __init__(self, url: str, token: str) -> None:
+        self._used = time.monotonic()
         self._connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
         self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
 
@@ -45,9 +48,12 @@ class Caller:
     def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """One question; anything but success ends the measurement."""
         raw = None if body is None else json.dumps(body)
+        if time.monotonic() - self._used > _KEPT_SECONDS:
+            self._connection.close()  # the next request opens it again
         self._connection.request(method, path, raw, self._headers)
         response = self._connection.getresponse()
         content = response.read()
+        self._used = time.monotonic()
         if response.status >= 300:
             raise BanksmanError(f"{method} {path} answered {response.status}: {content[:500]!r}")
         return json.loads(content)
