@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from banksman import errors
 from banksman.errors import BanksmanError, InvalidInput, NotFound, Unavailable
-from banksman.shapes import ENDS, File, Json, Moment, Page, Request, Run, Shape
+from banksman.shapes import ENDS, Attempt, File, Json, Moment, Page, Request, Run, Shape, Token
 
 T = TypeVar("T")
 S = TypeVar("S", bound=Shape)
@@ -228,6 +228,18 @@ def answer(request: Request | str, value: Json, *, reason: str | None = None) ->
 
 
 _request = request
+
+
+def ask_for_code(email: str) -> Steps[str]:
+    """Have a code mailed to an address; the attempt that it must be sent back with. Needs no token."""
+    body = yield Ask("POST", "/v1/tokens", body={"email": email})
+    return _one(Attempt, body).attempt
+
+
+def redeem_code(attempt: str, code: str, *, name: str) -> Steps[Token]:
+    """The mailed code → a personal token, which is called `name` in lists. Needs no token."""
+    typed = {"attempt": attempt, "code": code, "name": name}
+    return _one(Token, (yield Ask("POST", "/v1/tokens/redeem", body=typed)))
 
 
 def events_path(run_id: str) -> str:

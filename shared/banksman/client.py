@@ -283,7 +283,8 @@ def _cursor(reader: EventReader) -> dict[str, str]:
 def _headers(token: str) -> dict[str, str]:
     if not token.isascii() or not token.isprintable() or " " in token:
         raise InvalidInput("The token is not one: it holds characters that no token has.")
-    return {"Authorization": f"Bearer {token}", "Accept": "application/json"}
+    accept = {"Accept": "application/json"}
+    return accept | ({"Authorization": f"Bearer {token}"} if token else {})
 
 
 def _checked(url: str) -> str:

@@ -139,6 +139,20 @@ class Moment(Shape):
     detail: Mapping[str, Json] = Field(default_factory=dict[str, Json])
 
 
+class Attempt(Shape):
+    """A mailed code that was asked for."""
+
+    attempt: str = Field(repr=False)
+
+
+class Token(Shape):
+    """A personal token that was just made; its text is told once."""
+
+    token: str = Field(repr=False)
+    expires_at: datetime
+    person: str
+
+
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
     """One page of a list; `next_cursor` asks for the one after, and is None on the last."""

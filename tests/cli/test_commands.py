@@ -18,7 +18,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from banksman import ids
+from banksman import ids, ledger
 from banksman.cli import app
 from banksman.cli.review import difference
 from banksman.ids import RequestId
@@ -291,13 +291,26 @@ def test_without_any_stack_it_says_how_to_get_one(tmp_path: Path) -> None:
 def test_a_login_is_kept_once_the_gateway_has_accepted_it(
     site: Site, served: GatewaySettings, tmp_path: Path
 ) -> None:
-    wrong = run("login", served.public_url, cwd=tmp_path, stdin="wrong\n")
-    kept = run("login", served.public_url, cwd=tmp_path, stdin=bearer(site.token(site.ana)) + "\n")
+    token = bearer(site.token(site.ana))
+    wrong = run("login", served.public_url, "--token", cwd=tmp_path, stdin="wrong\n")
+    kept = run("login", served.public_url, "--token", cwd=tmp_path, stdin=f"{token}\n")
 
     assert wrong.returncode == 5
     assert kept.returncode == 0, kept.stderr
     assert (tmp_path / ".config" / "banksman" / "login.json").stat().st_mode & 0o777 == 0o600
     assert run("requests", cwd=tmp_path).returncode == 0
+
+
+def test_without_a_terminal_a_login_takes_a_token_and_asks_for_no_code(
+    site: Site, served: GatewaySettings, tmp_path: Path
+) -> None:
+    ended = run("login", served.public_url, cwd=tmp_path, stdin="ana@example.org\n")
+
+    assert ended.returncode == 2
+    assert "--token" in ended.stderr
+    assert run("login", cwd=tmp_path).returncode == 2
+    with ledger.transaction(site.gateway) as conn:
+        assert conn.execute("SELECT FROM notices").fetchall() == []
 
 
 def test_caught_mail_is_listed_and_shown(banksman: Banksman, tmp_path: Path) -> None:
@@ -372,7 +385,10 @@ def test_every_command_explains_itself() -> None:
         shown = CliRunner().invoke(app, [command, "--help"])
         assert shown.exit_code == 0
         assert f"Usage: banksman {command}" in shown.output
-    wanted = "demo up init check migrate doctor login submit runs show watch cancel retry requests approve deny answer"
+    wanted = (
+        "demo up init check migrate doctor login keys reviewers submit runs show watch cancel retry requests"
+        " approve deny answer"
+    )
     assert {*wanted.split(), "open", "mail"} <= commands
 
 

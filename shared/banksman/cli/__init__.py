@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from banksman.cli import bench, machine, review, runs, show
+from banksman.cli import access, bench, login, machine, review, runs, show
 from banksman.errors import (
     BanksmanError,
     ConfigurationError,
@@ -55,7 +55,9 @@ app.command()(machine.check)
 app.command()(machine.migrate)
 app.command()(machine.doctor)
 app.command()(bench.bench)
-app.command()(machine.login)
+app.command()(login.login)
+app.add_typer(access.keys, name="keys")
+app.add_typer(access.reviewers, name="reviewers")
 app.command()(runs.submit)
 app.command("runs")(runs.runs)
 app.command("show")(runs.show_run)

@@ -31,7 +31,7 @@ As = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print ids only.")]
 
-_ID = re.compile(r"(?:run|req)_[0-9a-f]{32}")
+_ID = re.compile(r"(?:run|req|key)_[0-9a-f]{32}")
 
 
 def read_ids(given: Sequence[str] | None, *, prefix: str) -> list[str]:

@@ -1,8 +1,7 @@
-"""Commands about installations: up, demo, init, check, migrate, login, doctor."""
+"""Commands about installations: up, demo, init, check, migrate, doctor."""
 
 from __future__ import annotations
 
-import getpass
 import importlib.util
 import json
 import os
@@ -15,7 +14,7 @@ from typing import Annotated
 import typer
 
 from banksman.cli import given, place, show
-from banksman.errors import BanksmanError, ConfigurationError, InvalidInput
+from banksman.errors import BanksmanError, ConfigurationError
 
 _EXTRAS = {
     "worker": ("celery", "pydantic_ai", "pydantic_deep", "redis"),
@@ -139,23 +138,6 @@ def migrate(
         _first_administrator(url, chosen.admin_email)
 
 
-def login(
-    url: Annotated[str, typer.Argument(help="The gateway's address.")],
-    *,
-    from_stdin: Annotated[
-        bool, typer.Option("--stdin", help="Read the token from standard input.")
-    ] = False,
-) -> None:
-    """Keep a personal token or API key for later commands, once the gateway has accepted it."""
-    typed = sys.stdin.isatty() and not from_stdin
-    token = (getpass.getpass("Token: ") if typed else sys.stdin.readline()).strip()
-    if not token:
-        raise InvalidInput("No token was given.")
-    with place.Place(url, token, {}).submitter() as banksman:
-        banksman.runs(limit=1)
-    typer.echo(f"Kept in {place.keep_login(url, token)}.")
-
-
 def doctor(*, as_json: given.Json = False) -> None:
     """Look for what is missing or broken. The exit code is 1 if something is."""
     findings = [_finding(name, look) for name, look in _LOOKS]
@@ -190,19 +172,11 @@ def _first_administrator(owner_url: str, email: str) -> None:
     from banksman import ledger
     from banksman.ledger import people
 
-    pool = ledger.open_pool(owner_url, size=1, name="banksman-migrate")
-    try:
-        with ledger.transaction(pool) as conn:
-            if people.by_email(conn, email) is None:
-                people.upsert(
-                    conn,
-                    email,
-                    name=email.partition("@")[0],
-                    roles=("reviewer", "operator", "admin"),
-                )
-                typer.echo(f"made the administrator {email}")
-    finally:
-        pool.close()
+    with ledger.once(owner_url, name="banksman-migrate") as conn:
+        if people.by_email(conn, email) is None:
+            roles = ("reviewer", "operator", "admin")
+            people.upsert(conn, email, name=email.partition("@")[0], roles=roles)
+            typer.echo(f"made the administrator {email}")
 
 
 def _finding(name: str, look: Callable[[], str]) -> tuple[str, bool, str]:

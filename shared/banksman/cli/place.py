@@ -73,6 +73,31 @@ def find() -> Place:
     return Place(url, token, {})
 
 
+def gateway_url() -> str:
+    """Where to sign in when nobody says: BANKSMAN_URL, else the nearest stack, else the place of the last login."""
+    path = stack_file()
+    url = os.environ.get("BANKSMAN_URL") or (
+        _of_stack(path).url if path is not None else _login().get("url")
+    )
+    if not url:
+        raise InvalidInput("Name the gateway: `banksman login https://banksman.example.org`.")
+    return url
+
+
+def database_url() -> str:
+    """The database as its owner: of BANKSMAN_DATABASE_URL, as for `migrate`, else the nearest stack's."""
+    url = os.environ.get("BANKSMAN_DATABASE_URL")
+    if url:
+        return url
+    path = stack_file()
+    if path is None:
+        raise ConfigurationError(
+            "BANKSMAN_DATABASE_URL is not set (the owner's, as for `banksman migrate`), and there is no "
+            ".banksman/stack.json here or above."
+        )
+    return str(_read(path).get("database_url", ""))
+
+
 def stack_file() -> Path | None:
     """The nearest `stack.json`: in BANKSMAN_DATA_DIR, else in `.banksman` here or in a folder above."""
     chosen = os.environ.get("BANKSMAN_DATA_DIR")

@@ -50,6 +50,28 @@ def transaction(pool: Pool) -> Generator[Connection]:
         raise Unavailable(f"PostgreSQL cannot be reached: {error}") from error
 
 
+@contextmanager
+def once(url: str, *, name: str) -> Generator[Connection]:
+    """One transaction on a connection of its own, for a command that ends afterwards."""
+    try:
+        with psycopg.connect(url, connect_timeout=5, application_name=name) as conn:
+            yield conn
+    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        raise Unavailable(f"PostgreSQL cannot be reached: {error}") from error
+    except psycopg.errors.UndefinedTable:
+        raise ConfigurationError(
+            "This database has none of Banksman's tables: run `banksman migrate` first."
+        ) from None
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise ConfigurationError(
+            f"This takes the database owner's URL, as `banksman migrate` does: {error}"
+        ) from None
+    except psycopg.ProgrammingError as error:
+        if error.sqlstate is not None:
+            raise
+        raise ConfigurationError("BANKSMAN_DATABASE_URL is not a PostgreSQL URL.") from None
+
+
 def drop_dead(pool: Pool) -> None:
     """Test the connections that wait in the pool and replace those that PostgreSQL has closed."""
     pool.check()

@@ -11,6 +11,8 @@ from banksman.ids import PersonId
 from banksman.ledger import Connection
 from banksman.records import Person, Requirement
 
+ROLES = ("reviewer", "operator", "admin", "auditor")
+
 _COLUMNS = "id, email, name, roles, groups, disabled_at IS NOT NULL"
 
 
@@ -37,12 +39,24 @@ def upsert(
     return person_of(row)
 
 
-def disable(conn: Connection, person_id: PersonId) -> None:
-    """In good standing → disabled, at once: what the person voted no longer counts for starts to come."""
-    conn.execute(
-        "UPDATE people SET disabled_at = COALESCE(disabled_at, clock_timestamp()) WHERE id = %s",
-        (person_id,),
+def disable(conn: Connection, person_id: PersonId) -> bool:
+    """In good standing → disabled, at once: what the person voted no longer counts for starts to come.
+
+    False when the person was disabled already.
+    """
+    return (
+        conn.execute(
+            "UPDATE people SET disabled_at = clock_timestamp() WHERE id = %s AND disabled_at IS NULL",
+            (person_id,),
+        ).rowcount
+        == 1
     )
+
+
+def everybody(conn: Connection) -> Sequence[Person]:
+    """All people, disabled ones too, by address."""
+    rows = conn.execute(f"SELECT {_COLUMNS} FROM people ORDER BY lower(email)").fetchall()
+    return [person_of(row) for row in rows]
 
 
 def get(conn: Connection, person_id: PersonId) -> Person:

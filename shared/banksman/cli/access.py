@@ -1,0 +1,292 @@
+"""Commands of whoever owns the database: `keys` for programs, `reviewers` for people.
+
+They write with the owner's rights and not through the gateway, so that an installation can get its first key and its
+first people. Each change stands in the audit log, made by `owner`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from banksman.cli import given, place, show
+from banksman.errors import Conflict, InvalidInput, NotFound
+
+if TYPE_CHECKING:
+    from banksman.ledger import Connection
+    from banksman.records import Person, StoredKey
+
+_ACTOR = "owner"
+_WHERE = "Works on the database of BANKSMAN_DATABASE_URL (its owner's, as for migrate), else of the nearest stack."
+
+keys = typer.Typer(
+    help=f"API keys of programs, and people's tokens. {_WHERE}",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+reviewers = typer.Typer(
+    help=f"The people who may sign in. {_WHERE}", no_args_is_help=True, rich_markup_mode=None
+)
+
+
+@keys.command()
+def create(
+    *,
+    name: Annotated[str, typer.Option(help="What it is called in lists and timelines.")],
+    scope: Annotated[
+        list[str], typer.Option(help="What it opens, such as runs:submit; may be repeated.")
+    ],
+    owner: Annotated[
+        str,
+        typer.Option(
+            metavar="EMAIL",
+            help="Whose it is: the requester of its runs, who then cannot approve them.",
+            show_default=False,
+        ),
+    ] = "",
+    days: Annotated[int, typer.Option(min=1, max=365, help="How long it counts.")] = 90,
+    as_json: given.Json = False,
+) -> None:
+    """Make an API key and print it, this once. No key can vote."""
+    from banksman import scopes, tokens
+    from banksman.ledger import keys as rows
+
+    opened = scopes.of_a_key(scope)
+    _must_be_words(name)
+    minted = tokens.mint("key")
+    with _ledger() as conn:
+        person = _person(conn, owner) if owner else None
+        if person is not None and person.disabled:
+            raise Conflict(f"{person.email} is disabled and can own no key.")
+        key_id = rows.store(
+            conn,
+            minted,
+            kind="key",
+            name=name,
+            scopes=opened,
+            person=None if person is None else person.id,
+            lifetime=timedelta(days=days),
+        )
+        made = rows.get(conn, key_id)
+        _note(conn, "key.made", _facts(made))
+    if as_json:
+        show.as_json(_facts(made) | {"key": minted.text})
+        return
+    typer.echo(minted.text)
+    show.complain(
+        f"{_shown(made)} opens {', '.join(opened)} until {show.moment(made.expires_at)}."
+        " It is shown this once: only its hash is kept."
+    )
+
+
+@keys.command("list")
+def list_keys(*, as_json: given.Json = False) -> None:
+    """List keys and tokens, oldest first; never their texts."""
+    from banksman.ledger import keys as rows
+
+    with _ledger() as conn:
+        found = rows.everything(conn)
+    if as_json:
+        show.as_json([_facts(key) | {"state": _state(key)} for key in found])
+        return
+    show.table(
+        ["key", "kind", "name", "owner", "opens", "until", "last used", "state"],
+        [
+            [
+                _shown(key),
+                "key" if key.kind == "key" else "token",
+                key.name,
+                key.owner or "",
+                ",".join(sorted(key.scopes)) or "all that its person may",
+                show.moment(key.expires_at),
+                show.moment(key.last_used_at),
+                _state(key),
+            ]
+            for key in found
+        ],
+    )
+
+
+@keys.command()
+def revoke(which: given.Ids = None, *, as_json: given.Json = False) -> None:
+    """Revoke keys or tokens (key_…), at once and for good."""
+    from banksman import ids
+    from banksman.ids import KeyId
+    from banksman.ledger import keys as rows
+
+    key_ids = [KeyId(ids.read("key", word)) for word in given.read_ids(which, prefix="key")]
+    with _ledger() as conn:
+        for key_id in key_ids:
+            if rows.revoke(conn, key_id):
+                _note(conn, "key.revoked", {"id": ids.show("key", key_id)})
+        found = [rows.get(conn, key_id) for key_id in key_ids]
+    if as_json:
+        show.as_json([_facts(key) | {"state": _state(key)} for key in found])
+        return
+    for key in found:
+        typer.echo(f"{_shown(key)} ({show.prose(key.name)}) is revoked.")
+
+
+@reviewers.command()
+def add(
+    email: Annotated[str, typer.Argument(help="The address that codes and mails go to.")],
+    *,
+    name: Annotated[
+        str, typer.Option(help="The part before the @ when not given.", show_default=False)
+    ] = "",
+    role: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="reviewer (the default) votes; operator and admin stop and retry runs; auditor reads."
+            " May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    group: Annotated[
+        list[str] | None, typer.Option(help="May be repeated.", show_default=False)
+    ] = None,
+    as_json: given.Json = False,
+) -> None:
+    """Let somebody sign in; for one who is here already, change what is given and leave the rest."""
+    from banksman import addresses
+    from banksman.ledger import people
+
+    address = addresses.checked(email)
+    if unknown := [word for word in role or () if word not in people.ROLES]:
+        raise InvalidInput(
+            f"There is no role {', '.join(map(repr, unknown))}. There are: {', '.join(people.ROLES)}."
+        )
+    _must_be_words(name or "-", *(group or ()))
+    with _ledger() as conn:
+        known = people.by_email(conn, address)
+        if known is not None and known.disabled:
+            raise Conflict(f"{known.email} is disabled, for good.")
+        person = people.upsert(
+            conn,
+            address,
+            name=name or (known.name if known else address.partition("@")[0]),
+            roles=role or (sorted(known.roles) if known else ["reviewer"]),
+            groups=group or (sorted(known.groups) if known else []),
+        )
+        _note(conn, "reviewer.changed" if known else "reviewer.added", _card(person))
+    if as_json:
+        show.as_json(_card(person))
+        return
+    verb = "changed" if known else "added"
+    of = f" of {', '.join(sorted(person.groups))}" if person.groups else ""
+    typer.echo(show.prose(f"{verb} {person.email}: {', '.join(sorted(person.roles))}{of}"))
+
+
+@reviewers.command("list")
+def list_reviewers(*, as_json: given.Json = False) -> None:
+    """List everybody, disabled people too."""
+    from banksman.ledger import people
+
+    with _ledger() as conn:
+        found = people.everybody(conn)
+    if as_json:
+        show.as_json([_card(person) for person in found])
+        return
+    show.table(
+        ["address", "name", "roles", "groups", "state"],
+        [
+            [
+                person.email,
+                person.name,
+                ",".join(sorted(person.roles)),
+                ",".join(sorted(person.groups)),
+                "disabled" if person.disabled else "",
+            ]
+            for person in found
+        ],
+    )
+
+
+@reviewers.command()
+def disable(
+    email: Annotated[str, typer.Argument(help="Whom.")], *, as_json: given.Json = False
+) -> None:
+    """Shut somebody out at once, for good: sessions, tokens and keys, and votes on calls that have not started."""
+    from banksman.ledger import people
+
+    with _ledger() as conn:
+        person = _person(conn, email)
+        if people.disable(conn, person.id):
+            _note(conn, "reviewer.disabled", {"id": _card(person)["id"]})
+        person = people.get(conn, person.id)
+    if as_json:
+        show.as_json(_card(person))
+    else:
+        typer.echo(f"{show.prose(person.email)} is disabled.")
+
+
+@contextmanager
+def _ledger() -> Generator[Connection]:
+    from banksman import ledger
+
+    with ledger.once(place.database_url(), name="banksman-cli") as conn:
+        yield conn
+
+
+def _must_be_words(*names: str) -> None:
+    for name in names:
+        if not 1 <= len(name) <= 100 or not name.isprintable():
+            raise InvalidInput(
+                f"{name[:100]!r} is no name: it takes 1 to 100 printable characters."
+            )
+
+
+def _person(conn: Connection, email: str) -> Person:
+    from banksman.ledger import people
+
+    person = people.by_email(conn, email.strip())
+    if person is None:
+        raise NotFound(f"There is nobody with the address {email[:100]!r}.")
+    return person
+
+
+def _note(conn: Connection, action: str, body: dict[str, Any]) -> None:
+    from banksman.ledger import audit
+    from banksman.records import Event
+
+    audit.append(conn, Event(_ACTOR, action, body=body))
+
+
+def _shown(key: StoredKey) -> str:
+    from banksman import ids
+
+    return ids.show("key", key.id)
+
+
+def _facts(key: StoredKey) -> dict[str, Any]:
+    return {
+        "id": _shown(key),
+        "kind": key.kind,
+        "name": key.name,
+        "owner": key.owner,
+        "scopes": sorted(key.scopes),
+        "expires_at": key.expires_at.isoformat(),
+    }
+
+
+def _state(key: StoredKey) -> str:
+    if key.live:
+        return "valid"
+    if key.revoked_at is not None:
+        return "revoked"
+    return "expired" if key.expires_at <= datetime.now(UTC) else "owner disabled"
+
+
+def _card(person: Person) -> dict[str, Any]:
+    from banksman import ids
+
+    lists: dict[str, Sequence[str]] = {
+        "roles": sorted(person.roles),
+        "groups": sorted(person.groups),
+    }
+    facts = {"id": ids.show("per", person.id), "email": person.email, "name": person.name}
+    return facts | lists | {"disabled": person.disabled}
