@@ -24,7 +24,6 @@ UV_SYSTEM_CERTS ?= $(if $(wildcard /etc/ssl/cert.pem /etc/ssl/certs/*.pem /etc/s
 export UV_SYSTEM_CERTS
 export UV_PROJECT_ENVIRONMENT := .venv
 
-# The code that every promise rests on. It stays small enough to be read in an afternoon.
 .PHONY: help setup demo up test pairs check spine format lock clean
 
 help: ## Print this list
