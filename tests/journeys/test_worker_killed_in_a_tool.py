@@ -4,6 +4,8 @@ says, and it never happens twice by itself.
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 
 from tests.journeys.outsider import Shape, problem
@@ -75,6 +77,31 @@ def test_a_call_that_may_run_twice_is_run_again_without_asking(rough: Stack) -> 
     assert len(rough.lines("hazel", of="stamps")) == 2
     assert len(program.requests(run["id"])) == 1
     rough.replaced(killed)
+
+
+def test_a_command_does_not_outlive_its_worker(rough: Stack) -> None:
+    program, ana = rough.program(), rough.reviewer()
+    command = f"sleep {1_000_000 + os.getpid()}"
+    run = program.submit("runner", command)
+    [request] = ana.asked(run["id"])
+    ana.decide(request, "approve")
+    rough.wait_for(lambda: _running(command), what="the command")
+
+    # Which of the two runs it does not show from outside.
+    killed = rough.kill("worker-1", "worker-2")
+
+    rough.wait_for(lambda: not _running(command), what="the command's end")
+    rough.replaced(killed)
+    [asked] = ana.asked(run["id"], within=30)
+    assert asked["kind"] == "outcome"
+    ana.decide(asked, "stop")
+    program.ended(run["id"], "cancelled")
+
+
+def _running(command: str) -> list[str]:
+    """The processes that were started as this command."""
+    listed = subprocess.run(["ps", "-eo", "args="], capture_output=True, text=True, check=True)
+    return [line for line in listed.stdout.splitlines() if line.endswith(command)]
 
 
 def _died_in_append(stack: Stack, word: str) -> tuple[Shape, Shape]:

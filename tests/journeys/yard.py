@@ -134,4 +134,19 @@ writer = deep_agent(
 )
 
 
-agents = {"clerk": clerk, "stamper": stamper, "planner": planner, "writer": writer}
+runner = deep_agent(
+    model=scripted_model(
+        lambda seen: Call("execute", {"command": seen.prompt, "timeout": 600}),
+        lambda seen: _told(seen, "execute"),
+        name="runner",
+    ),
+)
+
+
+agents = {
+    "clerk": clerk,
+    "stamper": stamper,
+    "planner": planner,
+    "writer": writer,
+    "runner": runner,
+}

@@ -8,9 +8,9 @@ workspace's new state. Nothing outside the directory is kept.
 
 What holds the command in: an environment of PATH, HOME and LANG (none of the worker's settings or
 keys), no inherited files or sockets, the user `nobody` when the worker is root, a session of its
-own that is killed as a whole at the deadline and at the end, and caps on what it prints and leaves
-behind. It is not a sandbox: the command can use the network, the CPU, and whatever this machine
-lets that user read.
+own that is killed as a whole at the deadline, at the end and with its worker, and caps on what it
+prints and leaves behind. It is not a sandbox: the command can use the network, the CPU, and
+whatever this machine lets that user read.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from typing import IO, cast
 
 from banksman.errors import BanksmanError, InvalidInput
 from banksman_worker.scratch import Layout, Place, fill, private_directory, read_back
+from banksman_worker.watch import Watch
 from banksman_worker.workspace import Workspace
 
 DEFAULT_SECONDS = 120
@@ -46,6 +47,7 @@ _WRAPPER = f'ulimit -c 0; ulimit -f {_BLOCKS}; exec /bin/sh -c "$1"'
 # Commands wait on other machines and disks: a pool of their own keeps them away from the loop's
 # default one, which resolves the names that model requests need.
 _commands = ThreadPoolExecutor(max_workers=8, thread_name_prefix="execute")
+_watch = Watch()
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,7 @@ def _run(command: str, seconds: float, place: Place, stop: threading.Event) -> t
     output = _Output()
     deadline = time.monotonic() + seconds
     note = ""
-    with process, selectors.DefaultSelector() as selector:
+    with _watch.over(process.pid), process, selectors.DefaultSelector() as selector:
         selector.register(cast("IO[bytes]", process.stdout), selectors.EVENT_READ)
         try:
             while process.poll() is None:
