@@ -63,7 +63,7 @@ def test_a_key_is_printed_once_opens_what_it_may_and_ends_when_it_is_revoked(
     assert [ended.returncode for ended in revoked] == [0, 0]
     assert submits(site, key) == 401
     assert "revoked" in owner("keys", "list").stdout
-    assert [(actor, action, body["id"]) for actor, action, body in told(site)] == [
+    assert [(actor, action, body["key"]) for actor, action, body in told(site)] == [
         ("owner", "key.made", facts["id"]),
         ("owner", "key.revoked", facts["id"]),
     ]

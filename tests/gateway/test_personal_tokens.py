@@ -8,7 +8,8 @@ import pytest
 from httpx2 import Response
 
 from banksman import ids, ledger
-from banksman.ledger import audit, people
+from banksman.ids import KeyId
+from banksman.ledger import audit, keys, people
 from banksman.states import Tier
 from tests.gateway.browser import Browser, Form, code_of, form_in, latest_sign_in
 from tests.gateway.scenes import Site, asking
@@ -50,8 +51,9 @@ def test_a_person_gets_a_token_for_the_code_from_their_mail(site: Site) -> None:
     assert timedelta(days=89) < left < timedelta(days=91)
     with ledger.transaction(site.gateway) as conn:
         [made] = [event for event in audit.since(conn, (0, 0)) if event.action == "token.made"]
+        kept = keys.get(conn, KeyId(ids.read("key", str(made.body["key"]))))
     assert made.actor == ids.show("per", site.ana.id)
-    assert made.body["name"] == "Ana's laptop"
+    assert (kept.kind, kept.name, kept.owner) == ("tok", "Ana's laptop", "ana@example.org")
 
 
 @pytest.mark.parametrize(("tier", "status"), [("low", 200), ("medium", 200), ("high", 403)])

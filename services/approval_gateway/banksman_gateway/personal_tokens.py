@@ -84,8 +84,12 @@ def redeem(typed: Typed, here: Here) -> Response:
                     lifetime=LIFETIME,
                 )
                 made = keys.get(conn, key_id)
-                body = {"key": ids.show("key", key_id), "name": made.name}
-                audit.append(conn, Event(ids.show("per", person.id), "token.made", body=body))
+                event = Event(
+                    ids.show("per", person.id),
+                    "token.made",
+                    body={"key": ids.show("key", key_id)},
+                )
+                audit.append(conn, event)
                 token = Token(token=minted.text, expires_at=made.expires_at, person=person.email)
                 return Response(door.to_bytes(token), 201, media_type="application/json")
     raise InvalidInput(

@@ -52,7 +52,7 @@ def create(
     as_json: given.Json = False,
 ) -> None:
     """Make an API key and print it, this once. No key can vote."""
-    from banksman import scopes, tokens
+    from banksman import ids, scopes, tokens
     from banksman.ledger import keys as rows
 
     opened = scopes.of_a_key(scope)
@@ -72,7 +72,14 @@ def create(
             lifetime=timedelta(days=days),
         )
         made = rows.get(conn, key_id)
-        _note(conn, "key.made", _facts(made))
+        _note(
+            conn,
+            "key.made",
+            key=_shown(made),
+            scopes=sorted(made.scopes),
+            owner=None if person is None else ids.show("per", person.id),
+            expires_at=made.expires_at.isoformat(),
+        )
     if as_json:
         show.as_json(_facts(made) | {"key": minted.text})
         return
@@ -122,7 +129,7 @@ def revoke(which: given.Ids = None, *, as_json: given.Json = False) -> None:
     with _ledger() as conn:
         for key_id in key_ids:
             if rows.revoke(conn, key_id):
-                _note(conn, "key.revoked", {"id": ids.show("key", key_id)})
+                _note(conn, "key.revoked", key=ids.show("key", key_id))
         found = [rows.get(conn, key_id) for key_id in key_ids]
     if as_json:
         show.as_json([_facts(key) | {"state": _state(key)} for key in found])
@@ -152,7 +159,7 @@ def add(
     as_json: given.Json = False,
 ) -> None:
     """Let somebody sign in; for one who is here already, change what is given and leave the rest."""
-    from banksman import addresses
+    from banksman import addresses, ids
     from banksman.ledger import people
 
     address = addresses.checked(email)
@@ -172,7 +179,13 @@ def add(
             roles=role or (sorted(known.roles) if known else ["reviewer"]),
             groups=group or (sorted(known.groups) if known else []),
         )
-        _note(conn, "reviewer.changed" if known else "reviewer.added", _card(person))
+        _note(
+            conn,
+            "reviewer.changed" if known else "reviewer.added",
+            person=ids.show("per", person.id),
+            roles=sorted(person.roles),
+            groups=sorted(person.groups),
+        )
     if as_json:
         show.as_json(_card(person))
         return
@@ -211,12 +224,13 @@ def disable(
     email: Annotated[str, typer.Argument(help="Whom.")], *, as_json: given.Json = False
 ) -> None:
     """Shut somebody out at once, for good: sessions, tokens and keys, and votes on calls that have not started."""
+    from banksman import ids
     from banksman.ledger import people
 
     with _ledger() as conn:
         person = _person(conn, email)
         if people.disable(conn, person.id):
-            _note(conn, "reviewer.disabled", {"id": _card(person)["id"]})
+            _note(conn, "reviewer.disabled", person=ids.show("per", person.id))
         person = people.get(conn, person.id)
     if as_json:
         show.as_json(_card(person))
@@ -249,7 +263,7 @@ def _person(conn: Connection, email: str) -> Person:
     return person
 
 
-def _note(conn: Connection, action: str, body: dict[str, Any]) -> None:
+def _note(conn: Connection, action: str, **body: Any) -> None:
     from banksman.ledger import audit
     from banksman.records import Event
 
