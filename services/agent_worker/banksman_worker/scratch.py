@@ -29,6 +29,7 @@ from pathlib import Path
 from banksman.errors import BanksmanError, ConfigurationError, InvalidInput
 from banksman_worker.workspace import check_limits, normal
 
+_PREFIX = "banksman-execute-"
 _GROUPS = range(61_100, 62_100)
 """Ids below those that systemd hands out, and within the 65,536 that rootless containers map."""
 
@@ -68,6 +69,7 @@ def private_directory() -> Generator[Place]:
             f" directory above {tempfile.gettempdir()} passable (o+x), or set TMPDIR to another."
         )
     # The command's directory lies inside one of ours, so that it cannot put a link in its place.
+    _remove_left(Path(parent).resolve())
     outer, gid, lock = _claim(Path(parent).resolve())
     try:
         root = outer / "workspace"
@@ -98,24 +100,42 @@ def _claim(parent: Path) -> tuple[Path, int, int]:
     """A directory that nobody else uses now, the group that its number names, and its lock."""
     first = secrets.randbelow(len(_GROUPS))
     for gid in (*_GROUPS[first:], *_GROUPS[:first]):
-        outer = parent / f"banksman-execute-{os.geteuid()}-{gid}"
+        outer = parent / f"{_PREFIX}{os.geteuid()}-{gid}"
         with suppress(FileExistsError):
             outer.mkdir(mode=0o700)
-        try:
-            lock = os.open(outer, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        except OSError:
-            continue
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # It may have been removed, or have been somebody else's all along.
-            ours = os.fstat(lock).st_uid == os.geteuid() and outer.samefile(f"/dev/fd/{lock}")
-        except OSError:
-            ours = False
-        if ours:
+        lock = _lock(outer)
+        if lock is not None:
             _clear(outer)
             return outer, gid, lock
-        os.close(lock)
     raise BanksmanError(f"All {len(_GROUPS)} places for commands below {parent} are in use.")
+
+
+def _lock(outer: Path) -> int | None:
+    """The lock of one of our directories, or None when somebody else has it."""
+    try:
+        lock = os.open(outer, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # It may have been removed, or have been somebody else's all along.
+        ours = os.fstat(lock).st_uid == os.geteuid() and outer.samefile(f"/dev/fd/{lock}")
+    except OSError:
+        ours = False
+    if not ours:
+        os.close(lock)
+    return lock if ours else None
+
+
+def _remove_left(parent: Path) -> None:
+    """Remove what workers left that were killed: files of their runs, which nobody else would clear away."""
+    for outer in parent.glob(f"{_PREFIX}{os.geteuid()}-*"):
+        lock = _lock(outer)
+        if lock is not None:
+            _clear(outer)
+            with suppress(OSError):
+                outer.rmdir()
+            os.close(lock)
 
 
 def _clear(outer: Path) -> None:
