@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 LEDGER = ROOT / "shared/banksman/ledger"
 WORKER = ROOT / "services/agent_worker/banksman_worker"
 # No run passes these: reads for pages, the making of the schema, who is asking and whether they asked before.
-ASIDE = {LEDGER / name for name in ("views.py", "inbox.py", "migrate.py", "keys.py", "answers.py")}
+ASIDE = {LEDGER / name for name in ("views.py", "lists.py", "inbox.py", "migrate.py", "keys.py", "answers.py")}
 SPINE = [
     *sorted(set(LEDGER.glob("*.py")) - ASIDE),
     *(ROOT / "shared/banksman" / name for name in ("wire.py", "digest.py", "links.py")),

@@ -99,14 +99,14 @@ def notifier_pool(database: Database) -> Iterator[ledger.Pool]:
 
 
 @pytest.fixture
-def broker(valkey_server: valkey.Valkey) -> Iterator[str]:
+def broker(valkey_server: valkey.Valkey) -> str:
     """The URL of an empty broker."""
     import redis
 
     client = redis.Redis.from_url(valkey_server.url())
     client.flushall()
     client.close()
-    yield valkey_server.url()
+    return valkey_server.url()
 
 
 @pytest.fixture

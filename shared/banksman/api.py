@@ -215,9 +215,7 @@ def approve(
     return (yield from vote(request, "approve", reason=reason, arguments=arguments))
 
 
-def deny(
-    request: Request | str, *, reason: str | None = None, stop_run: bool = False
-) -> Steps[Request]:
+def deny(request: Request | str, *, reason: str | None = None, stop_run: bool = False) -> Steps[Request]:
     """Refuse; the agent is told the reason and goes on, unless the run is to stop."""
     return (yield from vote(request, "deny", reason=reason, stop_run=stop_run))
 
@@ -258,9 +256,7 @@ def problem(status: int, body: bytes) -> BanksmanError:
     detail = str(found.get("detail") or found.get("title") or f"The gateway answered {status}.")
     error = _KINDS.get(kind) or _STATUSES.get(status)
     if error is None:
-        error = (
-            Unavailable if status in (502, 504) else InvalidInput if status < 500 else BanksmanError
-        )
+        error = Unavailable if status in (502, 504) else InvalidInput if status < 500 else BanksmanError
     if issubclass(error, errors.Conflict):
         return error(detail, found.get("current") or {})
     return error(detail)
@@ -324,6 +320,4 @@ class _Page(Shape, Generic[T]):
 
 def _strange(error: ValidationError) -> BanksmanError:
     where = ", ".join(".".join(map(str, item["loc"])) for item in error.errors()[:5])
-    return BanksmanError(
-        f"The answer is not what a Banksman gateway says (see {where or 'its body'})."
-    )
+    return BanksmanError(f"The answer is not what a Banksman gateway says (see {where or 'its body'}).")

@@ -103,9 +103,7 @@ class Client:
         while True:
             reader.restart()
             try:
-                with self._http.stream(
-                    "GET", path, headers=_cursor(reader), timeout=_STREAM
-                ) as response:
+                with self._http.stream("GET", path, headers=_cursor(reader), timeout=_STREAM) as response:
                     if response.status_code == 204:
                         return
                     if response.status_code != 200:
@@ -200,9 +198,7 @@ class AsyncClient:
         while True:
             reader.restart()
             try:
-                async with self._http.stream(
-                    "GET", path, headers=_cursor(reader), timeout=_STREAM
-                ) as response:
+                async with self._http.stream("GET", path, headers=_cursor(reader), timeout=_STREAM) as response:
                     if response.status_code == 204:
                         return
                     if response.status_code != 200:
@@ -264,9 +260,7 @@ def _advance(move: Callable[[], Ask | Pause]) -> Ask | Pause | _Done[Any]:
 
 
 def _build(http: httpx.Client | httpx.AsyncClient, ask: Ask) -> httpx.Request:
-    return http.build_request(
-        ask.method, ask.path, params=dict(ask.params), json=ask.body, headers=dict(ask.headers)
-    )
+    return http.build_request(ask.method, ask.path, params=dict(ask.params), json=ask.body, headers=dict(ask.headers))
 
 
 def _body(response: httpx.Response) -> bytes:
@@ -294,9 +288,7 @@ def _checked(url: str) -> str:
     except ValueError:
         good = False
     if not good:
-        raise InvalidInput(
-            f"{url[:100]!r} is not the address of a gateway, like https://banksman.example.org."
-        )
+        raise InvalidInput(f"{url[:100]!r} is not the address of a gateway, like https://banksman.example.org.")
     return url
 
 
@@ -306,6 +298,4 @@ def _is_local(url: str) -> bool:
 
 
 def _away(http: httpx.Client | httpx.AsyncClient, error: Exception) -> Unavailable:
-    return Unavailable(
-        f"The gateway at {http.base_url} cannot be reached: {error or type(error).__name__}"
-    )
+    return Unavailable(f"The gateway at {http.base_url} cannot be reached: {error or type(error).__name__}")

@@ -53,9 +53,7 @@ def serve(
     _quieten()
     with ExitStack() as closing:
         if health_port:
-            health = Health(
-                health_port, lambda: {"hub": last_tick[0], **pulses()}, limit=stale_after
-            )
+            health = Health(health_port, lambda: {"hub": last_tick[0], **pulses()}, limit=stale_after)
             closing.callback(health.close)
         worker = celery.Worker(
             pool="threads",
@@ -72,9 +70,7 @@ def serve(
         return int(worker.exitcode or 0)
 
 
-def task(
-    celery: Celery, name: str, read: Callable[[Sequence[object]], T], act: Callable[[T], object]
-) -> None:
+def task(celery: Celery, name: str, read: Callable[[Sequence[object]], T], act: Callable[[T], object]) -> None:
     """Make `act` the body of a task, on what `read` finds in a message's arguments.
 
     Whoever can write to the broker can write any message. One that `read` refuses, or that brings callbacks or a chain

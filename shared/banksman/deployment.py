@@ -142,9 +142,7 @@ def _write_all(target: Path, files: Mapping[str, str]) -> list[Path]:
         draft.rename(target)
     except OSError as error:
         shutil.rmtree(draft, ignore_errors=True)
-        raise ConfigurationError(
-            f"The secrets could not be written to {target}: {error}."
-        ) from error
+        raise ConfigurationError(f"The secrets could not be written to {target}: {error}.") from error
     return [target / name for name in files]
 
 
@@ -156,9 +154,7 @@ def _write(path: Path, content: str) -> None:
 
 def _email(text: str) -> str:
     if not _EMAIL.fullmatch(text):
-        raise ConfigurationError(
-            f"{text[:100]!r} is not an e-mail address for the first administrator."
-        )
+        raise ConfigurationError(f"{text[:100]!r} is not an e-mail address for the first administrator.")
     return text
 
 

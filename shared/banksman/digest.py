@@ -37,17 +37,13 @@ def parse(text: bytes | str, *, what: str = "The JSON text", limit: int = MAX_BY
     try:
         decoded = raw.decode("utf-8")
         # json's own C scanner recurses: a text nested past the limit is refused before it is read.
-        value: Json = json.loads(
-            decoded, object_pairs_hook=_object, parse_constant=_constant, parse_int=_integer
-        )
+        value: Json = json.loads(decoded, object_pairs_hook=_object, parse_constant=_constant, parse_int=_integer)
     except UnicodeDecodeError:
         raise InvalidInput(f"{what} is not UTF-8, or holds a lone surrogate.") from None
     except RecursionError:
         raise InvalidInput(f"{what} is nested deeper than {MAX_DEPTH} levels.") from None
     except json.JSONDecodeError as error:
-        raise InvalidInput(
-            f"{what} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}."
-        ) from None
+        raise InvalidInput(f"{what} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}.") from None
     except ValueError as error:
         raise InvalidInput(f"{what} {error}") from None
     return check(value, what=what)

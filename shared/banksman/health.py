@@ -14,9 +14,7 @@ Ages = Callable[[], Mapping[str, float]]
 class Health:
     """Answers 200 while every pulse is younger than `limit` seconds, 503 with the ages otherwise."""
 
-    def __init__(
-        self, port: int, pulses: Callable[[], Mapping[str, float]], *, limit: float
-    ) -> None:
+    def __init__(self, port: int, pulses: Callable[[], Mapping[str, float]], *, limit: float) -> None:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 ages = {name: round(time.monotonic() - at, 1) for name, at in pulses().items()}
@@ -32,9 +30,7 @@ class Health:
                 """Probes are not worth a line."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, name="health", daemon=True
-        )
+        self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
         self._thread.start()
 
     def close(self) -> None:

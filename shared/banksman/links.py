@@ -42,9 +42,7 @@ class LinkKeys:
 
     def __init__(self, masters: Mapping[str, bytes]) -> None:
         self._first = next(iter(masters))
-        self._keys = {
-            (kid, use): _derive(raw, use, kid) for kid, raw in masters.items() for use in _USES
-        }
+        self._keys = {(kid, use): _derive(raw, use, kid) for kid, raw in masters.items() for use in _USES}
 
     @classmethod
     def read(cls, text: str) -> LinkKeys:
@@ -81,17 +79,13 @@ class LinkKeys:
         """The typed code of a notice, by the newest key."""
         return self._code(self._first, notice, binding, digits)
 
-    def code_holds(
-        self, typed: str, notice: UUID, binding: Mapping[str, digest.Json], *, digits: int
-    ) -> bool:
+    def code_holds(self, typed: str, notice: UUID, binding: Mapping[str, digest.Json], *, digits: int) -> bool:
         """Whether a typed code is the notice's, by any key; spaces and dashes are ignored."""
         plain = re.sub(r"[\s-]", "", typed).encode("utf-8", "replace")
         found = False
         for kid, use in self._keys:
             if use == "code":
-                found |= hmac.compare_digest(
-                    self._code(kid, notice, binding, digits).encode(), plain
-                )
+                found |= hmac.compare_digest(self._code(kid, notice, binding, digits).encode(), plain)
         return found
 
     def form_token(self, session: bytes) -> str:
@@ -112,9 +106,7 @@ class LinkKeys:
         return f"{raw % 10**digits:0{digits}d}"
 
     def _mac(self, kid: str, use: str, notice: UUID, binding: Mapping[str, digest.Json]) -> bytes:
-        text = b"banksman/link/v1\0" + digest.canonical(
-            {"notice": notice.hex, "use": use, **binding}
-        )
+        text = b"banksman/link/v1\0" + digest.canonical({"notice": notice.hex, "use": use, **binding})
         return hmac.digest(self._keys[kid, use], text, hashlib.sha256)
 
 

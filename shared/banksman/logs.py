@@ -9,9 +9,7 @@ from typing import Literal
 import structlog
 
 
-def configure(
-    service: str, *, form: Literal["console", "json"] = "console", level: str = "info"
-) -> None:
+def configure(service: str, *, form: Literal["console", "json"] = "console", level: str = "info") -> None:
     """Send the process's logs to standard error, with the service's name on every line."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -32,9 +30,7 @@ def configure(
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.make_filtering_bound_logger(
-            logging.getLevelNamesMapping()[level.upper()]
-        ),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)

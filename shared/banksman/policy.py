@@ -58,9 +58,7 @@ def judge(policy: Policy, call: Call) -> Judgement:
     """Allow, deny or ask: the one question that the gate puts."""
     below = _write_below(policy, call)
     if below is not None:
-        return Judgement(
-            "allow", "writes-below", f"Files below {below} may be written without asking."
-        )
+        return Judgement("allow", "writes-below", f"Files below {below} may be written without asking.")
     for pattern in policy.allow_tools:
         if fnmatch.fnmatchcase(call.tool, pattern):
             return Judgement("allow", "allow-tools", f"The tool {pattern} is allowed.")
@@ -72,9 +70,7 @@ def judge(policy: Policy, call: Call) -> Judgement:
             "The agent's author wants a person to agree to every call of this tool.",
         )
     if call.effects == "harmless":
-        return Judgement(
-            "allow", "harmless", "The tool has no effect outside the run's own workspace."
-        )
+        return Judgement("allow", "harmless", "The tool has no effect outside the run's own workspace.")
     if call.effects == "workspace":
         return _ask(
             policy,

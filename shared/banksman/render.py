@@ -139,9 +139,7 @@ def text(action: Mapping[str, Json], context: Mapping[str, Json]) -> str:
 
 def hash(action: Mapping[str, Json], context: Mapping[str, Json]) -> bytes:  # noqa: A001  called as render.hash
     """What was shown, as a hash to keep with the vote; the renderer's version is part of it."""
-    return hashlib.sha256(
-        _HASH + version.encode() + b"\0" + text(action, context).encode()
-    ).digest()
+    return hashlib.sha256(_HASH + version.encode() + b"\0" + text(action, context).encode()).digest()
 
 
 def suspicious(action: Mapping[str, Json], context: Mapping[str, Json]) -> list[str]:
@@ -180,9 +178,7 @@ def _special(
             yield whole("command", _label(name), arguments[name]), [name]
 
 
-def _operands(
-    tool: str, operands: Mapping[str, Json], context: Mapping[str, Json]
-) -> Iterator[Block]:
+def _operands(tool: str, operands: Mapping[str, Json], context: Mapping[str, Json]) -> Iterator[Block]:
     """What stands in the files that a call refers to: a script that is run is read before it is approved."""
     files = cast("Mapping[str, Mapping[str, Json]]", context.get("files") or {})
     for path in () if tool in {"write_file", "edit_file"} else sorted(operands):
@@ -278,16 +274,12 @@ def _letters(value: str) -> Iterator[str]:
         groups.setdefault(_group(letter), Counter())[letter] = times
     for group in (_TURNING, _HIDDEN, _CONTROL, _FOREIGN):
         if found := groups.get(group):
-            named = ", ".join(
-                f"{_name(letter)} × {times}" for letter, times in found.most_common(4)
-            )
+            named = ", ".join(f"{_name(letter)} × {times}" for letter, times in found.most_common(4))
             more = f" and {len(found) - 4} others" if len(found) > 4 else ""
             yield f"{group}: {named}{more}."
 
 
-_TURNING = (
-    "the direction of writing is changed, so that plain text would look different from what it is"
-)
+_TURNING = "the direction of writing is changed, so that plain text would look different from what it is"
 _HIDDEN = "there are characters that nobody can see"
 _CONTROL = "there are characters that control a terminal and are not text"
 _FOREIGN = "letters outside plain ASCII are shown by number, because look-alikes exist"
@@ -324,9 +316,7 @@ def _strings(value: Json) -> Iterator[str]:
 
 
 def _reading(value: Json) -> str | None:
-    if not isinstance(value, str) or not any(
-        ord(letter) > 127 and letter.isalpha() for letter in value
-    ):
+    if not isinstance(value, str) or not any(ord(letter) > 127 and letter.isalpha() for letter in value):
         return None
     return prose(value)
 
@@ -334,11 +324,7 @@ def _reading(value: Json) -> str | None:
 def _is_seen(letter: str) -> bool:
     if letter in " \n" or "!" <= letter <= "~":
         return True
-    return (
-        unicodedata.category(letter)[0] in "LMNPS"
-        and letter not in "⟦⟧"
-        and not _IGNORABLE.match(letter)
-    )
+    return unicodedata.category(letter)[0] in "LMNPS" and letter not in "⟦⟧" and not _IGNORABLE.match(letter)
 
 
 def _label(name: str) -> str:

@@ -20,8 +20,8 @@ Scope = ScopeOfKeys | Literal["votes"]
 OF_KEYS: Sequence[str] = get_args(ScopeOfKeys)
 """What an API key may be given."""
 
-OF_A_LOGIN: Sequence[Scope] = ("runs:read", "requests:read", "votes")
-"""What a token by `banksman login` opens of what its person may do: reading and voting."""
+OF_A_LOGIN: Sequence[Scope] = ("runs:submit", "runs:read", "runs:cancel", "requests:read", "votes")
+"""What a token by `banksman login` opens of what its person may do."""
 
 
 def of_a_key(names: Iterable[str]) -> Sequence[str]:
@@ -30,9 +30,7 @@ def of_a_key(names: Iterable[str]) -> Sequence[str]:
     if "votes" in wanted:
         raise InvalidInput("No API key can have the scope 'votes': people vote, machines do not.")
     if unknown := [name for name in wanted if name not in OF_KEYS]:
-        raise InvalidInput(
-            f"There is no scope {', '.join(map(repr, unknown))}. A key may have: {', '.join(OF_KEYS)}."
-        )
+        raise InvalidInput(f"There is no scope {', '.join(map(repr, unknown))}. A key may have: {', '.join(OF_KEYS)}.")
     if not wanted:
         raise InvalidInput("A key needs at least one scope.")
     return wanted

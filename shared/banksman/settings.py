@@ -43,9 +43,7 @@ class LedgerSettings(Settings):
     @field_validator("database_url")
     @classmethod
     def _is_postgres(cls, value: SecretStr) -> SecretStr:
-        return _with_scheme(
-            value, "postgresql", "postgres", example="postgresql://user:password@host:5432/name"
-        )
+        return _with_scheme(value, "postgresql", "postgres", example="postgresql://user:password@host:5432/name")
 
     @field_validator("broker_url")
     @classmethod
@@ -109,13 +107,9 @@ class GatewaySettings(LedgerSettings):
     @model_validator(mode="after")
     def _is_safe(self) -> Self:
         url = urlsplit(self.public_url)
-        if (url.scheme == "https" and url.hostname) or (
-            url.scheme == "http" and url.hostname == "localhost"
-        ):
+        if (url.scheme == "https" and url.hostname) or (url.scheme == "http" and url.hostname == "localhost"):
             return self
-        raise ValueError(
-            "BANKSMAN_PUBLIC_URL must be https://…, or http://localhost:PORT on one's own machine."
-        )
+        raise ValueError("BANKSMAN_PUBLIC_URL must be https://…, or http://localhost:PORT on one's own machine.")
 
     @property
     def on_localhost(self) -> bool:
@@ -154,10 +148,7 @@ def read(kind: type[S]) -> S:
     try:
         return kind()
     except ValidationError as error:
-        lines = [
-            f"  {_variable(item['loc'])}: {_say(item)}"
-            for item in error.errors(include_input=False)
-        ]
+        lines = [f"  {_variable(item['loc'])}: {_say(item)}" for item in error.errors(include_input=False)]
         raise ConfigurationError("These settings stop the start-up:\n" + "\n".join(lines)) from None
 
 
@@ -166,11 +157,7 @@ def _variable(location: tuple[int | str, ...]) -> str:
 
 
 def _say(item: Any) -> str:
-    return (
-        "is missing."
-        if item["type"] == "missing"
-        else str(item["msg"]).removeprefix("Value error, ")
-    )
+    return "is missing." if item["type"] == "missing" else str(item["msg"]).removeprefix("Value error, ")
 
 
 def _with_scheme(value: SecretStr, *schemes: str, example: str) -> SecretStr:

@@ -83,31 +83,21 @@ class Verifier:
                     f"BANKSMAN_VERIFY_KEYS: key {kid!r} is not a public key of 32 bytes in base64url."
                 ) from None
         if not keys:
-            raise ConfigurationError(
-                "BANKSMAN_VERIFY_KEYS names no key, so no decision could ever be verified."
-            )
+            raise ConfigurationError("BANKSMAN_VERIFY_KEYS names no key, so no decision could ever be verified.")
         return cls(keys)
 
     def verify(self, signed: Signed) -> dict[str, digest.Json]:
         """The statement, once its signature holds; `NotGenuine` otherwise."""
         status, key = self._keys.get(signed.kid, (None, None))
         if key is None:
-            raise NotGenuine(
-                f"The decision is signed with key {signed.kid[:20]!r}, which this worker does not know."
-            )
+            raise NotGenuine(f"The decision is signed with key {signed.kid[:20]!r}, which this worker does not know.")
         if status == "revoked":
-            raise NotGenuine(
-                f"The decision is signed with key {signed.kid!r}, which has been revoked."
-            )
+            raise NotGenuine(f"The decision is signed with key {signed.kid!r}, which has been revoked.")
         try:
             key.verify(signed.signature, _DECISION + signed.statement)
         except InvalidSignature:
-            raise NotGenuine(
-                "The signature under the decision does not hold for its text."
-            ) from None
-        return digest.parse(
-            signed.statement, what="The signed decision", limit=4 * digest.MAX_BYTES
-        )
+            raise NotGenuine("The signature under the decision does not hold for its text.") from None
+        return digest.parse(signed.statement, what="The signed decision", limit=4 * digest.MAX_BYTES)
 
 
 def base64url(raw: bytes) -> str:

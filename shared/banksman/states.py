@@ -102,9 +102,7 @@ def _move(by: str, origins: str, target: str, when: str) -> Move:
 
 
 RUN_MOVES: tuple[Move, ...] = (
-    _move(
-        "claim", "queued running", "running", "a worker takes it; from running only past its lease"
-    ),
+    _move("claim", "queued running", "running", "a worker takes it; from running only past its lease"),
     _move("park", "running", "waiting", "the segment ended in open requests"),
     _move("finish", "running", "finished", "the agent gave its answer"),
     _move("fail", "running", "failed", "the run cannot go on"),

@@ -153,9 +153,7 @@ class Approvals:
 
     def _decide(self, request: Request) -> None:
         __tracebackhide__ = True
-        fitting = (
-            rule for rule in reversed(self._rules) if fnmatch.fnmatchcase(request.tool, rule.tool)
-        )
+        fitting = (rule for rule in reversed(self._rules) if fnmatch.fnmatchcase(request.tool, rule.tool))
         rule = next(fitting, None)
         if rule is None:
             self._give_up(request.run_id)
@@ -166,15 +164,11 @@ class Approvals:
         said = rule.say(request)
         after, edit = request, said.arguments
         for reviewer in self.reviewers:
-            after = reviewer.vote(
-                after, said.verdict, reason=said.reason, arguments=edit, answer=said.answer
-            )
+            after = reviewer.vote(after, said.verdict, reason=said.reason, arguments=edit, answer=said.answer)
             if after.state != "open":
                 return
             edit = None
-        pytest.fail(
-            f"{_call(request)} needs more people than the {len(self.reviewers)} of a test stack."
-        )
+        pytest.fail(f"{_call(request)} needs more people than the {len(self.reviewers)} of a test stack.")
 
     def _give_up(self, run_id: str) -> None:
         self.reviewers[0].cancel(run_id)
@@ -196,9 +190,7 @@ class Approvals:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The one setting of the plugin."""
-    parser.addini(
-        _INI, "The agents that `approvals` runs, as MODULE:ATTR[,MODULE:ATTR].", default=""
-    )
+    parser.addini(_INI, "The agents that `approvals` runs, as MODULE:ATTR[,MODULE:ATTR].", default="")
 
 
 @pytest.fixture(scope="session")
@@ -217,9 +209,7 @@ def banksman_stack(
             f'Say which agents to test: {_INI} = "MODULE:ATTR" in the pytest settings, '
             "or a session fixture banksman_agents."
         )
-    with _up(
-        tmp_path_factory.mktemp("banksman"), banksman_agents, request.config.rootpath
-    ) as facts:
+    with _up(tmp_path_factory.mktemp("banksman"), banksman_agents, request.config.rootpath) as facts:
         yield facts
 
 
@@ -230,10 +220,7 @@ def approvals(banksman_stack: Mapping[str, Any], banksman_agents: str) -> Iterat
 
     url = banksman_stack["gateway_url"]
     with ExitStack() as stack:
-        reviewers = [
-            stack.enter_context(Client(url, person["token"]))
-            for person in banksman_stack["reviewers"]
-        ]
+        reviewers = [stack.enter_context(Client(url, person["token"])) for person in banksman_stack["reviewers"]]
         client = stack.enter_context(Client(url, banksman_stack["submit_key"]))
         yield Approvals(client, reviewers, [spec.strip() for spec in banksman_agents.split(",")])
 
@@ -242,9 +229,7 @@ def approvals(banksman_stack: Mapping[str, Any], banksman_agents: str) -> Iterat
 def _up(folder: Path, agents: str, project: Path) -> Generator[Mapping[str, Any]]:
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        raise pytest.UsageError(
-            f"The fixture approvals needs {', '.join(missing)}: pip install 'banksman[all]'"
-        )
+        raise pytest.UsageError(f"The fixture approvals needs {', '.join(missing)}: pip install 'banksman[all]'")
     from banksman.embedded import service
 
     data, log = folder / "data", folder / "up.log"
@@ -279,8 +264,7 @@ def _holds(found: object, wanted: object) -> bool:
     if isinstance(wanted, Mapping) and isinstance(found, Mapping):
         has = cast("Mapping[str, object]", found)
         return all(
-            key in has and _holds(has[key], value)
-            for key, value in cast("Mapping[str, object]", wanted).items()
+            key in has and _holds(has[key], value) for key, value in cast("Mapping[str, object]", wanted).items()
         )
     return found == wanted
 

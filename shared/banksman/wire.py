@@ -123,9 +123,7 @@ class Wire:
     def _rest(self, error: Exception) -> None:
         with self._lock:
             self._resting_until = time.monotonic() + _REST_SECONDS
-        log.warning(
-            "The broker cannot be reached; the sweeps find what waits.", error=str(error)[:200]
-        )
+        log.warning("The broker cannot be reached; the sweeps find what waits.", error=str(error)[:200])
 
 
 def _hex(value: UUID) -> str:

@@ -45,12 +45,8 @@ def run(
             cli.main()
         except SystemExit as ended:
             code = ended.code
-    said, complained = (
-        stream.buffer.getvalue().decode().replace("\r\n", "\n") for stream in (out, err)
-    )
-    return subprocess.CompletedProcess(
-        arguments, code if isinstance(code, int) else 0, said, complained
-    )
+    said, complained = (stream.buffer.getvalue().decode().replace("\r\n", "\n") for stream in (out, err))
+    return subprocess.CompletedProcess(arguments, code if isinstance(code, int) else 0, said, complained)
 
 
 @pytest.fixture
@@ -60,10 +56,7 @@ def banksman(site: Site, served: GatewaySettings, tmp_path: Path) -> Banksman:
         "gateway_url": served.public_url,
         "submit_key": bearer(site.key("runs:submit", "runs:read", "requests:read")),
         "maildir": str(tmp_path / ".banksman" / "mail"),
-        "reviewers": [
-            {"email": person.email, "token": bearer(site.token(person))}
-            for person in (site.ana, site.ben)
-        ],
+        "reviewers": [{"email": person.email, "token": bearer(site.token(person))} for person in (site.ana, site.ben)],
         "pids": {"gateway": os.getpid()},
     }
     below = tmp_path / "some" / "where"

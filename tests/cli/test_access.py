@@ -38,15 +38,11 @@ def told(site: Site) -> list[tuple[str, str, Any]]:
     with ledger.transaction(site.gateway) as conn:
         events = audit.since(conn, (0, 0))
     return [
-        (event.actor, event.action, event.body)
-        for event in events
-        if event.action.startswith(("key.", "reviewer."))
+        (event.actor, event.action, event.body) for event in events if event.action.startswith(("key.", "reviewer."))
     ]
 
 
-def test_a_key_is_printed_once_opens_what_it_may_and_ends_when_it_is_revoked(
-    owner: Owner, site: Site
-) -> None:
+def test_a_key_is_printed_once_opens_what_it_may_and_ends_when_it_is_revoked(owner: Owner, site: Site) -> None:
     made = owner("keys", "create", "--name", "ci", "--scope", "runs:submit", "--days", "7")
     key = made.stdout.strip()
     listed = owner("keys", "list")
@@ -117,18 +113,10 @@ def test_revoking_a_key_that_is_not_there_revokes_none(owner: Owner, site: Site)
 
 
 def test_a_reviewer_is_added_changed_and_disabled(owner: Owner, site: Site) -> None:
-    added = owner(
-        "reviewers", "add", "eve@example.org", "--name", "Eve", "--group", "finance", "--json"
-    )
+    added = owner("reviewers", "add", "eve@example.org", "--name", "Eve", "--group", "finance", "--json")
     eve = json.loads(added.stdout)
-    changed = owner(
-        "reviewers", "add", "EVE@example.org", "--role", "reviewer", "--role", "operator"
-    )
-    [card] = [
-        person
-        for person in json.loads(owner("reviewers", "list", "--json").stdout)
-        if person["id"] == eve["id"]
-    ]
+    changed = owner("reviewers", "add", "EVE@example.org", "--role", "reviewer", "--role", "operator")
+    [card] = [person for person in json.loads(owner("reviewers", "list", "--json").stdout) if person["id"] == eve["id"]]
 
     assert (eve["roles"], eve["groups"]) == (["reviewer"], ["finance"])
     assert changed.stdout == "changed eve@example.org: operator, reviewer of finance\n"
@@ -170,9 +158,7 @@ def test_a_person_who_cannot_be_is_refused(
     assert told(site) == []
 
 
-def test_the_nearest_stacks_database_is_taken_when_none_is_named(
-    database: Database, tmp_path: Path
-) -> None:
+def test_the_nearest_stacks_database_is_taken_when_none_is_named(database: Database, tmp_path: Path) -> None:
     (tmp_path / ".banksman").mkdir()
     facts = {"database_url": database.owner}
     (tmp_path / ".banksman" / "stack.json").write_text(json.dumps(facts))
@@ -184,9 +170,7 @@ def test_the_nearest_stacks_database_is_taken_when_none_is_named(
         assert conn.execute("SELECT email FROM people").fetchall() == [("eve@example.org",)]
 
 
-def test_a_database_that_cannot_be_used_is_said_in_a_sentence(
-    database: Database, tmp_path: Path
-) -> None:
+def test_a_database_that_cannot_be_used_is_said_in_a_sentence(database: Database, tmp_path: Path) -> None:
     empty = database.owner.rpartition("/")[0] + "/postgres"
     ended = {
         url: run("keys", "list", cwd=tmp_path, env={"BANKSMAN_DATABASE_URL": url})

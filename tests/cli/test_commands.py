@@ -33,9 +33,7 @@ def req(request_id: RequestId) -> str:
 
 
 def test_a_run_is_submitted_listed_and_shown(banksman: Banksman) -> None:
-    submitted = banksman(
-        "submit", "plain", "Do \x1b[31mit.", "--tag", "nightly", "--metadata", '{"n": 1}'
-    )
+    submitted = banksman("submit", "plain", "Do \x1b[31mit.", "--tag", "nightly", "--metadata", '{"n": 1}')
     run_id = submitted.stdout.strip()
 
     assert re.fullmatch("run_[0-9a-f]{32}", run_id)
@@ -63,21 +61,14 @@ def test_requests_are_listed_and_decided_through_a_pipe(banksman: Banksman, site
     assert approved.returncode == 0
     assert approved.stdout.count("is approved.") == 2
     assert "Nothing waits." in banksman("requests").stdout
-    assert [
-        item["state"]
-        for item in json.loads(banksman("requests", "--state", "all", "--json").stdout)
-    ] == [
+    assert [item["state"] for item in json.loads(banksman("requests", "--state", "all", "--json").stdout)] == [
         "approved",
         "approved",
     ]
 
 
-def test_what_is_approved_is_shown_in_full_with_what_hides_in_it(
-    banksman: Banksman, site: Site
-) -> None:
-    _, (asked,) = site.a_waiting_run(
-        asking(arguments={"path": "/a\u202e.txt", "content": "one\ntwo\x1b[2J\n"})
-    )
+def test_what_is_approved_is_shown_in_full_with_what_hides_in_it(banksman: Banksman, site: Site) -> None:
+    _, (asked,) = site.a_waiting_run(asking(arguments={"path": "/a\u202e.txt", "content": "one\ntwo\x1b[2J\n"}))
 
     shown = banksman("approve", req(asked), "--yes").stdout
 
@@ -97,9 +88,7 @@ def test_nobody_is_asked_where_nobody_is(banksman: Banksman, site: Site) -> None
     assert site.request(asked)["state"] == "open"
 
 
-def test_a_no_at_the_terminal_decides_nothing(
-    banksman: Banksman, site: Site, tmp_path: Path
-) -> None:
+def test_a_no_at_the_terminal_decides_nothing(banksman: Banksman, site: Site, tmp_path: Path) -> None:
     _, (asked,) = site.a_waiting_run()
 
     code, shown = at_a_terminal("n\n", "approve", req(asked), cwd=tmp_path)
@@ -118,9 +107,7 @@ def test_a_yes_at_the_terminal_approves(banksman: Banksman, site: Site, tmp_path
     assert site.request(asked)["state"] == "approved"
 
 
-def test_what_changed_while_one_was_asked_is_a_conflict(
-    banksman: Banksman, site: Site, tmp_path: Path
-) -> None:
+def test_what_changed_while_one_was_asked_is_a_conflict(banksman: Banksman, site: Site, tmp_path: Path) -> None:
     _, (asked,) = site.a_waiting_run(asking(approvals=2))
 
     def change() -> None:
@@ -136,9 +123,7 @@ def test_what_changed_while_one_was_asked_is_a_conflict(
 def test_a_denial_carries_its_reason(banksman: Banksman, site: Site) -> None:
     _, (asked,) = site.a_waiting_run()
 
-    ended = banksman(
-        "deny", req(asked), "--yes", "--reason", "Not today.", "--as", "ben@example.org"
-    )
+    ended = banksman("deny", req(asked), "--yes", "--reason", "Not today.", "--as", "ben@example.org")
 
     assert ended.returncode == 0
     assert [(vote["by"], vote["reason"]) for vote in site.request(asked)["votes"]] == [
@@ -288,9 +273,7 @@ def test_without_any_stack_it_says_how_to_get_one(tmp_path: Path) -> None:
     assert "banksman up" in ended.stderr
 
 
-def test_a_login_is_kept_once_the_gateway_has_accepted_it(
-    site: Site, served: GatewaySettings, tmp_path: Path
-) -> None:
+def test_a_login_is_kept_once_the_gateway_has_accepted_it(site: Site, served: GatewaySettings, tmp_path: Path) -> None:
     token = bearer(site.token(site.ana))
     wrong = run("login", served.public_url, "--token", cwd=tmp_path, stdin="wrong\n")
     kept = run("login", served.public_url, "--token", cwd=tmp_path, stdin=f"{token}\n")
@@ -332,15 +315,12 @@ def test_caught_mail_is_listed_and_shown(banksman: Banksman, tmp_path: Path) -> 
     assert listed.index("Number 1") < listed.index("Number 0")
     assert "Hello" in newest
     assert "\x1b" not in newest
-    assert [
-        mail["subject"]
-        for mail in json.loads(banksman("mail", "--to", "ana@example.org", "--json").stdout)
-    ] == ["Number 0"]
+    assert [mail["subject"] for mail in json.loads(banksman("mail", "--to", "ana@example.org", "--json").stdout)] == [
+        "Number 0"
+    ]
 
 
-def test_open_prints_where_the_inbox_is(
-    banksman: Banksman, served: GatewaySettings, site: Site
-) -> None:
+def test_open_prints_where_the_inbox_is(banksman: Banksman, served: GatewaySettings, site: Site) -> None:
     _, (asked,) = site.a_waiting_run()
 
     assert banksman("open").stdout.strip() == served.public_url + "/"
@@ -352,16 +332,12 @@ def test_open_prints_where_the_inbox_is(
 def test_the_doctor_finds_all_well_and_what_is_not(banksman: Banksman, tmp_path: Path) -> None:
     well = banksman("doctor")
     facts = json.loads((tmp_path / ".banksman" / "stack.json").read_text())
-    (tmp_path / ".banksman" / "stack.json").write_text(
-        json.dumps(facts | {"pids": {"worker-1": 2**22 + 1}})
-    )
+    (tmp_path / ".banksman" / "stack.json").write_text(json.dumps(facts | {"pids": {"worker-1": 2**22 + 1}}))
     ill = banksman("doctor", "--json")
 
     assert well.returncode == 0, well.stdout
     assert ill.returncode == 1
-    assert [finding["what"] for finding in json.loads(ill.stdout) if not finding["good"]] == [
-        "processes"
-    ]
+    assert [finding["what"] for finding in json.loads(ill.stdout) if not finding["good"]] == ["processes"]
 
 
 def test_help_comes_at_once_and_tells_the_exit_codes(tmp_path: Path) -> None:
@@ -377,9 +353,7 @@ def test_help_comes_at_once_and_tells_the_exit_codes(tmp_path: Path) -> None:
 
 
 def test_every_command_explains_itself() -> None:
-    commands = set(
-        typer.main.get_group(app).list_commands(typer.Context(typer.main.get_group(app)))
-    )
+    commands = set(typer.main.get_group(app).list_commands(typer.Context(typer.main.get_group(app))))
 
     for command in sorted(commands):
         shown = CliRunner().invoke(app, [command, "--help"])

@@ -13,10 +13,7 @@ from banksman.embedded import postgres
 from banksman.ledger import migrate
 from tests.cli.conftest import run
 
-PASSWORDS = {
-    f"BANKSMAN_{role.removeprefix('banksman_').upper()}_PASSWORD": f"{role}-secret"
-    for role in migrate.ROLES
-}
+PASSWORDS = {f"BANKSMAN_{role.removeprefix('banksman_').upper()}_PASSWORD": f"{role}-secret" for role in migrate.ROLES}
 
 
 @pytest.fixture

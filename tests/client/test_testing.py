@@ -92,11 +92,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def run_pytest(project: Path) -> str:
-    environ = {
-        key: value
-        for key, value in os.environ.items()
-        if not key.startswith(("BANKSMAN", "PYTEST"))
-    }
+    environ = {key: value for key, value in os.environ.items() if not key.startswith(("BANKSMAN", "PYTEST"))}
     ended = subprocess.run(
         [sys.executable, "-m", "pytest", "-v", "--tb=short", "-p", "no:cacheprovider"],
         cwd=project,
@@ -147,8 +143,6 @@ def test_loading_the_plugin_imports_nothing_of_weight() -> None:
     )
     environ = {**os.environ, "PYTHONPATH": ""}
 
-    ended = subprocess.run(
-        [sys.executable, "-c", code], env=environ, capture_output=True, text=True
-    )
+    ended = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True)
 
     assert ended.returncode == 0, ended.stderr

@@ -50,9 +50,7 @@ def test_it_names_every_part_of_the_stack(compose: dict[str, dict[str, object]])
 
 
 @pytest.mark.parametrize("name", [*SERVICES, *SERVERS])
-def test_whatever_stays_up_has_a_health_check(
-    compose: dict[str, dict[str, object]], name: str
-) -> None:
+def test_whatever_stays_up_has_a_health_check(compose: dict[str, dict[str, object]], name: str) -> None:
     health = cast("dict[str, object]", compose[name]["healthcheck"])
 
     assert health["test"]
@@ -91,9 +89,7 @@ def test_the_services_start_after_the_migration_and_the_broker(
 
 
 def test_databases_and_broker_have_no_way_out(compose: dict[str, dict[str, object]]) -> None:
-    document = cast(
-        "dict[str, dict[str, object]]", yaml.safe_load((ROOT / "docker-compose.yml").read_text())
-    )
+    document = cast("dict[str, dict[str, object]]", yaml.safe_load((ROOT / "docker-compose.yml").read_text()))
 
     assert document["networks"]["inside"] == {"internal": True}
     for name in (*SERVERS, "migrate"):
@@ -133,9 +129,7 @@ def test_the_compose_file_itself_holds_no_secret(compose: dict[str, dict[str, ob
 def test_every_image_in_the_file_is_a_target_of_the_dockerfile(
     compose: dict[str, dict[str, object]],
 ) -> None:
-    targets = set(
-        re.findall(r"^FROM \S+ AS (\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
-    )
+    targets = set(re.findall(r"^FROM \S+ AS (\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
 
     for name in (*SERVICES, "migrate"):
         build = cast("dict[str, str]", compose[name]["build"])

@@ -18,9 +18,7 @@ from banksman.links import LinkKeys
 COMPOSE = Path(__file__).parents[2] / "docker-compose.yml"
 
 
-def deploy(
-    folder: Path, email: str = "ada@example.org", url: str = "https://ok.example.org"
-) -> list[Path]:
+def deploy(folder: Path, email: str = "ada@example.org", url: str = "https://ok.example.org") -> list[Path]:
     return write_deployment(folder, admin_email=email, public_url=url)
 
 
@@ -121,9 +119,7 @@ def test_the_first_administrator_reaches_the_migration(tmp_path: Path) -> None:
     assert read(tmp_path / "secrets" / "migrate.env")["BANKSMAN_ADMIN_EMAIL"] == "ada@example.org"
 
 
-@pytest.mark.parametrize(
-    "email", ["", "ada", "ada@", "ada@example.org\nX=1", "ada@$HOME", "Ada <ada@example.org>"]
-)
+@pytest.mark.parametrize("email", ["", "ada", "ada@", "ada@example.org\nX=1", "ada@$HOME", "Ada <ada@example.org>"])
 def test_a_malformed_address_writes_nothing(tmp_path: Path, email: str) -> None:
     with pytest.raises(ConfigurationError, match="not an e-mail address"):
         deploy(tmp_path, email=email)
@@ -143,9 +139,7 @@ def test_a_malformed_address_writes_nothing(tmp_path: Path, email: str) -> None:
         "https://x:99999",
     ],
 )
-def test_a_public_url_that_cookies_cannot_be_safe_on_writes_nothing(
-    tmp_path: Path, url: str
-) -> None:
+def test_a_public_url_that_cookies_cannot_be_safe_on_writes_nothing(tmp_path: Path, url: str) -> None:
     with pytest.raises(ConfigurationError, match=r"URL"):
         deploy(tmp_path, url=url)
 

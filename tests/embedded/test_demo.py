@@ -129,9 +129,7 @@ def test_stopped_in_the_middle_it_leaves_no_process_and_no_file(
 ) -> None:
     terminal.until("Approve? [y/n] ")
     (folder,) = tmp_path.iterdir()
-    children = [
-        int(pid) for pid in re.findall(r'"pid": (\d+)', (folder / "children.json").read_text())
-    ]
+    children = [int(pid) for pid in re.findall(r'"pid": (\d+)', (folder / "children.json").read_text())]
 
     terminal.popen.send_signal(sign)
 

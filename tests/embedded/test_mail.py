@@ -27,15 +27,11 @@ def catcher(tmp_path: Path) -> Iterator[int]:
         str(tmp_path / "mail"),
     ]
     process = Service(name="mail", argv=[sys.executable, *argv], env={}, cwd=tmp_path)
-    with service.running(
-        process, ready=lambda _pid: ports.answers(port), log=tmp_path / "log", within=20
-    ):
+    with service.running(process, ready=lambda _pid: ports.answers(port), log=tmp_path / "log", within=20):
         yield port
 
 
-def test_an_accepted_message_is_kept_word_for_word_with_whom_it_was_for(
-    catcher: int, tmp_path: Path
-) -> None:
+def test_an_accepted_message_is_kept_word_for_word_with_whom_it_was_for(catcher: int, tmp_path: Path) -> None:
     message = EmailMessage()
     message["Subject"], message["To"], message["Message-ID"] = "Grüße", "ana@example.org", "<n1@x>"
     message.set_content("Zeile eins\n.punkt\n")

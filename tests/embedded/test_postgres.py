@@ -114,9 +114,7 @@ def test_an_initialisation_that_was_cut_off_starts_over(tmp_path: Path) -> None:
     assert sorted(path.name for path in home.iterdir()) == ["data"]
 
 
-def test_without_any_binaries_it_says_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_any_binaries_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(postgres, "_candidates", lambda: iter([tmp_path / "bin"]))
 
     with pytest.raises(ConfigurationError, match=r"banksman\[embedded\].*BANKSMAN_DATABASE_URL"):
@@ -147,9 +145,7 @@ def test_the_systems_binaries_serve_when_the_wheel_is_absent(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has another account to hide from")
-def test_as_root_an_old_version_that_could_not_work_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_as_root_an_old_version_that_could_not_work_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old = postgres.Install(Path("/usr/bin"), 15)
     monkeypatch.setattr(postgres, "_candidates", lambda: iter([old.bin]))
     monkeypatch.setattr(postgres, "_usable", lambda *_: old)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
@@ -178,9 +174,7 @@ def test_as_root_the_server_is_another_user_below_a_folder_that_stays_roots_alon
     assert outer.stat().st_uid == 0
 
 
-@pytest.mark.skipif(
-    os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs root and setpriv"
-)
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs root and setpriv")
 def test_a_root_without_roots_rights_is_told_what_is_missing(tmp_path: Path) -> None:
     code = "from banksman.embedded import account; account.for_servers()"
 
@@ -195,9 +189,7 @@ def test_a_root_without_roots_rights_is_told_what_is_missing(tmp_path: Path) -> 
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has another account to hide from")
-def test_as_root_binaries_that_others_cannot_reach_are_copied(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_as_root_binaries_that_others_cannot_reach_are_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install = _wheel()
     if not (install / "share" / "postgresql" / "postgres.bki").exists():
         pytest.skip("the wheel is not installed")

@@ -154,9 +154,7 @@ def test_a_second_up_says_so_and_harms_nothing(stack: Up) -> None:
 
 
 @pytest.mark.parametrize("name", ["worker-1", "gateway", "notifier", "valkey", "mail", "postgres"])
-def test_a_process_that_is_killed_is_replaced_and_stack_json_says_by_whom(
-    stack: Up, name: str
-) -> None:
+def test_a_process_that_is_killed_is_replaced_and_stack_json_says_by_whom(stack: Up, name: str) -> None:
     before = stack.pids
 
     os.kill(before[name], signal.SIGKILL)
@@ -281,9 +279,7 @@ def test_only_the_worker_inherits_what_the_caller_has_and_none_the_callers_secre
     ("kind", "service"),
     [(WorkerSettings, "worker"), (GatewaySettings, "gateway"), (NotifierSettings, "notifier")],
 )
-def test_every_setting_of_a_service_is_either_the_stacks_or_the_callers(
-    kind: type[Settings], service: str
-) -> None:
+def test_every_setting_of_a_service_is_either_the_stacks_or_the_callers(kind: type[Settings], service: str) -> None:
     where = environment.Addresses(
         database_urls=dict.fromkeys(("worker", "gateway", "notifier"), "u"),
         broker_url="b",
@@ -298,8 +294,6 @@ def test_every_setting_of_a_service_is_either_the_stacks_or_the_callers(
         "notifier": environment.of_notifier({}, where, ring),
     }
 
-    set_by_us = {
-        name.removeprefix("BANKSMAN_") for name in made[service] if name.startswith("BANKSMAN_")
-    }
+    set_by_us = {name.removeprefix("BANKSMAN_") for name in made[service] if name.startswith("BANKSMAN_")}
     fields = {name.upper() for name in kind.model_fields}
     assert set_by_us | set(environment.TUNING[service]) == fields

@@ -22,9 +22,7 @@ SLEEP = "import time; print('up', flush=True); time.sleep(600)"
 DEAF = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEP}"
 
 
-def child(
-    name: str, code: str, folder: Path, *, lifeline: bool = False, patience: float = 5
-) -> Service:
+def child(name: str, code: str, folder: Path, *, lifeline: bool = False, patience: float = 5) -> Service:
     argv = [sys.executable, "-c", code]
     if lifeline:
         (folder / f"{name}_module.py").write_text(code)
@@ -52,9 +50,7 @@ def gone(pid: int) -> bool:
 
 def test_every_line_carries_its_childs_name_and_moves_no_cursor(tmp_path: Path) -> None:
     out = io.StringIO()
-    code = (
-        r"print('one\ntwo\x1b[2Jthree\x1b[31mred\x1b[0m'); import sys; sys.stdout.write('no end')"
-    )
+    code = r"print('one\ntwo\x1b[2Jthree\x1b[31mred\x1b[0m'); import sys; sys.stdout.write('no end')"
 
     with Supervisor(out=out) as supervisor:
         supervisor.start(child("talker", f"{code}; sys.stdout.flush(); {SLEEP}", tmp_path))
@@ -122,11 +118,7 @@ def test_later_groups_stop_first_and_the_deaf_are_killed(tmp_path: Path) -> None
         pids = supervisor.pids()
 
     said = out.getvalue()
-    assert (
-        said.index("service  | bye")
-        < said.index("deaf did not stop in time")
-        < said.index("server   | bye")
-    )
+    assert said.index("service  | bye") < said.index("deaf did not stop in time") < said.index("server   | bye")
     assert all(gone(pid) for pid in pids.values())
 
 
@@ -158,9 +150,7 @@ def start_script(folder: Path) -> tuple[subprocess.Popen[str], dict[str, int]]:
 
 
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_ends_all_children_and_then_the_supervisor(
-    tmp_path: Path, sign: signal.Signals
-) -> None:
+def test_a_signal_ends_all_children_and_then_the_supervisor(tmp_path: Path, sign: signal.Signals) -> None:
     popen, pids = start_script(tmp_path)
 
     # The deaf child takes its time; a second Ctrl-C does not grant it.
@@ -174,9 +164,7 @@ def test_a_signal_ends_all_children_and_then_the_supervisor(
     assert not (tmp_path / "children.json").exists()
 
 
-@pytest.mark.skipif(
-    sys.platform != "linux", reason="elsewhere a server is stopped by the next start"
-)
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a server is stopped by the next start")
 def test_no_child_outlives_a_killed_supervisor(tmp_path: Path) -> None:
     popen, pids = start_script(tmp_path)
 

@@ -39,9 +39,7 @@ class Browser:
 
     def get(self, path: str, **headers: str) -> Response:
         """Open an address."""
-        return self.http.get(
-            path, headers={name.replace("_", "-"): value for name, value in headers.items()}
-        )
+        return self.http.get(path, headers={name.replace("_", "-"): value for name, value in headers.items()})
 
     def send(self, form: Form, *, headers: dict[str, str] | None = None, **typed: str) -> Response:
         """Send a form as a browser does, with some fields typed over."""
@@ -84,9 +82,7 @@ def notice_of(site: Site, request_id: RequestId) -> NoticeId:
 def latest_sign_in(site: Site) -> NoticeId:
     """The sign-in notice that was made last."""
     with ledger.transaction(site.gateway) as conn:
-        row = conn.execute(
-            "SELECT id FROM notices WHERE kind = 'sign_in' ORDER BY created_at DESC LIMIT 1"
-        ).fetchone()
+        row = conn.execute("SELECT id FROM notices WHERE kind = 'sign_in' ORDER BY created_at DESC LIMIT 1").fetchone()
     assert row is not None
     return NoticeId(row[0])
 

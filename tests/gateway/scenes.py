@@ -57,15 +57,11 @@ class Site:
     def a_run(self, requester: Person | None = None, *, agent: str = "plain") -> RunId:
         """A submitted run, over HTTP."""
         headers = self.key("runs:submit") if requester is None else self.token(requester)
-        answer = self.client.post(
-            "/v1/runs", json={"agent": agent, "prompt": "Do it."}, headers=headers
-        )
+        answer = self.client.post("/v1/runs", json={"agent": agent, "prompt": "Do it."}, headers=headers)
         assert answer.status_code == 201, answer.text
         return RunId(ids.read("run", answer.json()["id"]))
 
-    def a_waiting_run(
-        self, *asked: NewRequest, requester: Person | None = None
-    ) -> tuple[RunId, Sequence[RequestId]]:
+    def a_waiting_run(self, *asked: NewRequest, requester: Person | None = None) -> tuple[RunId, Sequence[RequestId]]:
         """A run that a worker has parked behind these requests (by default one)."""
         run_id = self.a_run(requester)
         opened = asked or (asking(),)
@@ -139,13 +135,9 @@ class Site:
             "digest": shown["digest"],
             "revision": shown["revision"],
         } | said
-        return self.client.post(
-            f"/v1/requests/{ids.show('req', request_id)}/votes", json=body, headers=headers
-        )
+        return self.client.post(f"/v1/requests/{ids.show('req', request_id)}/votes", json=body, headers=headers)
 
-    def _headers(
-        self, kind: str, name: str, scopes: Sequence[str], owner: PersonId | None
-    ) -> dict[str, str]:
+    def _headers(self, kind: str, name: str, scopes: Sequence[str], owner: PersonId | None) -> dict[str, str]:
         minted = tokens.mint(kind)
         with ledger.transaction(self.gateway) as conn:
             keys.store(
@@ -207,6 +199,4 @@ def sha256(body: bytes) -> str:
 
 def _bound(new: NewRequest, run_id: RunId, told: Sequence[tuple[NoticeId, PersonId]]) -> NewRequest:
     action = json.loads(new.action) | {"run": ids.show("run", run_id)}
-    return replace(
-        new, action=digest.canonical(action), digest=digest.of_action(action), notify=told
-    )
+    return replace(new, action=digest.canonical(action), digest=digest.of_action(action), notify=told)

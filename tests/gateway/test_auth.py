@@ -56,9 +56,7 @@ def test_every_bad_credential_gets_the_same_answer(site: Site, authorization: st
     }
 
 
-def test_a_secret_that_is_not_the_handles_is_refused(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_secret_that_is_not_the_handles_is_refused(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     text = site.key("runs:read")["Authorization"].removeprefix("Bearer ")
     handle = text.split("_")[2]
     monkeypatch.setattr("secrets.token_hex", _always(handle))
@@ -145,9 +143,7 @@ def test_a_tokens_scopes_narrow_its_person(site: Site) -> None:
 def test_a_cookie_opens_nothing_here(site: Site) -> None:
     text = site.key("runs:read")["Authorization"].removeprefix("Bearer ")
 
-    answer = site.client.get(
-        "/v1/runs", headers={"Cookie": f"session={text}; __Host-session={text}"}
-    )
+    answer = site.client.get("/v1/runs", headers={"Cookie": f"session={text}; __Host-session={text}"})
 
     assert answer.status_code == 401
 
@@ -171,20 +167,16 @@ def _must_be_sealed(headers: Mapping[str, str]) -> None:
     assert "strict-transport-security" not in headers
 
 
-def test_a_break_inside_is_told_without_its_inside(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_break_inside_is_told_without_its_inside(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("a secret")
 
-    monkeypatch.setattr("banksman.ledger.runs.page", broken)
+    monkeypatch.setattr("banksman.ledger.lists.of_runs", broken)
 
     with capture_logs() as logged:
         answer = site.client.get("/v1/runs", headers=site.key("runs:read"))
 
-    assert [line["event"] for line in logged if line["log_level"] == "error"] == [
-        "An endpoint broke."
-    ]
+    assert [line["event"] for line in logged if line["log_level"] == "error"] == ["An endpoint broke."]
     assert (answer.status_code, answer.json()["type"]) == (
         500,
         "urn:banksman:problem:internal-error",

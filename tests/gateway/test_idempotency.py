@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from httpx2 import Response
 
 from banksman import ids, ledger
-from banksman.ledger import runs
+from banksman.ledger import lists
 from tests.gateway.scenes import Site
 
 BODY = {"agent": "plain", "prompt": "Once."}
@@ -92,4 +92,4 @@ def test_a_key_that_is_no_key_is_refused(site: Site) -> None:
 
 def _count(site: Site) -> int:
     with ledger.transaction(site.gateway) as conn:
-        return len(runs.page(conn))
+        return len(lists.of_runs(conn))

@@ -24,9 +24,7 @@ def mint(site: Site, *names: str) -> list[dict[str, Any]]:
     return answer.json()["items"]
 
 
-def test_a_notice_has_one_link_and_one_code_however_often_it_is_asked(
-    site: Site, link_key: str
-) -> None:
+def test_a_notice_has_one_link_and_one_code_however_often_it_is_asked(site: Site, link_key: str) -> None:
     _, [request_id] = site.a_waiting_run()
     with ledger.transaction(site.gateway) as conn:
         [notice] = notices.of_request(conn, request_id)

@@ -126,12 +126,8 @@ def test_a_code_of_another_notice_does_not_fit(site: Site) -> None:
 
 
 @pytest.mark.parametrize("tier", [Tier.MEDIUM, Tier.HIGH])
-def test_above_low_the_link_shows_no_arguments_and_offers_to_sign_in(
-    site: Site, tier: Tier
-) -> None:
-    request_id, notice = a_mailed_request(
-        site, tier, arguments={"path": "/secret", "content": "canary"}
-    )
+def test_above_low_the_link_shows_no_arguments_and_offers_to_sign_in(site: Site, tier: Tier) -> None:
+    request_id, notice = a_mailed_request(site, tier, arguments={"path": "/secret", "content": "canary"})
     browser = opened(site, request_id, notice)
 
     page = browser.get(page_of(request_id))
@@ -200,10 +196,7 @@ def test_a_link_decides_once_even_while_more_votes_are_wanted(site: Site) -> Non
     code = code_of(site, notice)
     assert browser.send(form, code=code).status_code == 303
 
-    assert (
-        browser.send(Form(form.action, form.fields | {"verdict": "deny"}), code=code).status_code
-        == 403
-    )
+    assert browser.send(Form(form.action, form.fields | {"verdict": "deny"}), code=code).status_code == 403
 
     assert stored(site, request_id).state is RequestState.OPEN
     with ledger.transaction(site.gateway) as conn:
@@ -316,9 +309,7 @@ def test_a_link_opens_its_own_request_alone(site: Site) -> None:
     assert browser.get("/").status_code == 303
     assert browser.get("/runs").status_code == 303
     form = browser.form(page_of(request_id), "approve")
-    answer = browser.send(
-        Form(f"{page_of(other_id)}/vote", form.fields), code=code_of(site, notice)
-    )
+    answer = browser.send(Form(f"{page_of(other_id)}/vote", form.fields), code=code_of(site, notice))
     assert answer.status_code == 303
     assert answer.headers["location"].startswith("/sign-in")
     assert not decided(site, other_id)
@@ -342,9 +333,7 @@ def test_a_forged_view_cookie_opens_nothing(site: Site) -> None:
 
     for forged in (value[:-1], value.replace(".", ".9", 1), "", "...", "é", "x" * 5000):
         thief = Browser(site)
-        answer = thief.http.get(
-            page_of(request_id), headers=[(b"cookie", f"{name}={forged}".encode())]
-        )
+        answer = thief.http.get(page_of(request_id), headers=[(b"cookie", f"{name}={forged}".encode())])
         assert answer.status_code == 303
 
 

@@ -67,9 +67,7 @@ def text_of(browser: Browser, path: str) -> str:
 # What is shown
 
 
-def test_the_inbox_lists_what_waits_for_me_with_the_nearest_deadline_first(
-    site: Site, ana: Browser
-) -> None:
+def test_the_inbox_lists_what_waits_for_me_with_the_nearest_deadline_first(site: Site, ana: Browser) -> None:
     a_request(site, tool="later", expires_after=7200)
     a_request(site, tool="sooner", expires_after=3700)
     a_request(site, tool="own_run", requester=site.ana)
@@ -103,15 +101,9 @@ def test_what_i_voted_on_waits_for_others(site: Site, ana: Browser) -> None:
     assert "1 of 2 have agreed" in text_of(ana, page_of(request_id))
 
 
-def test_a_request_page_says_everything_in_the_order_a_reviewer_needs(
-    site: Site, ana: Browser
-) -> None:
-    new = with_context(
-        asking(rule="flagged", because="The author wants it asked."), said="Only tidying up."
-    )
-    _, [request_id, _] = site.a_waiting_run(
-        new, asking("c2", tool="execute", arguments={"command": "ls"})
-    )
+def test_a_request_page_says_everything_in_the_order_a_reviewer_needs(site: Site, ana: Browser) -> None:
+    new = with_context(asking(rule="flagged", because="The author wants it asked."), said="Only tidying up.")
+    _, [request_id, _] = site.a_waiting_run(new, asking("c2", tool="execute", arguments={"command": "ls"}))
 
     text = text_of(ana, page_of(request_id))
 
@@ -298,9 +290,7 @@ def test_the_receipt_says_what_happened_since(site: Site, ana: Browser) -> None:
             digest=request.digest,
             request_id=request_id,
         )
-        assert executions.finish(
-            conn, run_id, claim.fence, **call, outcome="returned", result=b'"Wrote 6 bytes"'
-        )
+        assert executions.finish(conn, run_id, claim.fence, **call, outcome="returned", result=b'"Wrote 6 bytes"')
 
     after = text_of(ana, page_of(request_id))
 
@@ -311,15 +301,11 @@ def test_the_receipt_says_what_happened_since(site: Site, ana: Browser) -> None:
     assert "Wrote 6 bytes" in after
 
 
-def test_a_question_is_answered_in_words_and_external_work_in_json(
-    site: Site, ana: Browser
-) -> None:
+def test_a_question_is_answered_in_words_and_external_work_in_json(site: Site, ana: Browser) -> None:
     question = a_request(site, kind=Kind.QUESTION, tool="ask", arguments={"question": "Which?"})
     work = a_request(site, kind=Kind.EXTERNAL, tool="scan", arguments={"target": "x"})
 
-    assert (
-        ana.send(ana.form(page_of(question), "answer"), answer="The blue one.").status_code == 303
-    )
+    assert ana.send(ana.form(page_of(question), "answer"), answer="The blue one.").status_code == 303
     form = ana.form(page_of(work), "answer")
     assert ana.send(form, answer="not json").status_code == 422
     assert ana.send(form, answer="").status_code == 422
@@ -365,9 +351,7 @@ def test_the_requester_finds_no_form_and_cannot_vote(site: Site, ana: Browser) -
     assert stored(site, own).state is RequestState.OPEN
 
 
-def test_at_tier_high_a_reason_is_needed_and_one_person_is_not_enough(
-    site: Site, ana: Browser, ben: Browser
-) -> None:
+def test_at_tier_high_a_reason_is_needed_and_one_person_is_not_enough(site: Site, ana: Browser, ben: Browser) -> None:
     request_id = a_request(site, tier=Tier.HIGH, approvals=2)
 
     assert ana.send(ana.form(page_of(request_id), "approve")).status_code == 422
@@ -377,9 +361,7 @@ def test_at_tier_high_a_reason_is_needed_and_one_person_is_not_enough(
     assert stored(site, request_id).state is RequestState.APPROVED
 
 
-def test_a_vote_that_comes_second_is_told_who_won_and_keeps_its_words(
-    site: Site, ana: Browser, ben: Browser
-) -> None:
+def test_a_vote_that_comes_second_is_told_who_won_and_keeps_its_words(site: Site, ana: Browser, ben: Browser) -> None:
     request_id = a_request(site)
     late = ben.form(page_of(request_id), "deny")
     ana.send(ana.form(page_of(request_id), "approve"))
@@ -419,9 +401,7 @@ def test_a_form_that_does_not_say_what_was_shown_decides_nothing(site: Site, ana
 # Editing
 
 
-def test_edited_arguments_are_shown_as_a_change_before_they_are_approved(
-    site: Site, ana: Browser
-) -> None:
+def test_edited_arguments_are_shown_as_a_change_before_they_are_approved(site: Site, ana: Browser) -> None:
     request_id = a_request(site)
     form = ana.form(f"{page_of(request_id)}/edit")
     assert json.loads(form.fields["arguments"]) == {"path": "/a.txt", "content": "hello\n"}
@@ -449,9 +429,7 @@ def test_edited_arguments_are_shown_as_a_change_before_they_are_approved(
     assert "Revision 1, by the agent" in after
 
 
-def test_an_edit_that_cannot_be_used_is_shown_again_with_the_reason(
-    site: Site, ana: Browser
-) -> None:
+def test_an_edit_that_cannot_be_used_is_shown_again_with_the_reason(site: Site, ana: Browser) -> None:
     request_id = a_request(site)
     form = ana.form(f"{page_of(request_id)}/edit")
     unusable = [
@@ -474,9 +452,7 @@ def test_an_edit_that_cannot_be_used_is_shown_again_with_the_reason(
 
 def test_an_edit_that_does_not_fit_the_tool_is_refused(site: Site, ana: Browser) -> None:
     request_id = a_request(site)
-    confirm = ana.send(
-        ana.form(f"{page_of(request_id)}/edit"), arguments='{"path": 7, "content": ""}'
-    )
+    confirm = ana.send(ana.form(f"{page_of(request_id)}/edit"), arguments='{"path": 7, "content": ""}')
 
     answer = ana.send(form_in(confirm.text))
 
@@ -596,9 +572,7 @@ def test_cookies_open_nothing_below_v1(site: Site, ana: Browser) -> None:
 # Nothing an agent wrote is more than text
 
 
-def test_what_agents_people_and_submitters_write_is_inert_everywhere(
-    site: Site, ana: Browser
-) -> None:
+def test_what_agents_people_and_submitters_write_is_inert_everywhere(site: Site, ana: Browser) -> None:
     with ledger.transaction(site.gateway) as conn:
         people.upsert(conn, "ben@example.org", name=XSS)
     site.client.post(
@@ -606,9 +580,7 @@ def test_what_agents_people_and_submitters_write_is_inert_everywhere(
         json={"agent": "plain", "prompt": XSS},
         headers=site.key("runs:submit", name=XSS),
     )
-    new = asking(
-        tool=XSS, arguments={XSS: XSS, "path": "/" + XSS, "content": XSS}, because=XSS, rule=XSS
-    )
+    new = asking(tool=XSS, arguments={XSS: XSS, "path": "/" + XSS, "content": XSS}, because=XSS, rule=XSS)
     hostile: dict[str, Json] = {"said": XSS, "tool_description": XSS, "why_again": XSS, "files": {}}
     hostile["before"] = {"arguments": {XSS: XSS}}
     run_id, [request_id] = site.a_waiting_run(with_context(replace(new, agent=XSS), **hostile))
@@ -642,9 +614,7 @@ def test_invisible_and_reordering_characters_never_reach_a_page(site: Site, ana:
         arguments={"pa\u200bth": tricks, "path": tricks, "content": tricks},
         because=tricks,
     )
-    run_id, [request_id] = site.a_waiting_run(
-        with_context(new, said=tricks, tool_description=tricks)
-    )
+    run_id, [request_id] = site.a_waiting_run(with_context(new, said=tricks, tool_description=tricks))
 
     for path in (
         "/",
@@ -687,9 +657,7 @@ def test_a_row_that_was_changed_behind_our_back_is_shown_as_such_and_cannot_be_d
 # Every address
 
 
-def test_every_answer_carries_the_headers_that_keep_a_page_to_itself(
-    site: Site, ana: Browser
-) -> None:
+def test_every_answer_carries_the_headers_that_keep_a_page_to_itself(site: Site, ana: Browser) -> None:
     request_id = a_request(site)
     notice = notice_of(site, request_id)
     paths = [
@@ -705,10 +673,7 @@ def test_every_answer_carries_the_headers_that_keep_a_page_to_itself(
     paths += ["/requests/x", f"{page_of(request_id)}/edit", "/healthz", "/style/x.css", "/v1/runs"]
     answers = [ana.get(path) for path in paths]
     answers += [Browser(site).get(path) for path in paths]
-    answers += [
-        ana.send(Form(path))
-        for path in ("/sign-in", "/sign-in/code", f"{page_of(request_id)}/vote")
-    ]
+    answers += [ana.send(Form(path)) for path in ("/sign-in", "/sign-in/code", f"{page_of(request_id)}/vote")]
 
     for answer in answers:
         policy = answer.headers["content-security-policy"]
@@ -718,19 +683,13 @@ def test_every_answer_carries_the_headers_that_keep_a_page_to_itself(
         )
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["referrer-policy"] == "no-referrer"
-        if (
-            answer.headers["content-type"].startswith("text/html")
-            if "content-type" in answer.headers
-            else False
-        ):
+        if answer.headers["content-type"].startswith("text/html") if "content-type" in answer.headers else False:
             assert answer.headers["cache-control"] == "no-store"
             assert "style=" not in answer.text
             assert "<script" not in answer.text
 
 
-def test_no_get_decides_or_changes_anything(
-    site: Site, ana: Browser, owner_pool: ledger.Pool
-) -> None:
+def test_no_get_decides_or_changes_anything(site: Site, ana: Browser, owner_pool: ledger.Pool) -> None:
     run_id, [request_id] = site.a_waiting_run(asking(tier=Tier.LOW))
     link = link_of(site, notice_of(site, request_id))
     known = {
@@ -774,9 +733,7 @@ def _everything(pool: ledger.Pool) -> dict[str, Any]:
     """Every row of every table but for who was seen when."""
     found: dict[str, Any] = {}
     with ledger.transaction(pool) as conn:
-        tables = conn.execute(
-            "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1"
-        ).fetchall()
+        tables = conn.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1").fetchall()
         for (table,) in tables:
             rows = conn.execute(
                 f"SELECT (to_jsonb(t) - 'seen_at' - 'last_used_at')::text FROM {table} AS t ORDER BY 1".encode()
@@ -790,9 +747,7 @@ def test_text_stands_out_from_its_ground_as_wcag_aa_asks(scheme: str) -> None:
     sheet = (resources.files("banksman_gateway") / "static" / "banksman.css").read_text()
     light, dark = re.findall(r":root \{(.*?)\}", sheet, re.DOTALL)
     colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", light if scheme == "light" else dark))
-    pairs = [
-        (ink, ground) for ink in ("ink", "soft", "link") for ground in ("ground", "card", "code")
-    ]
+    pairs = [(ink, ground) for ink in ("ink", "soft", "link") for ground in ("ground", "card", "code")]
     pairs += [("ink", "add"), ("ink", "cut"), ("soft", "add"), ("soft", "cut")]
     pairs += [("warn-ink", "warn-ground"), ("odd-ink", "odd-ground")]
 
@@ -810,9 +765,7 @@ def _contrast(one: str, other: str) -> float:
 
 def _luminance(colour: str) -> float:
     parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
-    red, green, blue = (
-        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
-    )
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 

@@ -57,9 +57,7 @@ def test_a_person_gets_a_token_for_the_code_from_their_mail(site: Site) -> None:
 
 
 @pytest.mark.parametrize(("tier", "status"), [("low", 200), ("medium", 200), ("high", 403)])
-def test_the_token_reads_and_votes_as_its_person_below_tier_high(
-    site: Site, tier: str, status: int
-) -> None:
+def test_the_token_reads_and_votes_as_its_person_below_tier_high(site: Site, tier: str, status: int) -> None:
     run_id, [request_id] = site.a_waiting_run(asking(tier=Tier(tier)))
     headers = a_token(site)
 
@@ -74,9 +72,7 @@ def test_the_token_reads_and_votes_as_its_person_below_tier_high(
 
 
 def test_the_token_submits_nothing(site: Site) -> None:
-    answer = site.client.post(
-        "/v1/runs", json={"agent": "plain", "prompt": "x"}, headers=a_token(site)
-    )
+    answer = site.client.post("/v1/runs", json={"agent": "plain", "prompt": "x"}, headers=a_token(site))
 
     assert answer.status_code == 403
     assert "runs:submit" in answer.json()["detail"]

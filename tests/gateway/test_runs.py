@@ -13,7 +13,7 @@ from fastapi import FastAPI
 
 from banksman import ids, ledger
 from banksman.ids import RunId
-from banksman.ledger import audit, requests, runs
+from banksman.ledger import audit, lists, requests, runs
 from banksman.records import Event
 from banksman.states import RequestState, RunStatus
 from banksman.wire import Wire
@@ -62,9 +62,7 @@ def test_only_a_key_that_may_submit_as_others_names_a_requester(site: Site) -> N
     body = {"agent": "plain", "prompt": "x", "requester": "carl@example.org"}
 
     refused = site.client.post("/v1/runs", json=body, headers=site.key("runs:submit"))
-    accepted = site.client.post(
-        "/v1/runs", json=body, headers=site.key("runs:submit", "runs:submit-as")
-    )
+    accepted = site.client.post("/v1/runs", json=body, headers=site.key("runs:submit", "runs:submit-as"))
 
     assert refused.status_code == 403
     assert accepted.json()["requester"] == "carl@example.org"
@@ -73,9 +71,7 @@ def test_only_a_key_that_may_submit_as_others_names_a_requester(site: Site) -> N
 def test_an_unknown_agent_is_refused_with_the_known_ones(site: Site) -> None:
     site.announce("refunds")
 
-    answer = site.client.post(
-        "/v1/runs", json={"agent": "plane", "prompt": "x"}, headers=site.key("runs:submit")
-    )
+    answer = site.client.post("/v1/runs", json={"agent": "plane", "prompt": "x"}, headers=site.key("runs:submit"))
 
     assert answer.status_code == 422
     assert answer.headers["content-type"] == "application/problem+json"
@@ -125,9 +121,7 @@ def test_a_body_past_one_mebibyte_is_refused_however_it_is_sent(site: Site) -> N
     headers = site.key("runs:submit") | {"Content-Type": "application/json"}
 
     whole = site.client.post("/v1/runs", content=body, headers=headers)
-    in_pieces = site.client.post(
-        "/v1/runs", content=iter([body[:600_000], body[600_000:]]), headers=headers
-    )
+    in_pieces = site.client.post("/v1/runs", content=iter([body[:600_000], body[600_000:]]), headers=headers)
 
     assert (whole.status_code, in_pieces.status_code) == (413, 413)
     assert whole.json()["type"] == in_pieces.json()["type"] == "urn:banksman:problem:too-large"
@@ -136,9 +130,7 @@ def test_a_body_past_one_mebibyte_is_refused_however_it_is_sent(site: Site) -> N
 def test_only_json_is_read(site: Site) -> None:
     headers = site.key("runs:submit") | {"Content-Type": "text/plain"}
 
-    answer = site.client.post(
-        "/v1/runs", content='{"agent": "plain", "prompt": "x"}', headers=headers
-    )
+    answer = site.client.post("/v1/runs", content='{"agent": "plain", "prompt": "x"}', headers=headers)
 
     assert answer.status_code == 415
 
@@ -278,13 +270,9 @@ def test_a_person_gives_a_stuck_run_another_chance_and_a_machine_does_not(site: 
     assert by_person.json()["status"] == "queued"
 
 
-def test_without_a_broker_runs_and_votes_are_still_accepted(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_broker_runs_and_votes_are_still_accepted(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     away = Wire("redis://127.0.0.1:1/0", "test", expires=30)
-    monkeypatch.setattr(
-        cast("FastAPI", site.client.app).state, "parts", replace(site.parts, wire=away)
-    )
+    monkeypatch.setattr(cast("FastAPI", site.client.app).state, "parts", replace(site.parts, wire=away))
 
     run_id, [request_id] = site.a_waiting_run()
     voted = site.vote(request_id, site.token(site.ana))
@@ -301,4 +289,4 @@ def _url(run_id: ids.RunId, rest: str = "") -> str:
 
 def _count_runs(site: Site) -> int:
     with ledger.transaction(site.gateway) as conn:
-        return len(runs.page(conn))
+        return len(lists.of_runs(conn))

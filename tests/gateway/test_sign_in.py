@@ -55,9 +55,7 @@ def test_the_answer_does_not_tell_whether_somebody_has_the_address(site: Site) -
     other = unknown.send(Form("/sign-in", {"email": "nobody@example.org"}))
 
     assert (one.status_code, one.text) == (other.status_code, other.text)
-    assert (
-        one.headers["set-cookie"].partition("=")[0] == other.headers["set-cookie"].partition("=")[0]
-    )
+    assert one.headers["set-cookie"].partition("=")[0] == other.headers["set-cookie"].partition("=")[0]
     assert len(one.headers["set-cookie"]) == len(other.headers["set-cookie"])
     assert count(site, "notices") == 1
     assert unknown.send(form_in(other.text), code="12345678").status_code == 422

@@ -39,9 +39,7 @@ def test_a_run_still_waits_for_what_is_not_overdue(site: Site) -> None:
 
 
 def test_where_silence_means_stop_the_run_ends(site: Site) -> None:
-    run_id, [overdue, other] = site.a_waiting_run(
-        asking("c1", expires_after=0, on_expiry="stop"), asking("c2")
-    )
+    run_id, [overdue, other] = site.a_waiting_run(asking("c1", expires_after=0, on_expiry="stop"), asking("c2"))
 
     sweep.expire_overdue(site.parts)
 

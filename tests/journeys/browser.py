@@ -42,9 +42,7 @@ class Browser:
         """By the code that is mailed; the page that it leads to."""
         before = len(mail.about("sign-in code", to=email))
         asking = self.send(form_in(self.open(page)), email=email)
-        codes = until(
-            lambda: mail.about("sign-in code", to=email)[before:], what=f"a code for {email}"
-        )
+        codes = until(lambda: mail.about("sign-in code", to=email)[before:], what=f"a code for {email}")
         return self.send(form_in(asking), code=codes[-1].code)
 
 

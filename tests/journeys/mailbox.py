@@ -55,6 +55,4 @@ class Mailbox:
         paths = [path for name in ("new", "cur") for path in (self.folder / name).glob("*")]
         paths.sort(key=lambda path: path.stat().st_mtime_ns)
         mails = [Mail(message_from_bytes(path.read_bytes(), policy=default)) for path in paths]
-        return [
-            mail for mail in mails if mail.to == to and (word in mail.text or word in mail.subject)
-        ]
+        return [mail for mail in mails if mail.to == to and (word in mail.text or word in mail.subject)]

@@ -82,9 +82,7 @@ class Outsider:
 
         def fact() -> list[Shape] | None:
             found = self.requests(run_id, state="open")
-            return (
-                found if len(found) == count and self.run(run_id)["status"] == "waiting" else None
-            )
+            return found if len(found) == count and self.run(run_id)["status"] == "waiting" else None
 
         return self._until(fact, run_id, within)
 
@@ -102,9 +100,7 @@ class Outsider:
     def _until(self, fact: Callable[[], Any], run_id: str, within: float) -> Any:
         deadline = time.monotonic() + within
         while (found := fact()) is None:
-            assert time.monotonic() < deadline, (
-                f"{within:.0f} s were not enough for {self.run(run_id)}"
-            )
+            assert time.monotonic() < deadline, f"{within:.0f} s were not enough for {self.run(run_id)}"
             time.sleep(0.02)
         return found
 

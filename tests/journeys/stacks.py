@@ -56,9 +56,7 @@ def environ(data: Path, **more: str) -> dict[str, str]:
 class Stack:
     """One stack on one data folder, from its start to its end."""
 
-    def __init__(
-        self, data: Path, *, workers: int = 1, settings: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, data: Path, *, workers: int = 1, settings: Mapping[str, str] | None = None) -> None:
         self.data = data
         self.yard = data.parent / "yard"
         self.yard.mkdir(parents=True, exist_ok=True)

@@ -19,15 +19,11 @@ PAGE = (ROOT / "docs" / "api.md").read_text()
 
 def block(after: str, language: str) -> str:
     """The first block of code in this language after these words."""
-    return re.findall(
-        rf"^```{language}\n(.*?)^```", PAGE.partition(after)[2], re.MULTILINE | re.DOTALL
-    )[0]
+    return re.findall(rf"^```{language}\n(.*?)^```", PAGE.partition(after)[2], re.MULTILINE | re.DOTALL)[0]
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the page's story needs curl")
-def test_the_walk_through_carries_a_run_to_its_end_and_its_decision_can_be_checked(
-    calm: Stack, tmp_path: Path
-) -> None:
+def test_the_walk_through_carries_a_run_to_its_end_and_its_decision_can_be_checked(calm: Stack, tmp_path: Path) -> None:
     secrets = json.loads((calm.data / "secrets.json").read_text())
     (tmp_path / "check_decision.py").write_text(block("## Check a decision yourself", "python"))
     script = block("<!-- walk-through -->", "sh") + block('print("genuine:"', "sh")

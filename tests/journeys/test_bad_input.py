@@ -85,9 +85,7 @@ VOTES = {
 
 
 @pytest.mark.parametrize("wrong", VOTES)
-def test_a_wrong_vote_is_told_what_is_wrong(
-    calm: Stack, rows: Rows, waiting: Shape, wrong: str
-) -> None:
+def test_a_wrong_vote_is_told_what_is_wrong(calm: Stack, rows: Rows, waiting: Shape, wrong: str) -> None:
     body, status, says = VOTES[wrong]
     before = rows()
 
@@ -101,12 +99,8 @@ def test_a_wrong_vote_is_told_what_is_wrong(
     assert calm.reviewer().request(waiting["id"]) == waiting
 
 
-@pytest.mark.parametrize(
-    ("request_id", "status"), [("req_" + "0" * 32, 404), ("run_" + "0" * 32, 422), ("1", 422)]
-)
-def test_a_vote_on_nothing_is_told_so(
-    calm: Stack, rows: Rows, waiting: Shape, request_id: str, status: int
-) -> None:
+@pytest.mark.parametrize(("request_id", "status"), [("req_" + "0" * 32, 404), ("run_" + "0" * 32, 422), ("1", 422)])
+def test_a_vote_on_nothing_is_told_so(calm: Stack, rows: Rows, waiting: Shape, request_id: str, status: int) -> None:
     before = rows()
 
     refused = problem(calm.reviewer().vote(waiting | {"id": request_id}, "approve"), status)
@@ -129,9 +123,7 @@ def test_a_vote_on_something_else_is_a_conflict_and_says_what_differs(
     assert rows() == before
 
 
-def test_a_vote_that_comes_twice_or_too_late_is_told_who_was_first(
-    calm: Stack, rows: Rows, waiting: Shape
-) -> None:
+def test_a_vote_that_comes_twice_or_too_late_is_told_who_was_first(calm: Stack, rows: Rows, waiting: Shape) -> None:
     ana, ben = calm.reviewer(), calm.reviewer("ben@example.org")
     ana.decide(waiting, "deny", reason="No.")
     calm.program().ended(waiting["run_id"])
@@ -156,9 +148,7 @@ def test_a_credential_that_may_not_is_refused(calm: Stack, rows: Rows, waiting: 
         anonymous = problem(nobody.get("/v1/runs"), 401)
         guessed = nobody.get("/v1/runs", headers={"Authorization": "Bearer bkm_key_nonsense"})
     voting = problem(key.vote(waiting, "approve"), 403)
-    not_json = key.http.post(
-        "/v1/runs", content=b"agent=desk", headers={"Content-Type": "text/plain"}
-    )
+    not_json = key.http.post("/v1/runs", content=b"agent=desk", headers={"Content-Type": "text/plain"})
 
     assert "WWW-Authenticate".lower() in guessed.headers
     assert problem(guessed, 401)["title"] == anonymous["title"]

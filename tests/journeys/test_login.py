@@ -19,9 +19,7 @@ BEN = "ben@example.org"
 REFUND = "Refund order A-1043, please: it is standing crooked."
 
 
-def test_the_code_from_the_mail_gives_a_terminal_a_token_that_votes(
-    calm: Stack, tmp_path: Path
-) -> None:
+def test_the_code_from_the_mail_gives_a_terminal_a_token_that_votes(calm: Stack, tmp_path: Path) -> None:
     run_id = calm.program().submit("desk", REFUND)["id"]
     [request] = calm.reviewer().asked(run_id)
     before = len(calm.mail.about("sign-in code", to=BEN))

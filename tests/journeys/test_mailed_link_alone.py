@@ -40,9 +40,7 @@ def test_at_tier_low_the_link_and_the_typed_code_decide(calm: Stack, browser: Br
     assert ended["output"] == "Done: refunded 59.00 EUR for A-1042"
 
 
-def test_at_tier_medium_the_link_leads_to_a_sign_in_and_the_page_decides(
-    calm: Stack, browser: Browser
-) -> None:
+def test_at_tier_medium_the_link_leads_to_a_sign_in_and_the_page_decides(calm: Stack, browser: Browser) -> None:
     run = calm.program().submit("sysadmin", PROMPT)
     mails = {tool: _mail_about(calm, tool, run["id"]) for tool in ("write_file", "execute")}
 
@@ -63,10 +61,7 @@ def test_at_tier_medium_the_link_leads_to_a_sign_in_and_the_page_decides(
 
 def test_a_scanner_that_follows_links_and_submits_forms_decides_nothing(calm: Stack) -> None:
     runs = [calm.program().submit("desk", REFUND), calm.program().submit("sysadmin", PROMPT)]
-    mails = [
-        _mail_about(calm, tool, run["id"])
-        for run, tool in zip(runs, ("issue_refund", "write_file"), strict=True)
-    ]
+    mails = [_mail_about(calm, tool, run["id"]) for run, tool in zip(runs, ("issue_refund", "write_file"), strict=True)]
 
     for mail in mails:
         for _ in range(3):
@@ -102,13 +97,9 @@ def test_a_link_decides_once_and_a_forged_one_opens_nothing(calm: Stack, browser
 def _mail_about(stack: Stack, tool: str, run_id: str) -> Mail:
     """The mail to Ana about this run's call of a tool: the request's id is at its end."""
     [request] = [
-        item
-        for item in stack.program().asked(run_id, 2 if tool != "issue_refund" else 1)
-        if item["tool"] == tool
+        item for item in stack.program().asked(run_id, 2 if tool != "issue_refund" else 1) if item["tool"] == tool
     ]
-    mails = until(
-        lambda: stack.mail.about(request["id"], to=ANA), what=f"a mail about {request['id']}"
-    )
+    mails = until(lambda: stack.mail.about(request["id"], to=ANA), what=f"a mail about {request['id']}")
     [mail] = mails
     return mail
 

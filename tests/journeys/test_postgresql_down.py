@@ -55,9 +55,7 @@ def test_it_is_killed_between_two_votes_and_the_first_one_stands(rough: Stack) -
     rough.replaced(killed)
     until(lambda: program.http.get("/readyz").status_code == 200, within=30, what="ready")
 
-    assert (
-        until(lambda: ana.http.get(f"/v1/requests/{write['id']}").json().get("state")) == "approved"
-    )
+    assert until(lambda: ana.http.get(f"/v1/requests/{write['id']}").json().get("state")) == "approved"
     ben.decide(execute, "deny", reason="No.")
     ended = program.ended(run["id"], within=40)
     assert ended["output"].startswith("I've created the backup script")

@@ -63,9 +63,7 @@ def uv(*arguments: str | Path) -> None:
         text=True,
         timeout=300,
     )
-    if done.returncode and any(
-        word in done.stderr for word in ("Failed to fetch", "error sending request")
-    ):
+    if done.returncode and any(word in done.stderr for word in ("Failed to fetch", "error sending request")):
         _cannot(f"PyPI cannot be reached: {done.stderr[-600:]}")
     assert done.returncode == 0, done.stderr
 
@@ -106,9 +104,7 @@ class Installed:
         """A fresh user's: an empty home, and nothing of the clone on any path."""
         kept = {name: os.environ[name] for name in ("LANG", "TMPDIR") if name in os.environ}
         path = f"{self.bin}:/usr/local/bin:/usr/bin:/bin"
-        return (
-            kept | {"PATH": path, "HOME": str(self.home), "NO_COLOR": "1", "COLUMNS": "120"} | more
-        )
+        return kept | {"PATH": path, "HOME": str(self.home), "NO_COLOR": "1", "COLUMNS": "120"} | more
 
     def run(self, *command: str, within: float = 120) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -162,9 +158,7 @@ def test_the_wheel_holds_everything_that_runs(installed: Installed) -> None:
         names = set(archive.namelist())
 
     assert not set(INSIDE) - names
-    assert not [
-        name for name in names if name.startswith(("tests/", "services/", "shared/", "docs/"))
-    ]
+    assert not [name for name in names if name.startswith(("tests/", "services/", "shared/", "docs/"))]
 
 
 def test_nothing_of_the_clone_is_imported(installed: Installed) -> None:
@@ -187,9 +181,7 @@ def test_the_demo_runs(installed: Installed) -> None:
     assert "/backup.sh: " in done.stdout
 
 
-def test_an_agent_of_ones_own_is_submitted_approved_and_watched(
-    installed: Installed, stack: Path
-) -> None:
+def test_an_agent_of_ones_own_is_submitted_approved_and_watched(installed: Installed, stack: Path) -> None:
     submitted = installed.run("banksman", "submit", "gardener", "It has been dry.")
     run_id = submitted.stdout.strip()
     reviewer = json.loads(stack.read_text())["reviewers"][0]["email"]
@@ -197,15 +189,11 @@ def test_an_agent_of_ones_own_is_submitted_approved_and_watched(
     deadline = time.monotonic() + 20
     while not request_id:
         assert time.monotonic() < deadline
-        request_id = installed.run(
-            "banksman", "requests", "--run", run_id, "--quiet"
-        ).stdout.strip()
+        request_id = installed.run("banksman", "requests", "--run", run_id, "--quiet").stdout.strip()
 
     shown = installed.run("banksman", "show", request_id)
     # An edit takes what a plain installation might lack: the check against the tool's schema.
-    approved = installed.run(
-        "banksman", "approve", request_id, "--yes", "--as", reviewer, "--set", "litres=5"
-    )
+    approved = installed.run("banksman", "approve", request_id, "--yes", "--as", reviewer, "--set", "litres=5")
     watched = installed.run("banksman", "watch", run_id)
 
     assert submitted.returncode == 0, submitted.stderr

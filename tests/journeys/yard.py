@@ -98,9 +98,7 @@ def _plan(seen: Seen) -> list[Call]:
     ]
     return [
         Call("whoami"),
-        Call(
-            "write_file", {"path": "/workspace/plan.txt", "content": f"The plan of {seen.prompt}\n"}
-        ),
+        Call("write_file", {"path": "/workspace/plan.txt", "content": f"The plan of {seen.prompt}\n"}),
         Call("write_todos", {"todos": todos}),
     ]
 

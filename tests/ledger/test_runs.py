@@ -50,9 +50,7 @@ def in_state(status: RunStatus, gateway: ledger.Pool, worker: ledger.Pool) -> tu
     return run_id, fence
 
 
-def asked_to_stop_while_handed_back(
-    run_id: RunId, gateway: ledger.Pool, worker: ledger.Pool
-) -> None:
+def asked_to_stop_while_handed_back(run_id: RunId, gateway: ledger.Pool, worker: ledger.Pool) -> None:
     with ledger.transaction(worker) as conn:
         claim = runs.claim(conn, run_id, 0, owner="w", lease=HOUR)
         assert claim is not None
@@ -118,9 +116,7 @@ def test_a_run_leaves_only_the_states_that_its_move_may_leave(
     assert (after.finished_at is not None) == (after.status in FINAL)
 
 
-def test_a_write_with_an_old_fence_changes_nothing(
-    gateway_pool: ledger.Pool, worker_pool: ledger.Pool
-) -> None:
+def test_a_write_with_an_old_fence_changes_nothing(gateway_pool: ledger.Pool, worker_pool: ledger.Pool) -> None:
     run_id, old = in_state(RunStatus.RUNNING, gateway_pool, worker_pool)
     with ledger.transaction(worker_pool) as conn:
         claim = runs.claim(conn, run_id, 0, owner="another", lease=HOUR)
@@ -152,9 +148,7 @@ def test_of_two_claims_one_wins(gateway_pool: ledger.Pool, worker_pool: ledger.P
     assert second is None
 
 
-def test_the_dispatcher_lets_out_no_more_than_its_window(
-    gateway_pool: ledger.Pool, worker_pool: ledger.Pool
-) -> None:
+def test_the_dispatcher_lets_out_no_more_than_its_window(gateway_pool: ledger.Pool, worker_pool: ledger.Pool) -> None:
     for _ in range(5):
         a_run(gateway_pool)
 
@@ -166,9 +160,7 @@ def test_the_dispatcher_lets_out_no_more_than_its_window(
     assert second == []
 
 
-def test_resumed_runs_go_before_new_ones(
-    gateway_pool: ledger.Pool, worker_pool: ledger.Pool
-) -> None:
+def test_resumed_runs_go_before_new_ones(gateway_pool: ledger.Pool, worker_pool: ledger.Pool) -> None:
     a_run(gateway_pool)
     parked, _ = in_state(RunStatus.WAITING, gateway_pool, worker_pool)
     with ledger.transaction(gateway_pool) as conn:

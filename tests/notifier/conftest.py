@@ -143,9 +143,7 @@ def door(gateway_pool: ledger.Pool, link_key: str) -> Iterator[Door]:
 
 
 @pytest.fixture
-def office(
-    notifier_pool: ledger.Pool, wire: Wire, door: Door, catcher: Catcher
-) -> Iterator[Office]:
+def office(notifier_pool: ledger.Pool, wire: Wire, door: Door, catcher: Catcher) -> Iterator[Office]:
     gateway = Gateway(door.url, TOKEN)
     server = email.Server.read(f"smtp://127.0.0.1:{catcher.port}")
     yield Office(
@@ -163,9 +161,7 @@ AskFor = Callable[..., Sequence[NoticeId]]
 
 
 @pytest.fixture
-def asked(
-    gateway_pool: ledger.Pool, worker_pool: ledger.Pool, reviewers: tuple[Person, Person]
-) -> AskFor:
+def asked(gateway_pool: ledger.Pool, worker_pool: ledger.Pool, reviewers: tuple[Person, Person]) -> AskFor:
     """Opens one request of a fresh run and returns its notices, one for each of `tell`."""
 
     def ask(
@@ -182,9 +178,7 @@ def asked(
     ) -> Sequence[NoticeId]:
         run_id, told = RunId(ids.new()), [(NoticeId(ids.new()), person.id) for person in tell]
         with ledger.transaction(gateway_pool) as conn:
-            runs.create(
-                conn, NewRun(run_id, agent, "Do it.", requester), hint=timedelta(seconds=-1)
-            )
+            runs.create(conn, NewRun(run_id, agent, "Do it.", requester), hint=timedelta(seconds=-1))
         with ledger.transaction(worker_pool) as conn:
             claim = runs.claim(conn, run_id, 0, owner="w", lease=timedelta(minutes=1))
             assert claim is not None

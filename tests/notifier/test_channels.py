@@ -42,9 +42,7 @@ def channel(request: pytest.FixtureRequest, catcher: Catcher) -> tuple[Opener, i
     return openers[request.param], out
 
 
-def test_a_channel_hands_over_a_handful(
-    channel: tuple[Opener, io.StringIO], catcher: Catcher
-) -> None:
+def test_a_channel_hands_over_a_handful(channel: tuple[Opener, io.StringIO], catcher: Catcher) -> None:
     opener, out = channel
 
     with opener() as way:
@@ -121,9 +119,7 @@ def test_a_connection_that_the_server_ended_is_opened_again(catcher: Catcher) ->
     assert len(catcher.raw) == 2
 
 
-def test_a_password_never_travels_in_the_clear(
-    catcher: Catcher, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_password_never_travels_in_the_clear(catcher: Catcher, monkeypatch: pytest.MonkeyPatch) -> None:
     server = email.Server("127.0.0.1", catcher.port, tls=False, user="ana", password="hidden")
     monkeypatch.setattr(email.Server, "is_local", False)
 
@@ -153,9 +149,7 @@ def test_no_subject_brings_a_header_of_its_own(subject: str) -> None:
 
 
 @given(subject=st.text(max_size=80), text=st.text(max_size=200))
-def test_whatever_is_written_has_exactly_the_headers_that_were_meant(
-    subject: str, text: str
-) -> None:
+def test_whatever_is_written_has_exactly_the_headers_that_were_meant(subject: str, text: str) -> None:
     try:
         raw = email.wire_form(replace(MESSAGE, subject=subject, text=text), SENDER)
     except ChannelError:
@@ -215,9 +209,7 @@ def test_the_servers_url_says_how_to_connect(url: str, expected: email.Server) -
     assert email.Server.read(url) == expected
 
 
-@pytest.mark.parametrize(
-    "url", ["", "mail:25", "http://mail", "smtp://", "smtp://a@mail", "smtp://mail:x"]
-)
+@pytest.mark.parametrize("url", ["", "mail:25", "http://mail", "smtp://", "smtp://a@mail", "smtp://mail:x"])
 def test_a_malformed_url_is_named_without_its_password(url: str) -> None:
     with pytest.raises(ConfigurationError, match="BANKSMAN_SMTP_URL"):
         email.Server.read(url)

@@ -47,9 +47,7 @@ def test_each_reviewer_gets_one_mail_with_a_link_of_their_own(
     assert deliver(office, told) == 2
 
     assert sorted(catcher.recipients) == [["ana@example.org"], ["ben@example.org"]]
-    assert (
-        len({found[0] for number in (0, 1) if (found := LINK.findall(body(catcher, number)))}) == 2
-    )
+    assert len({found[0] for number in (0, 1) if (found := LINK.findall(body(catcher, number)))}) == 2
     assert [state(owner_pool, notice) for notice in told] == [NoticeState.SENT] * 2
     assert catcher.connections == 1
 
@@ -118,9 +116,7 @@ def test_a_sign_in_mail_has_a_code_of_eight_digits_and_nothing_to_click(
     office: Office, catcher: Catcher, gateway_pool: ledger.Pool, reviewers: tuple[Person, Person]
 ) -> None:
     with ledger.transaction(gateway_pool) as conn:
-        notices.create_sign_in(
-            conn, NoticeId(ids.new()), reviewers[0].id, lifetime=timedelta(minutes=10)
-        )
+        notices.create_sign_in(conn, NoticeId(ids.new()), reviewers[0].id, lifetime=timedelta(minutes=10))
 
     deliver(office)
 
@@ -139,12 +135,8 @@ def test_a_repeat_is_byte_for_byte_the_same_mail(
 ) -> None:
     (notice,) = asked(tell=reviewers[:1], tier=Tier.LOW)
     deliver(office)
-    with ledger.transaction(
-        owner_pool
-    ) as conn:  # as if the notifier had died before it could record
-        conn.execute(
-            "UPDATE notices SET state = 'claimed', due_at = clock_timestamp(), sent_at = NULL"
-        )
+    with ledger.transaction(owner_pool) as conn:  # as if the notifier had died before it could record
+        conn.execute("UPDATE notices SET state = 'claimed', due_at = clock_timestamp(), sent_at = NULL")
 
     deliver(office)
 
@@ -258,9 +250,7 @@ def test_it_waits_longer_after_each_failure(
         make_due(owner_pool, notice)
         deliver(office)
         with ledger.transaction(owner_pool) as conn:
-            row = conn.execute(
-                "SELECT extract(epoch FROM due_at - clock_timestamp())::float FROM notices"
-            ).fetchone()
+            row = conn.execute("SELECT extract(epoch FROM due_at - clock_timestamp())::float FROM notices").fetchone()
         assert row is not None
         waits.append(row[0])
 

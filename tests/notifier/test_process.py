@@ -65,9 +65,7 @@ def stop(process: subprocess.Popen[str]) -> str:
     return said
 
 
-def test_a_message_is_enough(
-    environ: dict[str, str], asked: AskFor, wire: Wire, catcher: Catcher
-) -> None:
+def test_a_message_is_enough(environ: dict[str, str], asked: AskFor, wire: Wire, catcher: Catcher) -> None:
     with notifier(environ) as process:
         wire.deliver(asked())
 
@@ -113,9 +111,7 @@ def test_what_is_not_a_list_of_ids_is_dropped_and_nothing_it_brings_is_called(
         assert client.llen("elsewhere") == 0
 
 
-def test_a_notice_that_no_message_announced_is_found(
-    environ: dict[str, str], asked: AskFor, catcher: Catcher
-) -> None:
+def test_a_notice_that_no_message_announced_is_found(environ: dict[str, str], asked: AskFor, catcher: Catcher) -> None:
     asked()
 
     with notifier(environ | {"BANKSMAN_SWEEP_SECONDS": "0.05"}) as process:
@@ -152,9 +148,7 @@ def test_a_killed_notifiers_claims_are_taken_up_again(
         process.wait()
     catcher.on_data = "250 OK"
     with ledger.transaction(owner_pool) as conn:  # the claim runs out, or the pause after a failure
-        conn.execute(
-            "UPDATE notices SET due_at = clock_timestamp() WHERE state IN ('due', 'claimed')"
-        )
+        conn.execute("UPDATE notices SET due_at = clock_timestamp() WHERE state IN ('due', 'claimed')")
 
     with notifier(environ | {"BANKSMAN_SWEEP_SECONDS": "0.05"}) as process:
         assert settled(lambda: len(catcher.raw) == 2)

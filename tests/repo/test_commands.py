@@ -68,8 +68,7 @@ def test_the_lock_names_no_source_but_pypi() -> None:
 
 def test_the_lock_holds_the_pair_of_agent_libraries_that_pyproject_names() -> None:
     locked = {
-        package["name"]: package["version"]
-        for package in tomllib.loads((ROOT / "uv.lock").read_text())["package"]
+        package["name"]: package["version"] for package in tomllib.loads((ROOT / "uv.lock").read_text())["package"]
     }
     pins = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["uv"]
 

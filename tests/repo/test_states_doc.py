@@ -29,17 +29,15 @@ def test_the_page_lists_every_state_of_a_run_and_which_of_them_are_over() -> Non
 def test_the_page_lists_every_move_of_a_run() -> None:
     rows = table("move", "from", "to", "when")
 
-    assert [
-        (names(by), set(names(origins)), names(target), when) for by, origins, target, when in rows
-    ] == [([move.by], {*move.origins}, [move.target], move.when) for move in RUN_MOVES]
+    assert [(names(by), set(names(origins)), names(target), when) for by, origins, target, when in rows] == [
+        ([move.by], {*move.origins}, [move.target], move.when) for move in RUN_MOVES
+    ]
 
 
 def test_the_diagram_draws_every_move_of_a_run_and_no_other() -> None:
     drawn = re.findall(r"^    (\w+) --> (\w+): (\w+)$", PAGE, re.MULTILINE)
 
-    assert sorted(drawn) == sorted(
-        (origin, move.target, move.by) for move in RUN_MOVES for origin in move.origins
-    )
+    assert sorted(drawn) == sorted((origin, move.target, move.by) for move in RUN_MOVES for origin in move.origins)
 
 
 def test_the_page_lists_every_state_of_a_request_and_which_of_them_people_set() -> None:
@@ -57,14 +55,10 @@ def test_the_page_lists_every_move_of_a_request() -> None:
 
 
 def test_the_page_says_what_each_vote_may_say_and_where_it_leads() -> None:
-    listed = {
-        row[0].strip("`"): set(re.findall(r"`(\w+)` → `(\w+)`", row[2]))
-        for row in table("kind", "what it asks")
-    }
+    listed = {row[0].strip("`"): set(re.findall(r"`(\w+)` → `(\w+)`", row[2])) for row in table("kind", "what it asks")}
 
     assert listed == {
-        kind: {(verdict, SETTLES[verdict]) for verdict in verdicts}
-        for kind, verdicts in VERDICTS.items()
+        kind: {(verdict, SETTLES[verdict]) for verdict in verdicts} for kind, verdicts in VERDICTS.items()
     }
 
 

@@ -34,9 +34,7 @@ sys.exit(", ".join(sorted({"pydantic_ai", "pydantic_deep"} & set(sys.modules))) 
 """
 
 
-@pytest.mark.parametrize(
-    "package", ["banksman_gateway", "banksman_notifier", "banksman.ledger", "banksman.wire"]
-)
+@pytest.mark.parametrize("package", ["banksman_gateway", "banksman_notifier", "banksman.ledger", "banksman.wire"])
 def test_the_agent_libraries_stay_out_of_every_process_but_the_worker(package: str) -> None:
     result = subprocess.run(
         [sys.executable, "-c", LOAD_EVERYTHING, package],
@@ -54,9 +52,7 @@ def test_each_guarded_table_has_one_doorway(table: str) -> None:
     assert writers, f"no function of the ledger writes {table}: has the table been renamed?"
 
     callers = {
-        str(path.relative_to(ROOT)): sorted(used)
-        for path in SOURCES
-        if (used := writers & set(ledger_names(path)))
+        str(path.relative_to(ROOT)): sorted(used) for path in SOURCES if (used := writers & set(ledger_names(path)))
     }
 
     assert [path for path in callers if not path.endswith(DOORWAYS[table])] == [], callers
@@ -80,9 +76,7 @@ def ledger_names(path: Path) -> Iterator[tuple[str, str]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module == "banksman.ledger":
             modules |= {alias.asname or alias.name: alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith(
-            "banksman.ledger."
-        ):
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("banksman.ledger."):
             for alias in node.names:
                 yield str(node.module).rsplit(".", 1)[1], alias.name
     for node in ast.walk(tree):

@@ -71,9 +71,7 @@ class Site:
         self, request: Request, verdict: str, *, by: int = 0, arguments: Json = None, **more: Any
     ) -> decide.Outcome:
         """One reviewer's vote on what was shown."""
-        ballot = decide.Ballot(
-            Verdict(verdict), request.digest, request.revision, arguments=arguments, **more
-        )
+        ballot = decide.Ballot(Verdict(verdict), request.digest, request.revision, arguments=arguments, **more)
         voter = decide.Voter("session", self.reviewers[by])
         with ledger.transaction(self.gateway) as conn:
             return decide.vote(conn, request.id, voter, ballot, signer=self.signer, hint=HINT)

@@ -131,9 +131,7 @@ def test_a_deep_agents_own_deps_get_the_runs_todos(module: Writer) -> None:
     assert [todo.content for todo in deps.todos] == ["Read"]
 
 
-def test_a_module_that_fails_names_itself_the_error_and_the_line(
-    module: Writer, tmp_path: Path
-) -> None:
+def test_a_module_that_fails_names_itself_the_error_and_the_line(module: Writer, tmp_path: Path) -> None:
     spec = module("acme_broken", "x = 1\nagents = {'a': 1 / 0}")
     line = (tmp_path / "acme_broken.py").read_text().splitlines().index("agents = {'a': 1 / 0}") + 1
 
@@ -151,23 +149,16 @@ def test_a_module_that_does_not_parse_names_the_line(module: Writer, tmp_path: P
 
 
 def test_a_module_that_exits_does_not_end_the_worker_quietly(module: Writer) -> None:
-    assert "'acme_exit' does not import: SystemExit: 0" in refused(
-        module("acme_exit", "import sys; sys.exit(0)")
-    )
+    assert "'acme_exit' does not import: SystemExit: 0" in refused(module("acme_exit", "import sys; sys.exit(0)"))
 
 
-def test_a_missing_module_and_a_missing_import_are_told_apart(
-    module: Writer, tmp_path: Path
-) -> None:
+def test_a_missing_module_and_a_missing_import_are_told_apart(module: Writer, tmp_path: Path) -> None:
     missing = refused("acme_nowhere.refunds:agents")
     inside = refused(module("acme_inside", "import acme_left_out"))
 
     assert "There is no module 'acme_nowhere'" in missing
     assert str(tmp_path) in missing
-    assert (
-        "'acme_inside' does not import: ModuleNotFoundError: No module named 'acme_left_out'"
-        in inside
-    )
+    assert "'acme_inside' does not import: ModuleNotFoundError: No module named 'acme_left_out'" in inside
 
 
 @pytest.mark.parametrize(
@@ -208,9 +199,7 @@ def test_a_name_that_is_taken_stops_the_start_up(module: Writer) -> None:
 
     message = refused(first, second)
 
-    assert (
-        "Two agents are called 'refunds', in acme_first:agents and in acme_second:agents" in message
-    )
+    assert "Two agents are called 'refunds', in acme_first:agents and in acme_second:agents" in message
 
 
 def test_no_agents_at_all_says_where_to_list_them() -> None:

@@ -190,9 +190,7 @@ def test_a_gate_given_to_the_run_sees_the_marks() -> None:
         def get_ordering(self) -> CapabilityOrdering:
             return CapabilityOrdering(position="innermost")
 
-        async def prepare_tools(
-            self, ctx: RunContext[Any], tool_defs: list[ToolDefinition]
-        ) -> list[ToolDefinition]:
+        async def prepare_tools(self, ctx: RunContext[Any], tool_defs: list[ToolDefinition]) -> list[ToolDefinition]:
             del ctx
             self.seen.update({tool.name: tool.kind for tool in tool_defs})
             return [replace(tool, kind="function") for tool in tool_defs]
@@ -203,9 +201,7 @@ def test_a_gate_given_to_the_run_sees_the_marks() -> None:
     )
     gate, workspace = Gate(), Workspace("run_1")
 
-    result = asyncio.run(
-        agent.run("x", workspace=workspace, deps=deps_for(workspace), capabilities=[gate])
-    )
+    result = asyncio.run(agent.run("x", workspace=workspace, deps=deps_for(workspace), capabilities=[gate]))
 
     assert gate.seen["write_file"] == "unapproved"
     assert gate.seen["edit_file"] == "function"
@@ -238,15 +234,11 @@ def test_runs_of_one_agent_at_the_same_time_see_only_their_own_files_and_todos()
             Call("edit_file", {"path": "/shared.txt", "old_string": "mine", "new_string": "ours"}),
         ]
 
-    agent = deep_agent(
-        scripted_model(first, look, tell_all), interrupt_on={"execute": True, "edit_file": True}
-    )
+    agent = deep_agent(scripted_model(first, look, tell_all), interrupt_on={"execute": True, "edit_file": True})
     yes: dict[str, Verdict] = {"execute": ToolApproved(), "edit_file": ToolApproved()}
 
     async def scenario() -> list[tuple[str, Workspace]]:
-        return await asyncio.gather(
-            *(carry(agent, f"job{n}", yes, workspace=Workspace(f"run_{n}")) for n in range(20))
-        )
+        return await asyncio.gather(*(carry(agent, f"job{n}", yes, workspace=Workspace(f"run_{n}")) for n in range(20)))
 
     for n, (told, workspace) in enumerate(asyncio.run(scenario())):
         returns = {tool: text for tool, _, text in json.loads(told)}
@@ -299,15 +291,11 @@ def test_what_was_written_before_a_command_in_the_same_turn_is_there_when_it_run
     writes = [Call("write_file", {"path": f"/{n}.txt", "content": f"{n}\n"}) for n in range(10)]
     command = Call("execute", {"command": "cat *.txt; echo late > late.txt"})
     agent = deep_agent(
-        scripted_model(
-            lambda seen: [*writes, command, Call("read_file", {"path": "/late.txt"})], tell_all
-        ),
+        scripted_model(lambda seen: [*writes, command, Call("read_file", {"path": "/late.txt"})], tell_all),
         interrupt_on={"write_file": True, "execute": True, "read_file": True},
         capabilities=[SlowStart()],
     )
-    yes: dict[str, Verdict] = {
-        name: ToolApproved() for name in ("write_file", "execute", "read_file")
-    }
+    yes: dict[str, Verdict] = {name: ToolApproved() for name in ("write_file", "execute", "read_file")}
 
     told, _ = asyncio.run(carry(agent, "x", yes))
     returns = {tool: text for tool, _, text in json.loads(told)}
@@ -336,9 +324,7 @@ def test_an_uploaded_file_is_written_once_and_then_belongs_to_the_agent() -> Non
         deps = deps_for(workspace, await an_authors_deps())
         first = await agent.run("x", workspace=workspace, deps=deps)
         keep(deps, workspace)
-        restored = Workspace.restore(
-            "run_1", workspace.manifest(), workspace.changed_blobs(()), workspace.state()
-        )
+        restored = Workspace.restore("run_1", workspace.manifest(), workspace.changed_blobs(()), workspace.state())
         deps = deps_for(restored, await an_authors_deps())
         assert isinstance(first.output, DeferredToolRequests)
         second = await agent.run(
@@ -460,9 +446,7 @@ NO = ToolDenied("Not on this machine.")
 
 
 def test_sysadmin_with_everything_approved_leaves_a_script_and_an_archive() -> None:
-    answer, workspace = asyncio.run(
-        carry(SYSADMIN, PROMPT, {"write_file": ToolApproved(), "execute": ToolApproved()})
-    )
+    answer, workspace = asyncio.run(carry(SYSADMIN, PROMPT, {"write_file": ToolApproved(), "execute": ToolApproved()}))
 
     files = sorted(workspace.manifest())
     assert files[:1] == ["/backup.sh"]
@@ -472,9 +456,7 @@ def test_sysadmin_with_everything_approved_leaves_a_script_and_an_archive() -> N
 
 
 def test_sysadmin_with_the_command_denied_says_why_and_keeps_only_the_script() -> None:
-    answer, workspace = asyncio.run(
-        carry(SYSADMIN, PROMPT, {"write_file": ToolApproved(), "execute": NO})
-    )
+    answer, workspace = asyncio.run(carry(SYSADMIN, PROMPT, {"write_file": ToolApproved(), "execute": NO}))
 
     assert sorted(workspace.manifest()) == ["/backup.sh"]
     assert "I've created the backup script" in answer
@@ -482,9 +464,7 @@ def test_sysadmin_with_the_command_denied_says_why_and_keeps_only_the_script() -
 
 
 def test_sysadmin_with_the_file_denied_has_no_script_to_run() -> None:
-    answer, workspace = asyncio.run(
-        carry(SYSADMIN, PROMPT, {"write_file": NO, "execute": ToolApproved()})
-    )
+    answer, workspace = asyncio.run(carry(SYSADMIN, PROMPT, {"write_file": NO, "execute": ToolApproved()}))
 
     assert "/backup.sh" not in workspace.manifest()
     assert "There is no backup script: Not on this machine." in answer
@@ -494,9 +474,7 @@ def test_sysadmin_with_the_file_denied_has_no_script_to_run() -> None:
 def test_sysadmin_runs_the_edited_command_and_not_its_own() -> None:
     edited = ToolApproved(override_args={"command": "ls data backup.sh", "timeout": 5})
 
-    answer, workspace = asyncio.run(
-        carry(SYSADMIN, PROMPT, {"write_file": ToolApproved(), "execute": edited})
-    )
+    answer, workspace = asyncio.run(carry(SYSADMIN, PROMPT, {"write_file": ToolApproved(), "execute": edited}))
 
     assert sorted(workspace.manifest()) == ["/backup.sh"]
     assert "it did not work" in answer
@@ -508,9 +486,7 @@ def test_the_refund_desk_pays_only_when_approved() -> None:
 
     paid, _ = asyncio.run(carry(desk, prompt, {"issue_refund": ToolApproved()}))
     refused, _ = asyncio.run(carry(desk, prompt, {"issue_refund": NO}))
-    asked, _ = asyncio.run(
-        carry(desk, "Refund my lamp.", {"issue_refund": ToolApproved()}, {"ask_customer": "A-1043"})
-    )
+    asked, _ = asyncio.run(carry(desk, "Refund my lamp.", {"issue_refund": ToolApproved()}, {"ask_customer": "A-1043"}))
 
     assert paid == "Done: refunded 59.00 EUR for A-1042"
     assert refused == "I did not refund it: Not on this machine."

@@ -70,9 +70,7 @@ def test_a_file_made_executable_stays_so_in_the_next_command() -> None:
     workspace.write("/script", b"#!/bin/sh\necho a script\n")
 
     run(workspace, "cp /bin/echo tool && chmod +x tool")
-    restored = Workspace.restore(
-        "run_1", workspace.manifest(), workspace.changed_blobs(()), workspace.state()
-    )
+    restored = Workspace.restore("run_1", workspace.manifest(), workspace.changed_blobs(()), workspace.state())
 
     assert run(restored, "./tool kept && ./script") == "kept\na script"
 
@@ -104,9 +102,7 @@ def test_a_command_runs_in_a_directory_of_its_own_that_is_gone_afterwards() -> N
 
     said = run(workspace, 'pwd; echo "$HOME"; ls -ld . | cut -c1-10; umask; tty')
 
-    where, home, mode, umask, terminal = said.split("Command failed (exit code 1):\n")[-1].split(
-        "\n"
-    )
+    where, home, mode, umask, terminal = said.split("Command failed (exit code 1):\n")[-1].split("\n")
     assert where == home
     assert where.startswith(str(Path(tempfile.gettempdir()).resolve()))
     assert mode == "drwx------"
@@ -266,9 +262,7 @@ def test_what_a_killed_worker_left_is_removed_by_the_next_command(
         "(place.root / 'left').write_text('x'); print(place.root, flush=True);"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
-    killed = subprocess.run(
-        [sys.executable, "-c", leave], capture_output=True, text=True, check=False
-    )
+    killed = subprocess.run([sys.executable, "-c", leave], capture_output=True, text=True, check=False)
     left = Path(killed.stdout.strip())
     assert left.is_absolute(), killed.stderr
 

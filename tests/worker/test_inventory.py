@@ -142,10 +142,7 @@ def test_what_an_author_declares_decides_the_gate() -> None:
 
     tools = tools_of(agent)
 
-    rules = {
-        name: (tool.judgement(Policy()).verdict, tool.judgement(Policy()).rule)
-        for name, tool in tools.items()
-    }
+    rules = {name: (tool.judgement(Policy()).verdict, tool.judgement(Policy()).rule) for name, tool in tools.items()}
     assert rules == {
         "unknown": ("ask", "unknown-effects"),
         "harmless": ("allow", "harmless"),
@@ -209,9 +206,7 @@ def test_a_default_deep_agent_is_refused_and_told_what_to_use() -> None:
         ({"include_teams": True}, "a subagent's calls never reach"),
     ],
 )
-def test_each_default_that_breaks_approval_is_refused_alone(
-    argument: dict[str, Any], said: str
-) -> None:
+def test_each_default_that_breaks_approval_is_refused_alone(argument: dict[str, Any], said: str) -> None:
     assert said in refusal(direct(**{**_KEEP_APPROVALS, **argument}))
 
 
@@ -257,9 +252,7 @@ def test_whatever_approves_in_the_process_is_refused() -> None:
     assert "the capability HandleDeferredToolCalls: it answers waiting calls" in refusal(
         Agent(model(), capabilities=[handler])
     )
-    assert "the capability Hooks: it answers waiting calls" in refusal(
-        Agent(model(), capabilities=[hooks])
-    )
+    assert "the capability Hooks: it answers waiting calls" in refusal(Agent(model(), capabilities=[hooks]))
     assert tools_of(Agent(model(), tools=[send], capabilities=[Hooks[Any]()]))
 
 
@@ -277,18 +270,14 @@ def test_subagents_are_found_behind_a_function_too() -> None:
     def later(ctx: RunContext[Any]) -> AbstractToolset[Any]:
         return create_subagent_toolset(subagents=[], default_model=model())
 
-    assert "a subagent's calls never reach this agent's gate" in refusal(
-        Agent(model(), toolsets=[later])
-    )
+    assert "a subagent's calls never reach this agent's gate" in refusal(Agent(model(), toolsets=[later]))
 
 
 def test_a_history_that_is_rewritten_and_files_kept_elsewhere_are_refused() -> None:
     history = ProcessHistory[Any](lambda messages: messages[-4:])
 
     assert "rewrites the history" in refusal(Agent(model(), capabilities=[history]))
-    assert "use ctx.workspace in tools" in refusal(
-        Agent(model(), capabilities=[LocalWorkspace[Any]("/srv")])
-    )
+    assert "use ctx.workspace in tools" in refusal(Agent(model(), capabilities=[LocalWorkspace[Any]("/srv")]))
 
 
 class Refund(BaseModel):
@@ -342,9 +331,7 @@ def sign_in(login: Login) -> str:
 def test_an_argument_that_cannot_be_shown_is_refused() -> None:
     odd = {"type": "object", "properties": {"x": {"type": "number", "default": float("inf")}}}
 
-    assert "the tool sign_in: its argument 'password' is a secret type" in refusal(
-        Agent(model(), tools=[sign_in])
-    )
+    assert "the tool sign_in: its argument 'password' is a secret type" in refusal(Agent(model(), tools=[sign_in]))
     assert "the tool odd: its argument schema holds a number that is not finite" in refusal(
         Agent(model(), tools=[Tool.from_schema(send, "odd", "Odd.", odd)])
     )
@@ -373,9 +360,7 @@ class Server(AbstractToolset[Any]):
             raise OSError(self._error)
         await asyncio.sleep(self._listing)
         inner = FunctionToolset[Any]([send])
-        return {
-            name: replace(tool, toolset=self) for name, tool in (await inner.get_tools(ctx)).items()
-        }
+        return {name: replace(tool, toolset=self) for name, tool in (await inner.get_tools(ctx)).items()}
 
     async def call_tool(
         self, name: str, tool_args: dict[str, Any], ctx: RunContext[Any], tool: ToolsetTool[Any]
@@ -423,18 +408,14 @@ def test_an_agent_that_never_starts_does_not_hang_the_worker() -> None:
         await asyncio.sleep(60)
         return ""
 
-    with pytest.raises(
-        ConfigurationError, match=r"did not come to its first model request within 0\.2 seconds"
-    ):
+    with pytest.raises(ConfigurationError, match=r"did not come to its first model request within 0\.2 seconds"):
         asyncio.run(inventory.take(loaded(agent), within=0.2))
 
 
 def test_an_agent_that_cannot_start_says_why() -> None:
     validated = Agent(model(), output_type=str)
     validated.output_validator(lambda answer: answer)
-    twice = Agent(
-        model(), toolsets=[FunctionToolset([send], id="a"), FunctionToolset([send], id="b")]
-    )
+    twice = Agent(model(), toolsets=[FunctionToolset([send], id="a"), FunctionToolset([send], id="b")])
 
     with pytest.raises(ConfigurationError, match="Add DeferredToolRequests to its output_type"):
         tools_of(validated)
@@ -452,8 +433,5 @@ def test_check_prints_the_gates_or_the_sentence_that_a_worker_would_stop_with(
     monkeypatch.setitem(banksman_plain.agents, "coder", direct())
     assert check.main(["banksman_plain:agents"], out=bad) == 1
 
-    assert (
-        "desk     1        issue_refund       ask    medium  flagged: The agent's author"
-        in good.getvalue()
-    )
+    assert "desk     1        issue_refund       ask    medium  flagged: The agent's author" in good.getvalue()
     assert "The agent 'coder' cannot be gated" in bad.getvalue()

@@ -109,9 +109,7 @@ def test_it_happened_and_the_model_is_told_so(dies_inside: Dies, stuck: Stuck) -
     assert "I saw it on the account." in run.output
 
 
-def test_a_rerun_runs_it_once_more_and_no_oftener(
-    dies_inside: Dies, stuck: Stuck, worker_pool: ledger.Pool
-) -> None:
+def test_a_rerun_runs_it_once_more_and_no_oftener(dies_inside: Dies, stuck: Stuck, worker_pool: ledger.Pool) -> None:
     run_id, second, _ = dies_inside(stuck.agent(requires_approval=True), approve=True)
     second.advance(run_id)
 

@@ -72,9 +72,7 @@ def make_due(here: Site) -> None:
     assert due.status is RunStatus.QUEUED
 
 
-def test_an_approved_call_reaches_the_provider_under_its_id(
-    site: SiteMaker, stub: Provider, model: str
-) -> None:
+def test_an_approved_call_reaches_the_provider_under_its_id(site: SiteMaker, stub: Provider, model: str) -> None:
     stub.script(PAY, DONE)
     here = a_site(site, model)
     run_id, [request] = here.waiting("payer", "Pay five.")
@@ -93,9 +91,7 @@ def test_an_approved_call_reaches_the_provider_under_its_id(
     assert run.usage["input_tokens"] == 40
 
 
-def test_why_a_call_was_denied_reaches_the_provider(
-    site: SiteMaker, stub: Provider, model: str
-) -> None:
+def test_why_a_call_was_denied_reaches_the_provider(site: SiteMaker, stub: Provider, model: str) -> None:
     stub.script(PAY, Turn("Then not."))
     here = a_site(site, model)
     run_id, [request] = here.waiting("payer")
@@ -108,9 +104,7 @@ def test_why_a_call_was_denied_reaches_the_provider(
     assert "Too early in the month." in stub.results()["call_7f"]
 
 
-def test_an_edited_call_runs_as_edited_and_the_provider_is_told(
-    site: SiteMaker, stub: Provider, model: str
-) -> None:
+def test_an_edited_call_runs_as_edited_and_the_provider_is_told(site: SiteMaker, stub: Provider, model: str) -> None:
     stub.script(PAY, DONE)
     here = a_site(site, model)
     run_id, [request] = here.waiting("payer")
@@ -185,9 +179,7 @@ def test_nor_does_a_tool_that_nobody_is_asked_about_run_with_such_text(
     assert "Nothing ran." in stub.results()["bad"]
 
 
-def test_a_model_that_never_mends_its_arguments_ends_the_run(
-    site: SiteMaker, stub: Provider
-) -> None:
+def test_a_model_that_never_mends_its_arguments_ends_the_run(site: SiteMaker, stub: Provider) -> None:
     stub.script(Turn(calls=(("bad", "pay", '{"amount": 5, "amount": 5000}'),)))
     here = a_site(site)
 
@@ -200,9 +192,7 @@ def test_a_model_that_never_mends_its_arguments_ends_the_run(
     assert len(stub.asked) < 10
 
 
-def test_a_provider_that_is_overloaded_is_tried_again_later(
-    site: SiteMaker, stub: Provider
-) -> None:
+def test_a_provider_that_is_overloaded_is_tried_again_later(site: SiteMaker, stub: Provider) -> None:
     stub.script(*[Failure(503, "Come back later.")] * 3, PAY, Failure(503, "Come back later."))
     here = a_site(site)
     run_id = here.submit("payer")
@@ -242,9 +232,7 @@ def test_what_the_provider_rejects_fails_the_run_and_says_so(
     assert len(stub.asked) == 1
 
 
-def test_a_provider_that_is_not_there_is_tried_again_later(
-    site: SiteMaker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_provider_that_is_not_there_is_tried_again_later(site: SiteMaker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-stub")
     here = a_site(site)
@@ -282,9 +270,7 @@ def test_the_demo_model_leaves_an_authors_own_model_alone(stub: Provider) -> Non
     assert app.with_model(listing.loaded("tests", "own", agent), settings).model is None
 
 
-def test_a_demo_model_without_its_key_is_named(
-    site: SiteMaker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_demo_model_without_its_key_is_named(site: SiteMaker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
 
     with pytest.raises(ConfigurationError, match="OPENAI_API_KEY is not set, needed for openai"):

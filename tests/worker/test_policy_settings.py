@@ -42,9 +42,7 @@ def test_an_operator_sets_a_tools_tier_and_high_takes_two_people(
 
 
 @pytest.mark.parametrize("wrong", ["refund", "refund=lowest", "=low", "a=low,a=high", "a=low=high"])
-def test_a_tier_that_says_nothing_clear_stops_the_start_up(
-    monkeypatch: pytest.MonkeyPatch, wrong: str
-) -> None:
+def test_a_tier_that_says_nothing_clear_stops_the_start_up(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
     monkeypatch.setenv("BANKSMAN_TIERS", wrong)
 
     with pytest.raises(ConfigurationError, match="BANKSMAN_TIERS: is not a list like"):

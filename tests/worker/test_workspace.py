@@ -26,13 +26,9 @@ class TestTheLibrarysSuite:
     test_large_file = WorkspaceBackendSuite.test_large_file_round_trip
     test_list_file = WorkspaceBackendSuite.test_listing_a_file_raises_not_a_directory
     test_make_dir = WorkspaceBackendSuite.test_make_dir_creates_parents_and_is_idempotent
-    test_dir_over_file = (
-        WorkspaceBackendSuite.test_making_a_directory_over_a_file_raises_file_exists
-    )
+    test_dir_over_file = WorkspaceBackendSuite.test_making_a_directory_over_a_file_raises_file_exists
     test_missing = WorkspaceBackendSuite.test_missing_paths_raise_file_not_found
-    test_realpath = (
-        WorkspaceBackendSuite.test_native_realpath_keeps_the_working_dir_and_missing_names
-    )
+    test_realpath = WorkspaceBackendSuite.test_native_realpath_keeps_the_working_dir_and_missing_names
     test_read_directory = WorkspaceBackendSuite.test_reading_a_directory_raises_is_a_directory
     test_ref = WorkspaceBackendSuite.test_ref_exists_after_the_first_operation_and_is_stable
     test_remove = WorkspaceBackendSuite.test_remove_deletes_a_file_or_a_tree
@@ -129,9 +125,7 @@ def test_a_path_is_stored_in_one_spelling(given: str, stored: str) -> None:
     assert workspace.read(stored) == b"x"
 
 
-@pytest.mark.parametrize(
-    "path", ["", "..", "/../etc/passwd", "a/../../b", "/a\0b", "/\ud800", "/" + "x" * 256]
-)
+@pytest.mark.parametrize("path", ["", "..", "/../etc/passwd", "a/../../b", "/a\0b", "/\ud800", "/" + "x" * 256])
 def test_a_path_that_leads_out_or_cannot_be_stored_is_refused(path: str) -> None:
     workspace = Workspace("run_1")
 

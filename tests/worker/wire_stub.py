@@ -51,9 +51,7 @@ class Provider:
         body = self.asked[-1]
         chat = [m for m in body.get("messages", []) if m["role"] == "tool"]
         responses = [m for m in body.get("input", []) if m.get("type") == "function_call_output"]
-        return {m["tool_call_id"]: m["content"] for m in chat} | {
-            m["call_id"]: m["output"] for m in responses
-        }
+        return {m["tool_call_id"]: m["content"] for m in chat} | {m["call_id"]: m["output"] for m in responses}
 
 
 @contextmanager
@@ -84,9 +82,7 @@ def provider() -> Generator[Provider]:
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(raw)))
-            self.send_header(
-                "Retry-After-Ms", "1"
-            )  # the client's own retries need not be waited for
+            self.send_header("Retry-After-Ms", "1")  # the client's own retries need not be waited for
             self.end_headers()
             self.wfile.write(raw)
 

@@ -105,9 +105,7 @@ def _tell_the_customer(seen: Seen) -> Turn:
 
 
 support = Agent(
-    scripted_model(
-        _ask_what_to_do, _act_on_the_answer, _tell_the_customer, name="scripted-support"
-    ),
+    scripted_model(_ask_what_to_do, _act_on_the_answer, _tell_the_customer, name="scripted-support"),
     instructions="You answer customers. Ask a person what to do, and say how it came out.",
     toolsets=[questions()],
 )

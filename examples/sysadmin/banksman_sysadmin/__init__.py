@@ -37,9 +37,7 @@ def _write_and_try(seen: Seen) -> list[Call]:
 
 
 def _answer(seen: Seen) -> str:
-    return (
-        f"{_about_the_script(seen.last('write_file'))}\n\n{_about_the_trial(seen.last('execute'))}"
-    )
+    return f"{_about_the_script(seen.last('write_file'))}\n\n{_about_the_trial(seen.last('execute'))}"
 
 
 def _about_the_script(written: Return | None) -> str:

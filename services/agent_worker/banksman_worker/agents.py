@@ -111,12 +111,7 @@ def _entries(spec: str) -> Mapping[str, object]:
     if not entries:
         raise ConfigurationError(f"{spec} lists no agents.")
     for name in entries:
-        if (
-            not isinstance(name, str)
-            or not name
-            or len(name) > 100
-            or any(c.isspace() for c in name)
-        ):
+        if not isinstance(name, str) or not name or len(name) > 100 or any(c.isspace() for c in name):
             raise ConfigurationError(
                 f"{spec} has an agent called {name!r}: a name is a string of 1 to 100 characters, without spaces."
             )
@@ -126,17 +121,13 @@ def _entries(spec: str) -> Mapping[str, object]:
 def _attribute(spec: str) -> object:
     module, colon, path = (part.strip() for part in spec.partition(":"))
     if not (module and colon and path):
-        raise ConfigurationError(
-            f"{spec!r} does not name agents: write module:attribute, as in acme.refunds:agents."
-        )
+        raise ConfigurationError(f"{spec!r} does not name agents: write module:attribute, as in acme.refunds:agents.")
     value: object = _module(module)
     for part in path.split("."):
         try:
             value = getattr(value, part)
         except AttributeError:
-            raise ConfigurationError(
-                f"The module {module!r} has no {path!r}, named by {spec}."
-            ) from None
+            raise ConfigurationError(f"The module {module!r} has no {path!r}, named by {spec}.") from None
     return value
 
 
@@ -163,9 +154,7 @@ def _called(spec: str, make: Callable[[], object]) -> object:
     try:
         return make()
     except Exception as error:
-        raise ConfigurationError(
-            f"{spec} was called for its agents and failed: {_last_words(error)}"
-        ) from error
+        raise ConfigurationError(f"{spec} was called for its agents and failed: {_last_words(error)}") from error
 
 
 def _last_words(error: BaseException) -> str:
@@ -190,13 +179,9 @@ def loaded(spec: str, name: str, entry: object) -> Loaded:
             f"{name!r} in {spec} is {_a(agent)}, not an agent: list a pydantic_ai.Agent, or Listed(agent, ...)."
         )
     if listed.agent.model is None and listed.agent.root_capability.get_model() is None:
-        raise ConfigurationError(
-            f"The agent {name!r} in {spec} has no model: write Agent('openai:gpt-4.1', ...)."
-        )
+        raise ConfigurationError(f"The agent {name!r} in {spec} has no model: write Agent('openai:gpt-4.1', ...).")
     if not isinstance(cast("object", listed.version), str) or not listed.version:
-        raise ConfigurationError(
-            f"The version of the agent {name!r} in {spec} should be a string, like '2'."
-        )
+        raise ConfigurationError(f"The version of the agent {name!r} in {spec} should be a string, like '2'.")
     return Loaded(
         name=name,
         agent=listed.agent,

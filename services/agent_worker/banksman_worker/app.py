@@ -56,30 +56,22 @@ def run(settings: WorkerSettings) -> int:
     """Serve until told to stop; the exit code."""
     verifier = Verifier.read(settings.verify_keys)
     policy = policy_of(settings)
-    loaded = {
-        name: with_model(agent, settings) for name, agent in agents.load(settings.agents).items()
-    }
+    loaded = {name: with_model(agent, settings) for name, agent in agents.load(settings.agents).items()}
     loop = Loop()
     listed = {agent.name: _tools(loop, agent, policy) for agent in loaded.values()}
 
-    pool = ledger.open_pool(
-        settings.database_url.get_secret_value(), size=_HOPS + 4, name="banksman-worker"
-    )
+    pool = ledger.open_pool(settings.database_url.get_secret_value(), size=_HOPS + 4, name="banksman-worker")
     wire = Wire(
         settings.broker_url.get_secret_value(),
         "banksman-worker",
         expires=settings.redispatch_seconds,
     )
     with ledger.transaction(pool) as conn:
-        announced.announce(
-            conn, {name: (loaded[name].version, tools) for name, tools in listed.items()}
-        )
+        announced.announce(conn, {name: (loaded[name].version, tools) for name, tools in listed.items()})
     executor = ThreadPoolExecutor(_HOPS, thread_name_prefix="ledger")
     leases = Leases(pool, settings.lease, loop.loop)
     name = f"{socket.gethostname()}:{os.getpid()}"
-    worker = Worker(
-        name, pool, wire, loop.loop, executor, leases, loaded, policy, verifier, settings.lease
-    )
+    worker = Worker(name, pool, wire, loop.loop, executor, leases, loaded, policy, verifier, settings.lease)
     tasks.register(wire.celery, worker)
     dispatcher = Dispatcher(
         pool,

@@ -28,9 +28,7 @@ from pydantic_ai import CallDeferred, ModelRetry
 from pydantic_ai.toolsets import FunctionToolset
 
 MAX_CHOICES = 20
-_Question = Annotated[
-    str, Field(min_length=1, max_length=4_000, description="The question, complete on its own.")
-]
+_Question = Annotated[str, Field(min_length=1, max_length=4_000, description="The question, complete on its own.")]
 _Choice = Annotated[str, Field(min_length=1, max_length=200)]
 _Choices = Annotated[
     list[_Choice],

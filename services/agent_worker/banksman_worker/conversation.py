@@ -52,9 +52,7 @@ class Conversation:
         body = b"[" + b",".join(dumps) + b"]"
         return Snapshot(self.next_seq, segment, kept, body, json.dumps(state).encode())
 
-    def keep(
-        self, messages: Sequence[ModelMessage], state: Mapping[str, Json], *, segment: int
-    ) -> None:
+    def keep(self, messages: Sequence[ModelMessage], state: Mapping[str, Json], *, segment: int) -> None:
         """What `difference` gave has been stored."""
         self.messages = list(messages)
         self._dumps = [None] * max(0, len(messages) - _UNSETTLED) + [
@@ -91,9 +89,5 @@ def step_of(messages: Sequence[ModelMessage]) -> int:
 def said(messages: Sequence[ModelMessage]) -> str:
     """The agent's own words in its last response: a claim, to be shown as one."""
     response = next((item for item in reversed(messages) if isinstance(item, ModelResponse)), None)
-    parts = (
-        []
-        if response is None
-        else [part.content for part in response.parts if part.part_kind == "text"]
-    )
+    parts = [] if response is None else [part.content for part in response.parts if part.part_kind == "text"]
     return "\n\n".join(part for part in parts if part)

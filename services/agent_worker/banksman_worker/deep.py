@@ -79,10 +79,7 @@ FLAGGED = "banksman_flagged"
 
 _LIBRARY_TOOLSETS = frozenset({"deep-todo", "deep-console"})
 _NATIVE = "it runs at the model's provider, where no gate can hold it; give the agent a tool for it"
-_CHILD = (
-    "a subagent's calls never reach this agent's gate; drop it, and start the subagent's work as a"
-    " run of its own"
-)
+_CHILD = "a subagent's calls never reach this agent's gate; drop it, and start the subagent's work as a run of its own"
 _MEMORY = "its state lives in one process, and a parked run has none; drop it"
 _REFUSED: Mapping[str, str] = MappingProxyType(
     {
@@ -104,22 +101,16 @@ _REFUSED: Mapping[str, str] = MappingProxyType(
             "it tells the model that approved and executed calls had no effect when their results"
             " are alike; drop it, and limit a run with usage limits"
         ),
-        "include_monitoring": (
-            "a monitor runs commands after its call has returned; use execute, or a tool of yours"
-        ),
+        "include_monitoring": ("a monitor runs commands after its call has returned; use execute, or a tool of yours"),
         "include_checkpoints": _MEMORY,
         "checkpoint_store": _MEMORY,
         "message_queue": _MEMORY,
-        "context_manager": (
-            "summarising the history moves the calls that decisions are bound to; drop it"
-        ),
+        "context_manager": ("summarising the history moves the calls that decisions are bound to; drop it"),
         "include_history_archive": "all runs would share one file; drop it",
         "include_improve": "it reads other sessions' files from the worker's disk; drop it",
         "cost_tracking": "all runs of a process would share one count; use usage limits",
         "cost_budget_usd": "all runs of a process would share one budget; use usage limits",
-        "instrument": (
-            "pydantic-ai no longer takes it; use capabilities=[Instrumentation(settings=...)]"
-        ),
+        "instrument": ("pydantic-ai no longer takes it; use capabilities=[Instrumentation(settings=...)]"),
     }
 )
 _SAFE: Mapping[str, Any] = MappingProxyType(
@@ -137,9 +128,7 @@ _SAFE: Mapping[str, Any] = MappingProxyType(
         "cost_tracking": False,
     }
 )
-_QUIET: Mapping[str, Any] = MappingProxyType(
-    {"include_memory": False, "include_skills": False, "thinking": False}
-)
+_QUIET: Mapping[str, Any] = MappingProxyType({"include_memory": False, "include_skills": False, "thinking": False})
 
 
 def deep_agent(
@@ -160,9 +149,7 @@ def deep_agent(
     accepted = {name: value for name, value in arguments.items() if name not in _REFUSED}
     flagged = frozenset(name for name, wanted in (interrupt_on or {}).items() if wanted)
     extra: list[AbstractToolset[DeepAgentDeps]] = [_commands()] if include_execute else []
-    outputs: list[Any] = (
-        [*cast("list[Any]", output_type)] if isinstance(output_type, list) else [output_type]
-    )
+    outputs: list[Any] = [*cast("list[Any]", output_type)] if isinstance(output_type, list) else [output_type]
     if DeferredToolRequests not in outputs:
         outputs.append(DeferredToolRequests)
     agent: Agent[DeepAgentDeps, Any] = create_deep_agent(
@@ -212,9 +199,7 @@ def keep(deps: object, workspace: Workspace) -> None:
     """Bring a segment's todos and uploads back into the workspace, before each snapshot."""
     if isinstance(deps, DeepAgentDeps):
         workspace.todos = [cast("JsonValue", todo.model_dump(mode="json")) for todo in deps.todos]
-        workspace.uploads = {
-            path: cast("JsonValue", dict(upload)) for path, upload in deps.uploads.items()
-        }
+        workspace.uploads = {path: cast("JsonValue", dict(upload)) for path, upload in deps.uploads.items()}
 
 
 def _commands() -> FunctionToolset[DeepAgentDeps]:
@@ -253,9 +238,7 @@ _MISSING = (
 class _RunsOwnWorkspace(AbstractCapability[Any]):
     """Refuses a run that was given no workspace, instead of letting every tool fail quietly."""
 
-    def get_workspace(
-        self, ctx: RunContext[Any], *, ref: WorkspaceRef | None
-    ) -> WorkspaceBackend | None:
+    def get_workspace(self, ctx: RunContext[Any], *, ref: WorkspaceRef | None) -> WorkspaceBackend | None:
         del ctx, ref
         raise ConfigurationError(_MISSING)
 
@@ -266,21 +249,15 @@ class _AskFirst(AbstractCapability[Any]):
     def __init__(self, names: frozenset[str]) -> None:
         self._names = names
 
-    async def prepare_tools(
-        self, ctx: RunContext[Any], tool_defs: list[ToolDefinition]
-    ) -> list[ToolDefinition]:
+    async def prepare_tools(self, ctx: RunContext[Any], tool_defs: list[ToolDefinition]) -> list[ToolDefinition]:
         del ctx
         return [
-            replace(tool, kind="unapproved")
-            if tool.name in self._names and tool.kind == "function"
-            else tool
+            replace(tool, kind="unapproved") if tool.name in self._names and tool.kind == "function" else tool
             for tool in tool_defs
         ]
 
 
-def _declare_effects(
-    agent: Agent[DeepAgentDeps, Any], *, yours: Sequence[AbstractToolset[DeepAgentDeps]]
-) -> None:
+def _declare_effects(agent: Agent[DeepAgentDeps, Any], *, yours: Sequence[AbstractToolset[DeepAgentDeps]]) -> None:
     """Write each built-in tool's effect into its own metadata."""
     for toolset in agent.toolsets:
         if not isinstance(toolset, FunctionToolset) or toolset in yours:

@@ -65,9 +65,7 @@ class Dispatcher:
             events += [Event("dispatcher", "run.cancelled", run_id) for run_id in cancelled]
             if events:
                 audit.append(conn, *events)
-        self._wire.run(
-            *((item.run_id, item.segment) for item in due if item.status is RunStatus.QUEUED)
-        )
+        self._wire.run(*((item.run_id, item.segment) for item in due if item.status is RunStatus.QUEUED))
         for item in stuck:
             log.error("A run used up its attempts and is stuck.", run=ids.show("run", item.run_id))
             self._wire.changed(run=item.run_id)

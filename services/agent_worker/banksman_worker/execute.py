@@ -128,9 +128,7 @@ def _tell(command: str, before: Layout, outcome: Outcome, changes: list[str]) ->
         lines.insert(0, f"Command failed (exit code {outcome.exit_code}):")
         named = next((path for path in before.files if f" {path}" in f" {command}"), None)
         if named is not None:
-            lines.append(
-                f"[The command starts in the workspace's root: {named} is {named[1:]} there.]"
-            )
+            lines.append(f"[The command starts in the workspace's root: {named} is {named[1:]} there.]")
     lines.extend(f"[{note}]" for note in outcome.notes)
     if changes:
         shown = ", ".join(changes[:20])

@@ -408,5 +408,3 @@ def _is_plain(value: object) -> bool:
     if type(value) is list:
         return all(map(_is_plain, cast("list[object]", value)))
     return value is None or type(value) in (bool, int, float, str)
-
-

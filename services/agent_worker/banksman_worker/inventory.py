@@ -60,9 +60,7 @@ class Tool:
         call = policy.Call(self.agent, self.name, {}, flagged=self.flagged, effects=self.effects)
         judged = policy.judge(rules, call)
         if self.unlisted is not None:
-            return replace(
-                judged, because=f"Its tools cannot be listed ({self.unlisted}). {judged.because}"
-            )
+            return replace(judged, because=f"Its tools cannot be listed ({self.unlisted}). {judged.because}")
         if judged.verdict == "ask" and rules.allow_writes_below and self.name in policy.WRITERS:
             folders = ", ".join(rules.allow_writes_below)
             return replace(judged, because=f"{judged.because} Files below {folders} need nobody.")
@@ -83,9 +81,7 @@ class Tool:
         }
 
 
-async def take(
-    loaded: Loaded, *, per_toolset: float = SECONDS_PER_TOOLSET, within: float = SECONDS
-) -> list[Tool]:
+async def take(loaded: Loaded, *, per_toolset: float = SECONDS_PER_TOOLSET, within: float = SECONDS) -> list[Tool]:
     """Every tool of an agent; `Ungateable` at once if the agent is built in a way that no gate can hold."""
     troubles = refusals.of_agent(loaded.agent, harmless_output=loaded.harmless_output)
     if troubles:
@@ -163,9 +159,7 @@ def _tool(loaded: Loaded, offered: ToolDefinition, trouble: str | None) -> Tool:
     )
 
 
-def _only_named(
-    loaded: Loaded, name: str, *, unlisted: str | None = None, trouble: str | None = None
-) -> Tool:
+def _only_named(loaded: Loaded, name: str, *, unlisted: str | None = None, trouble: str | None = None) -> Tool:
     return Tool(
         loaded.name,
         name,
@@ -204,9 +198,7 @@ class _Looked:
 
     limit: float
     parameters: ModelRequestParameters = field(default_factory=ModelRequestParameters)
-    capabilities: list[AbstractCapability[Any]] = field(
-        default_factory=list[AbstractCapability[Any]]
-    )
+    capabilities: list[AbstractCapability[Any]] = field(default_factory=list[AbstractCapability[Any]])
     troubles: dict[str, str] = field(default_factory=dict[str, str])
     unlisted: dict[str, str] = field(default_factory=dict[str, str])
 
@@ -223,9 +215,7 @@ class _Look(AbstractCapability[Any]):
     def get_wrapper_toolset(self, toolset: AbstractToolset[Any]) -> AbstractToolset[Any]:
         return toolset.visit_and_replace(self._patiently)
 
-    async def wrap_model_request(
-        self, ctx: RunContext[Any], *, request_context: Any, handler: Any
-    ) -> ModelResponse:
+    async def wrap_model_request(self, ctx: RunContext[Any], *, request_context: Any, handler: Any) -> ModelResponse:
         del handler
         self._looked.parameters = request_context.model_request_parameters
         self._looked.capabilities = [*ctx.capabilities.values()]
@@ -279,9 +269,7 @@ class _Patient(WrapperToolset[Any]):
             async with asyncio.timeout(self.looked.limit):
                 return await work
         except TimeoutError:
-            self.looked.unlisted[self.wrapped.label] = (
-                f"no answer within {self.looked.limit:g} seconds"
-            )
+            self.looked.unlisted[self.wrapped.label] = f"no answer within {self.looked.limit:g} seconds"
         except Exception as error:  # noqa: BLE001  whatever a server fails with, the rest can be listed
             self.looked.unlisted[self.wrapped.label] = f"{type(error).__name__}: {error}"
         return None

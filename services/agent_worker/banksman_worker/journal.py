@@ -57,9 +57,7 @@ class Journal:
         key = (conversation.step_of(ctx.messages), ctx.tool_call_id or "")
         cleared = self.gate.cleared.get(key)
         if cleared is None:
-            raise NotGenuine(
-                f"A call of {name} reached its tool without passing the gate. It was not executed."
-            )
+            raise NotGenuine(f"A call of {name} reached its tool without passing the gate. It was not executed.")
         if cleared.local:
             return await run()
         found: _Attempt | _Replay | _Told = await self.hop(lambda: self._start(key, name, cleared))
@@ -108,9 +106,7 @@ class Journal:
                 audit.append(conn, event)
                 return _Attempt(attempt, last.fence if last else None)
             if not runs.holds(conn, claim.run_id, claim.fence):
-                raise LostLease(
-                    f"{ids.show('run', claim.run_id)} is held by another worker; {name} was not started."
-                )
+                raise LostLease(f"{ids.show('run', claim.run_id)} is held by another worker; {name} was not started.")
         log.warning("An approval no longer counts; the call is asked again.", tool=name)
         raise self.gate.again(key, _LOST)
 
@@ -121,19 +117,13 @@ class Journal:
         if last is None or last.outcome == "deferred" or cleared.effects == "workspace":
             return None
         if last.digest != cleared.digest and cleared.resolved is None:
-            raise NotGenuine(
-                f"The journal has another call of {last.tool} under this id. It was not executed."
-            )
+            raise NotGenuine(f"The journal has another call of {last.tool} under this id. It was not executed.")
         if last.state == "finished":
             result: dict[str, Json] = json.loads(last.result or b"{}")
             names = set(results.changes_of(result).written.values())
             return _Replay(result, snapshots.blobs(conn, self.gate.claim.run_id, names))
         resolved = cleared.resolved
-        if (
-            resolved is not None
-            and resolved.settled.kind is Kind.OUTCOME
-            and resolved.statement is not None
-        ):
+        if resolved is not None and resolved.settled.kind is Kind.OUTCOME and resolved.statement is not None:
             if resolved.settled.state is RequestState.ANSWERED:
                 return _Told(results.happened(resolved.statement))
             if last.request_id != cleared.request_id:  # one rerun for each word of a person
@@ -182,9 +172,7 @@ class Journal:
                 self.gate.insist(ctx, key[1])
             raise
         except ModelRetry as error:
-            await self._finish(
-                key, attempt, "retry", {"kind": "retry", "value": error.message}, cleared
-            )
+            await self._finish(key, attempt, "retry", {"kind": "retry", "value": error.message}, cleared)
             raise
         except ToolFailed as error:
             await self._finish(
@@ -255,9 +243,7 @@ class Journal:
                 await self.hop(store)
                 return
             except Unavailable as error:
-                log.warning(
-                    "A finished tool's result cannot be stored yet.", error=str(error)[:200]
-                )
+                log.warning("A finished tool's result cannot be stored yet.", error=str(error)[:200])
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 5.0)
 

@@ -48,9 +48,7 @@ class Lease:
 class Leases:
     """Every run that this process holds."""
 
-    def __init__(
-        self, pool: ledger.Pool, lease: timedelta, loop: asyncio.AbstractEventLoop
-    ) -> None:
+    def __init__(self, pool: ledger.Pool, lease: timedelta, loop: asyncio.AbstractEventLoop) -> None:
         self._pool, self._lease, self._loop = pool, lease, loop
         self._held: dict[RunId, Lease] = {}
         self._lock = threading.Lock()
@@ -105,9 +103,7 @@ class Leases:
                     lease=self._lease,
                 )
         except Unavailable as error:
-            log.warning(
-                "The heartbeat cannot reach PostgreSQL.", error=str(error)[:200], runs=len(leases)
-            )
+            log.warning("The heartbeat cannot reach PostgreSQL.", error=str(error)[:200], runs=len(leases))
             return
         self.last_beat = started
         for item in leases:

@@ -94,9 +94,7 @@ _TOOLSETS: Mapping[str, str] = MappingProxyType(
     }
 )
 _TOOLSET_IDS: Mapping[str, str] = MappingProxyType({"deep-team": _CHILD, "agent_factory": _CHILD})
-_KEEPS_FILES = frozenset(
-    {"pydantic_ai_backends.StateWorkspace", "banksman_worker._RunsOwnWorkspace"}
-)
+_KEEPS_FILES = frozenset({"pydantic_ai_backends.StateWorkspace", "banksman_worker._RunsOwnWorkspace"})
 """Workspaces that give way to the run's own: the library's default, and ours."""
 
 
@@ -142,13 +140,9 @@ def of_tool(tool: ToolDefinition) -> str | None:
     """What is wrong with a tool's arguments, if a reviewer could not be shown what would run."""
     schema = tool.parameters_json_schema
     try:
-        digest.of_schema(
-            cast("Mapping[str, Json]", digest.check(schema, what="its argument schema"))
-        )
+        digest.of_schema(cast("Mapping[str, Json]", digest.check(schema, what="its argument schema")))
     except InvalidInput as error:
-        return (
-            f"the tool {tool.name}: {error} Give its arguments types and defaults that JSON holds."
-        )
+        return f"the tool {tool.name}: {error} Give its arguments types and defaults that JSON holds."
     secret = next(_secrets(schema), None)
     if secret is not None:
         return (
@@ -161,19 +155,13 @@ def of_tool(tool: ToolDefinition) -> str | None:
 
 def sentence(agent: Agent[Any, Any], name: str, troubles: Sequence[str]) -> str:
     """One message that names the agent, everything wrong with it, and the way out."""
-    said = (
-        f" {troubles[0]}"
-        if len(troubles) == 1
-        else "".join(f"\n  - {trouble}" for trouble in troubles)
-    )
+    said = f" {troubles[0]}" if len(troubles) == 1 else "".join(f"\n  - {trouble}" for trouble in troubles)
     return f"The agent {name!r} cannot be gated:{said}{_way_out(agent)}"
 
 
 def _way_out(agent: Agent[Any, Any]) -> str:
     kind: Any = agent.deps_type
-    if not (isinstance(kind, type) and issubclass(kind, DeepAgentDeps)) or hasattr(
-        agent, deep.FLAGGED
-    ):
+    if not (isinstance(kind, type) and issubclass(kind, DeepAgentDeps)) or hasattr(agent, deep.FLAGGED):
         return ""
     return (
         "\nIt was built by create_deep_agent, whose defaults break approval: build it with banksman.deep_agent(...),"
@@ -262,9 +250,7 @@ def _secrets(schema: Json, name: str = "") -> Iterator[str]:
         if inner.get("format") == "password" and inner.get("writeOnly") is True:
             yield name
         for key, value in inner.items():
-            fields = (
-                cast("dict[str, Json]", value) if key in ("properties", "$defs") else {name: value}
-            )
+            fields = cast("dict[str, Json]", value) if key in ("properties", "$defs") else {name: value}
             for field, body in fields.items():
                 yield from _secrets(body, field)
     elif isinstance(schema, list):

@@ -199,15 +199,13 @@ class Left:
         written = {
             path: (body, runs)
             for path, (body, runs) in self.files.items()
-            if before.files.get(path) != body
-            or (runs != (path in before.executable) and not body.startswith(b"#!"))
+            if before.files.get(path) != body or (runs != (path in before.executable) and not body.startswith(b"#!"))
         }
         unseen = tuple(self.passed_over)
         deleted = frozenset(
             path
             for path in before.files
-            if path not in self.files
-            and not any(path == other or path.startswith(other + "/") for other in unseen)
+            if path not in self.files and not any(path == other or path.startswith(other + "/") for other in unseen)
         )
         return written, deleted
 

@@ -94,9 +94,7 @@ def scripted_model(*steps: Step, name: str = "scripted") -> ScriptedModel:
         del info
         return ModelResponse(parts=[*_parts(steps, messages)])
 
-    async def stream(
-        messages: list[ModelMessage], info: AgentInfo
-    ) -> AsyncIterator[str | DeltaToolCalls]:
+    async def stream(messages: list[ModelMessage], info: AgentInfo) -> AsyncIterator[str | DeltaToolCalls]:
         del info
         for index, part in enumerate(_parts(steps, messages)):
             if isinstance(part, TextPart):

@@ -45,11 +45,7 @@ class Watch:
     def _tell(self, what: str, group: int) -> None:
         with self._lock:
             (self._groups.add if what == "+" else self._groups.discard)(group)
-            if (
-                self._shell is not None
-                and self._shell.poll() is None
-                and self._write(f"{what} {group}\n")
-            ):
+            if self._shell is not None and self._shell.poll() is None and self._write(f"{what} {group}\n"):
                 return
             self._shell = subprocess.Popen(
                 ["/bin/sh", "-c", _KEEP],

@@ -107,9 +107,7 @@ class Workspace(WorkspaceBackend, SupportsFilesystem):
                 )
             workspace.write(path, body, executable=path in executable)
             if workspace._files[path].hash != expected:
-                raise NotFound(
-                    f"The stored content of {path!r} of run {run_id} is not what its manifest names."
-                )
+                raise NotFound(f"The stored content of {path!r} of run {run_id} is not what its manifest names.")
         for path in _strings(state.get("directories")):
             workspace.add_directory(path)
         todos, uploads = state.get("todos"), state.get("uploads")
@@ -133,9 +131,7 @@ class Workspace(WorkspaceBackend, SupportsFilesystem):
         self._total = sum(len(file.body) for file in self._files.values())
         for path, expected in changes.written.items():
             if expected not in blobs:
-                raise NotFound(
-                    f"The recorded content of {path!r} ({expected[:12]}…) is not stored."
-                )
+                raise NotFound(f"The recorded content of {path!r} ({expected[:12]}…) is not stored.")
             self.write(path, blobs[expected], executable=path in executable)
 
     # Files, for code that has no event loop.
@@ -271,8 +267,7 @@ def normal(path: str) -> str:
         raise InvalidInput(f"The path {path!r} is not valid Unicode.") from None
     if max(sizes, default=0) > _MAX_NAME or sum(sizes) + len(sizes) > _MAX_PATH:
         raise InvalidInput(
-            f"The path {path[:60]!r}… is too long: at most {_MAX_NAME} bytes for each name and"
-            f" {_MAX_PATH} in all."
+            f"The path {path[:60]!r}… is too long: at most {_MAX_NAME} bytes for each name and {_MAX_PATH} in all."
         )
     return "/" + "/".join(parts)
 
@@ -283,8 +278,7 @@ def check_limits(path: str, size: int, *, total: int, count: int) -> None:
         raise InvalidInput(f"{path} is {_mib(size)}; a file may have {_mib(MAX_FILE_BYTES)}.")
     if total > MAX_TOTAL_BYTES:
         raise InvalidInput(
-            f"With {path} the workspace would hold {_mib(total)}; a run may keep"
-            f" {_mib(MAX_TOTAL_BYTES)}."
+            f"With {path} the workspace would hold {_mib(total)}; a run may keep {_mib(MAX_TOTAL_BYTES)}."
         )
     if count > MAX_FILES:
         raise InvalidInput(f"With {path} the workspace would hold more than {MAX_FILES:,} files.")

@@ -82,9 +82,7 @@ def build(settings: GatewaySettings) -> Parts:
     link_keys = LinkKeys.read(settings.link_keys.get_secret_value())
     return Parts(
         settings=settings,
-        pool=ledger.open_pool(
-            settings.database_url.get_secret_value(), size=POOL_SIZE, name="banksman-gateway"
-        ),
+        pool=ledger.open_pool(settings.database_url.get_secret_value(), size=POOL_SIZE, name="banksman-gateway"),
         signer=signer,
         link_keys=link_keys,
         wire=Wire(broker_url, "banksman-gateway", expires=settings.redispatch_seconds),

@@ -38,9 +38,7 @@ class Caller:
     @property
     def actor(self) -> str:
         """The name in the audit log."""
-        return (
-            ids.show("key", self.key.id) if self.person is None else ids.show("per", self.person.id)
-        )
+        return ids.show("key", self.key.id) if self.person is None else ids.show("per", self.person.id)
 
     def has(self, *scopes: Scope) -> bool:
         """Whether one of these scopes is granted."""
@@ -67,9 +65,7 @@ class Caller:
         """`NotAllowed` unless the caller may stop or retry this run."""
         person = self.person
         if person is not None and person.id != run.requester_id and not person.roles & STEWARDS:
-            raise NotAllowed(
-                "Only the run's requester, a reviewer, an operator or an administrator may."
-            )
+            raise NotAllowed("Only the run's requester, a reviewer, an operator or an administrator may.")
 
 
 def own_only(person: Person | None) -> PersonId | None:

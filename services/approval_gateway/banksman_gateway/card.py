@@ -77,19 +77,12 @@ class Card:
     @property
     def agreed(self) -> int:
         """How many people have approved what is asked now."""
-        return sum(
-            not say.void and say.vote.verdict in (Verdict.APPROVE, Verdict.RERUN)
-            for say in self.says
-        )
+        return sum(not say.void and say.vote.verdict in (Verdict.APPROVE, Verdict.RERUN) for say in self.says)
 
     @property
     def start_by(self) -> datetime | None:
         """Until when an approved call may start."""
-        return (
-            self.decision.start_by
-            if self.decision and self.decision.verdict is RequestState.APPROVED
-            else None
-        )
+        return self.decision.start_by if self.decision and self.decision.verdict is RequestState.APPROVED else None
 
     @property
     def said(self) -> str:
@@ -116,11 +109,7 @@ class Card:
     def options(self) -> Sequence[str]:
         """The answers that a question offers."""
         offered = self.context.get("options") or self.action["arguments"].get("options")
-        return (
-            [item for item in cast("list[Json]", offered) if isinstance(item, str)]
-            if offered
-            else []
-        )
+        return [item for item in cast("list[Json]", offered) if isinstance(item, str)] if offered else []
 
 
 def read(conn: Connection, request_id: RequestId, reader: Person | None, channel: Channel) -> Card:
@@ -146,16 +135,10 @@ def read(conn: Connection, request_id: RequestId, reader: Person | None, channel
         says=[Say(item, _who(item, names), item.revision != request.revision) for item in cast_],
         decision=decision,
         reason=_reason(decision),
-        executions=[
-            item
-            for item in executions.of_run(conn, request.run_id)
-            if item.request_id == request_id
-        ],
+        executions=[item for item in executions.of_run(conn, request.run_id) if item.request_id == request_id],
         author=None if request.author_id is None else names[request.author_id],
         earlier=_earlier(versions[:-1], context, names),
-        hindrance=None
-        if reader is None
-        else hindrance(request, requirement, reader, channel, cast_),
+        hindrance=None if reader is None else hindrance(request, requirement, reader, channel, cast_),
     )
 
 
@@ -168,9 +151,7 @@ def hindrance(
 ) -> str | None:
     """Why this reader's vote would be refused, told before they fill in a form. `decide` has the last word."""
     groups = set(requirement.groups)
-    is_requester = (
-        reader.id == request.requester_id or reader.email.casefold() == request.requester.casefold()
-    )
+    is_requester = reader.id == request.requester_id or reader.email.casefold() == request.requester.casefold()
     if "reviewer" not in reader.roles or reader.disabled:
         return "You may read this, but you are not a reviewer, so you cannot decide."
     if groups and not groups & reader.groups:
@@ -180,9 +161,7 @@ def hindrance(
     if any(item.person_id == reader.id and item.revision == request.revision for item in cast_):
         return "You have voted on this. It waits for others now."
     if request.tier is Tier.HIGH and request.author_id == reader.id:
-        return (
-            "You edited this, and at tier high its editor does not count. It waits for others now."
-        )
+        return "You edited this, and at tier high its editor does not count. It waits for others now."
     if channel not in CHANNELS[request.tier]:
         return f"Tier {request.tier.value} cannot be decided from a mailed link. Sign in to decide."
     return None
@@ -199,9 +178,7 @@ def _action(request: Request) -> tuple[dict[str, Json], bool]:
     return action, digest.of_action(action) == request.digest
 
 
-def _names(
-    conn: Connection, cast_: Sequence[Vote], authors: Sequence[PersonId | None]
-) -> dict[PersonId, str]:
+def _names(conn: Connection, cast_: Sequence[Vote], authors: Sequence[PersonId | None]) -> dict[PersonId, str]:
     found = {item.person_id for item in cast_} | set(authors)
     known = people.named(conn, [person for person in found if person is not None])
     return {person_id: f"{person.name} <{person.email}>" for person_id, person in known.items()}
@@ -214,9 +191,7 @@ def _who(vote: Vote, names: Mapping[PersonId, str]) -> str:
 def _reason(decision: Decision | None) -> str | None:
     if decision is None:
         return None
-    statement = digest.parse(
-        decision.signed.statement, what="The decision", limit=4 * digest.MAX_BYTES
-    )
+    statement = digest.parse(decision.signed.statement, what="The decision", limit=4 * digest.MAX_BYTES)
     reason = statement.get("reason")
     return reason if isinstance(reason, str) and reason else None
 
@@ -228,14 +203,8 @@ def _earlier(
 ) -> Sequence[Earlier]:
     found: list[Earlier] = []
     for number, body, author in versions:
-        text = render.text(
-            digest.parse(body, what="The stored action", limit=4 * digest.MAX_BYTES), context
-        )
-        found.append(
-            Earlier(
-                number, "the agent" if author is None else names[author], text, text.count("\n")
-            )
-        )
+        text = render.text(digest.parse(body, what="The stored action", limit=4 * digest.MAX_BYTES), context)
+        found.append(Earlier(number, "the agent" if author is None else names[author], text, text.count("\n")))
     return found
 
 

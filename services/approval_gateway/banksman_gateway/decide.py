@@ -153,12 +153,8 @@ def _must_fit(request: Request, ballot: Ballot) -> None:
     allowed = VERDICTS[request.kind]
     if ballot.verdict not in allowed:
         choices = ", ".join(sorted(verdict.value for verdict in allowed))
-        raise InvalidInput(
-            f"A request of kind {request.kind.value} takes {choices}, not {ballot.verdict.value}."
-        )
-    if ballot.arguments is not None and (
-        request.kind is not Kind.APPROVAL or ballot.verdict is not Verdict.APPROVE
-    ):
+        raise InvalidInput(f"A request of kind {request.kind.value} takes {choices}, not {ballot.verdict.value}.")
+    if ballot.arguments is not None and (request.kind is not Kind.APPROVAL or ballot.verdict is not Verdict.APPROVE):
         raise InvalidInput("Arguments can only be edited together with approving a tool call.")
     if ballot.verdict in (Verdict.ANSWER, Verdict.HAPPENED) and ballot.answer is None:
         raise InvalidInput("`answer` is missing: it is what the agent is told.")
@@ -173,9 +169,7 @@ def _must_be_entitled(conn: Connection, request: Request, voter: Voter, ballot: 
         answers = voter.key is not None and "requests:answer" in voter.key.scopes
         if answers and request.kind is Kind.EXTERNAL and ballot.verdict is Verdict.ANSWER:
             return
-        raise NotAllowed(
-            "API keys cannot vote: people do. (Scope requests:answer answers kind external alone.)"
-        )
+        raise NotAllowed("API keys cannot vote: people do. (Scope requests:answer answers kind external alone.)")
     # The row is read again here: a person disabled a moment ago no longer votes.
     person = people.get(conn, voter.person.id)
     if person.disabled:
@@ -184,9 +178,7 @@ def _must_be_entitled(conn: Connection, request: Request, voter: Voter, ballot: 
         raise NotAllowed(f"{person.email} is not a reviewer.")
     groups = set(request.requirement.groups)
     if groups and not groups & person.groups:
-        raise NotAllowed(
-            f"This request is for {' and '.join(sorted(groups))}; {person.email} is in neither of them."
-        )
+        raise NotAllowed(f"This request is for {' and '.join(sorted(groups))}; {person.email} is in neither of them.")
     if request.kind in (Kind.APPROVAL, Kind.OUTCOME) and _is_requester(request, person):
         raise NotAllowed("You asked for this run, so somebody else must decide on it.")
     if voter.channel not in CHANNELS[request.tier]:
@@ -196,18 +188,14 @@ def _must_be_entitled(conn: Connection, request: Request, voter: Voter, ballot: 
 
 
 def _is_requester(request: Request, person: Person) -> bool:
-    return (
-        person.id == request.requester_id or person.email.casefold() == request.requester.casefold()
-    )
+    return person.id == request.requester_id or person.email.casefold() == request.requester.casefold()
 
 
 def _edit(conn: Connection, request: Request, voter: Voter, ballot: Ballot) -> Request:
     """The next revision, with edited arguments, authored by the voter; votes on earlier revisions are void."""
     assert voter.person is not None
     action = _genuine_action(request)
-    arguments = digest.check(
-        _merge(action["arguments"], ballot.arguments), what="The edited arguments"
-    )
+    arguments = digest.check(_merge(action["arguments"], ballot.arguments), what="The edited arguments")
     if arguments == action["arguments"]:
         return request
     _must_match_schema(conn, request, arguments)
@@ -245,9 +233,7 @@ def _must_match_schema(conn: Connection, request: Request, arguments: Json) -> N
     problem = jsonschema.Draft202012Validator(schema)
     for error in problem.iter_errors(arguments):
         where = "/".join(map(str, error.absolute_path)) or "the arguments"
-        raise InvalidInput(
-            f"The edited arguments do not fit the tool {request.tool}: {where}: {error.message[:300]}"
-        )
+        raise InvalidInput(f"The edited arguments do not fit the tool {request.tool}: {where}: {error.message[:300]}")
 
 
 def _cast(conn: Connection, request: Request, voter: Voter, ballot: Ballot) -> None:
@@ -310,13 +296,9 @@ def _settle(
     last_deadline, now = requests.last_deadline(conn, request.run_id)
     start_by = last_deadline + START_GRACE
     statement = _statement(request, ballot, counted, verdict, now=now, start_by=start_by)
-    decision = Decision(
-        request.id, request.revision, verdict, signer.sign(statement), start_by, now
-    )
+    decision = Decision(request.id, request.revision, verdict, signer.sign(statement), start_by, now)
     if not decisions.settle(conn, decision):
-        raise AlreadyDecided(
-            "This request was settled a moment ago. Read it again.", {"state": "settled"}
-        )
+        raise AlreadyDecided("This request was settled a moment ago. Read it again.", {"state": "settled"})
     _note(
         conn,
         request,
@@ -386,9 +368,7 @@ def _genuine_action(request: Request) -> dict[str, Json]:
     """The action behind the digest, once the digest has been worked out again from its bytes."""
     action = digest.parse(request.action, what="The stored action", limit=4 * digest.MAX_BYTES)
     if digest.of_action(action) != request.digest:
-        raise NotGenuine(
-            "The stored request does not match its own digest. Nothing can be decided on it."
-        )
+        raise NotGenuine("The stored request does not match its own digest. Nothing can be decided on it.")
     return action
 
 
@@ -396,9 +376,7 @@ def _merge(target: Json, patch: Json) -> Json:
     """JSON merge patch (RFC 7396, section 2): null removes, objects merge, anything else replaces."""
     if not isinstance(patch, dict):
         return patch
-    merged: dict[str, Json] = (
-        dict(cast("dict[str, Json]", target)) if isinstance(target, dict) else {}
-    )
+    merged: dict[str, Json] = dict(cast("dict[str, Json]", target)) if isinstance(target, dict) else {}
     for key, value in cast("dict[str, Json]", patch).items():
         if value is None:
             merged.pop(key, None)
@@ -407,9 +385,7 @@ def _merge(target: Json, patch: Json) -> Json:
     return merged
 
 
-def _note(
-    conn: Connection, request: Request, voter: Voter, action: str, body: dict[str, Json]
-) -> None:
+def _note(conn: Connection, request: Request, voter: Voter, action: str, body: dict[str, Json]) -> None:
     audit.append(conn, Event(voter.actor, action, request.run_id, request.id, body))
 
 

@@ -68,9 +68,7 @@ class Once(Door):
         if kept is None:
             return None
         if kept[0] != fingerprint:
-            raise InvalidInput(
-                f"The Idempotency-Key {self._key!r} was used for another request. Use a new one."
-            )
+            raise InvalidInput(f"The Idempotency-Key {self._key!r} was used for another request. Use a new one.")
         answered = respond(kept[1], kept[2])
         answered.headers["Idempotency-Replayed"] = "true"
         return answered

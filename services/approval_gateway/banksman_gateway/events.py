@@ -103,9 +103,7 @@ async def stream(here: Parts, look: Look, *, run: RunId | None, last_id: str | N
     )
 
 
-async def _follow(
-    here: Parts, look: Look, news: News, run: str | None
-) -> AsyncGenerator[str, None]:
+async def _follow(here: Parts, look: Look, news: News, run: str | None) -> AsyncGenerator[str, None]:
     with here.pulse.watching(run) as watcher:
         yield "retry: 1000\n\n"
         pause = _FIRST_LOOK

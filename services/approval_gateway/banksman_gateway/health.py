@@ -91,20 +91,14 @@ class _Counted(Collector):
             int(self._here.pulse.beats),
         )
         gauges = self._fresh()
-        yield GaugeMetricFamily(
-            "banksman_postgresql_up", "Whether PostgreSQL answers.", int(gauges is not None)
-        )
+        yield GaugeMetricFamily("banksman_postgresql_up", "Whether PostgreSQL answers.", int(gauges is not None))
         if gauges is None:
             return
-        runs = GaugeMetricFamily(
-            "banksman_runs", "Runs that are not over, by status.", labels=["status"]
-        )
+        runs = GaugeMetricFamily("banksman_runs", "Runs that are not over, by status.", labels=["status"])
         for status in (RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.WAITING, RunStatus.STUCK):
             runs.add_metric([status.value], gauges.runs.get(status.value, 0))
         yield runs
-        yield GaugeMetricFamily(
-            "banksman_requests_open", "Requests that wait.", gauges.open_requests
-        )
+        yield GaugeMetricFamily("banksman_requests_open", "Requests that wait.", gauges.open_requests)
         yield GaugeMetricFamily(
             "banksman_requests_oldest_open_seconds",
             "Age of the request that has waited longest.",

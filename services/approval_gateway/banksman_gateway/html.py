@@ -34,9 +34,7 @@ def problem_page(request: Request, problem: Problem) -> Response:
     if problem.status == 401:
         path = request.url.path if request.method == "GET" else "/"
         return see(f"/sign-in?next={quote(path)}")
-    return page(
-        "problem.html", problem.status, title=problem.title, text=problem.detail, person=None
-    )
+    return page("problem.html", problem.status, title=problem.title, text=problem.detail, person=None)
 
 
 router = APIRouter(include_in_schema=False)
@@ -52,9 +50,7 @@ def style(stamp: str) -> Response:
 @router.get("/icon.svg")
 def icon() -> Response:
     """The icon."""
-    return Response(
-        _icon, media_type="image/svg+xml", headers={"Cache-Control": "public, max-age=86400"}
-    )
+    return Response(_icon, media_type="image/svg+xml", headers={"Cache-Control": "public, max-age=86400"})
 
 
 def relative(at: datetime) -> str:

@@ -53,7 +53,5 @@ class StrictRoute(APIRoute):
 def _says_json(request: Request) -> bool:
     said = request.headers.get("content-type")
     if said is None:
-        return request.headers.get("content-length", "0") == "0" and (
-            "transfer-encoding" not in request.headers
-        )
+        return request.headers.get("content-length", "0") == "0" and ("transfer-encoding" not in request.headers)
     return said.partition(";")[0].strip().lower() == "application/json"

@@ -91,9 +91,7 @@ def _answer(here: Parts, notice_id: NoticeId, notice: Notice | None) -> Minted |
     return Minted(
         notice=shown,
         kind=notice.kind,
-        url=f"{base}/sign-in"
-        if notice.kind == "sign_in"
-        else f"{base}/l/{here.link_keys.token(notice.id, bound)}",
+        url=f"{base}/sign-in" if notice.kind == "sign_in" else f"{base}/l/{here.link_keys.token(notice.id, bound)}",
         code=here.link_keys.code(notice.id, bound, digits=digits),
         code_digits=digits,
         expires_at=notice.expires_at,

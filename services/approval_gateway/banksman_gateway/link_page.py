@@ -83,9 +83,7 @@ def is_code(typed: str, *, digits: int) -> bool:
 
 def code_holds(here: Parts, notice: Notice, typed: str) -> bool:
     """Whether the typed code is the one in the notice's mail."""
-    return here.link_keys.code_holds(
-        typed, notice.id, binding.of(notice), digits=binding.CODE_DIGITS[notice.kind]
-    )
+    return here.link_keys.code_holds(typed, notice.id, binding.of(notice), digits=binding.CODE_DIGITS[notice.kind])
 
 
 _PURPOSE = b"view\0"
@@ -103,7 +101,4 @@ def _view(here: Parts, notice: NoticeId) -> str:
 
 
 def _is_prefetch(request: Request) -> bool:
-    return any(
-        "prefetch" in request.headers.get(name, "").lower()
-        for name in ("sec-purpose", "purpose", "x-moz")
-    )
+    return any("prefetch" in request.headers.get(name, "").lower() for name in ("sec-purpose", "purpose", "x-moz"))

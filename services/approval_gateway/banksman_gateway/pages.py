@@ -12,7 +12,7 @@ from banksman import digest, ids, render
 from banksman.digest import Json
 from banksman.errors import InvalidInput, NotFound
 from banksman.ids import RunId
-from banksman.ledger import Connection, inbox, requests, runs, snapshots, views
+from banksman.ledger import Connection, inbox, lists, requests, runs, snapshots, views
 from banksman.ledger.inbox import Item
 from banksman.records import Run
 from banksman.states import RunStatus
@@ -55,7 +55,7 @@ def show_runs(here: Here, session: SignedIn, before: str = "", status: str = "")
     """Runs, newest first."""
     wanted = _status(status)
     with door.transaction(here) as conn:
-        found = runs.page(
+        found = lists.of_runs(
             conn,
             status=wanted,
             requester_id=auth.own_only(session.person),
@@ -103,16 +103,9 @@ def gist(item: Item) -> str:
     except InvalidInput:
         return ""
     arguments = cast("Mapping[str, Json]", action.get("arguments") or {})
-    parts = [
-        f"{render.line(name)}: {_short(value)}"
-        for name, value in sorted(arguments.items(), key=_weight)
-    ]
+    parts = [f"{render.line(name)}: {_short(value)}" for name, value in sorted(arguments.items(), key=_weight)]
     text = ", ".join(parts)
-    return (
-        text
-        if len(text) <= _GIST
-        else text[:_GIST].rpartition(" ")[0] + " … (cut; open it to read all)"
-    )
+    return text if len(text) <= _GIST else text[:_GIST].rpartition(" ")[0] + " … (cut; open it to read all)"
 
 
 def _weight(item: tuple[str, Json]) -> tuple[bool, str]:

@@ -23,9 +23,7 @@ from banksman_gateway.shapes import Shape
 
 LIFETIME = timedelta(days=90)
 
-router = APIRouter(
-    prefix="/v1/tokens", tags=["tokens"], route_class=StrictRoute, responses=problems.ALSO
-)
+router = APIRouter(prefix="/v1/tokens", tags=["tokens"], route_class=StrictRoute, responses=problems.ALSO)
 
 
 class Address(Body):
@@ -92,6 +90,4 @@ def redeem(typed: Typed, here: Here) -> Response:
                 audit.append(conn, event)
                 token = Token(token=minted.text, expires_at=made.expires_at, person=person.email)
                 return Response(door.to_bytes(token), 201, media_type="application/json")
-    raise InvalidInput(
-        "That code does not fit, or it counts no more. Type it again, or ask for a new one."
-    )
+    raise InvalidInput("That code does not fit, or it counts no more. Type it again, or ask for a new one.")

@@ -54,18 +54,14 @@ class _Entry:
 _MAP: dict[type[errors.BanksmanError], _Entry] = {
     errors.InvalidInput: _Entry(422, "invalid-input", "The request cannot be used"),
     errors.NotFound: _Entry(404, "not-found", "There is no such thing, or it is not yours to see"),
-    errors.NotSignedIn: _Entry(
-        401, "not-signed-in", "No valid credential", {"WWW-Authenticate": "Bearer"}
-    ),
+    errors.NotSignedIn: _Entry(401, "not-signed-in", "No valid credential", {"WWW-Authenticate": "Bearer"}),
     errors.NotAllowed: _Entry(403, "not-allowed", "You may not do this"),
     errors.AlreadyDecided: _Entry(409, "already-decided", "Somebody or something settled it first"),
     errors.AlreadyVoted: _Entry(409, "already-voted", "One person has one vote for each revision"),
     errors.Changed: _Entry(409, "changed", "What was shown is no longer what is asked"),
     errors.Conflict: _Entry(409, "conflict", "The world moved on"),
     errors.NotGenuine: _Entry(409, "not-genuine", "What is stored does not verify"),
-    errors.Unavailable: _Entry(
-        503, "unavailable", "PostgreSQL cannot be reached", {"Retry-After": "2"}
-    ),
+    errors.Unavailable: _Entry(503, "unavailable", "PostgreSQL cannot be reached", {"Retry-After": "2"}),
 }
 _BROKEN = _Entry(500, "internal-error", "Something broke in the gateway")
 _HTTP = {
@@ -100,25 +96,13 @@ def of(error: Exception) -> Problem:
         case RequestValidationError():
             wrong = [_field(item) for item in error.errors()]
             detail = "; ".join(f"{item['field']}: {item['message']}" for item in wrong[:5])
-            return Problem(
-                422, "invalid-input", "The request cannot be used", detail, {"errors": wrong}
-            )
+            return Problem(422, "invalid-input", "The request cannot be used", detail, {"errors": wrong})
         case HTTPException():
-            entry = _HTTP.get(
-                error.status_code, _Entry(error.status_code, "http", "The request failed")
-            )
-            told = (
-                error.__cause__
-                if isinstance(error.__cause__, errors.InvalidInput)
-                else error.detail
-            )
-            return Problem(
-                entry.status, entry.kind, entry.title, str(told), headers=error.headers or {}
-            )
+            entry = _HTTP.get(error.status_code, _Entry(error.status_code, "http", "The request failed"))
+            told = error.__cause__ if isinstance(error.__cause__, errors.InvalidInput) else error.detail
+            return Problem(entry.status, entry.kind, entry.title, str(told), headers=error.headers or {})
         case _:
-            return Problem(
-                500, _BROKEN.kind, _BROKEN.title, "It has been logged under the request's id."
-            )
+            return Problem(500, _BROKEN.kind, _BROKEN.title, "It has been logged under the request's id.")
 
 
 def answer(problem: Problem) -> Response:

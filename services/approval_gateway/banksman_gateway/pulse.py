@@ -103,9 +103,7 @@ class Pulse:
                 self._follow()
             except (redis.RedisError, OSError) as error:
                 if self._listening.is_set():
-                    log.warning(
-                        "The broker went away; streams look by themselves.", error=str(error)[:200]
-                    )
+                    log.warning("The broker went away; streams look by themselves.", error=str(error)[:200])
             self._listening.clear()
             self._over.wait(_RETRY_SECONDS)
 
@@ -127,9 +125,7 @@ class Pulse:
             except (ValueError, AttributeError):
                 return
         with self._lock:
-            concerned = [
-                watcher for watcher in self._watchers if data is None or watcher.run in (None, run)
-            ]
+            concerned = [watcher for watcher in self._watchers if data is None or watcher.run in (None, run)]
         for watcher in concerned:
             _ring(watcher)
 

@@ -55,9 +55,7 @@ def show(request_id: str, request: Request, here: Here, session: MaybeSignedIn) 
 
 
 @router.post("/requests/{request_id}/vote")
-def vote(
-    request_id: str, request: Request, here: Here, session: MaybeSignedIn, form: Posted
-) -> Response:
+def vote(request_id: str, request: Request, here: Here, session: MaybeSignedIn, form: Posted) -> Response:
     """One vote, from this page's forms."""
     wanted = RequestId(ids.read("req", request_id))
     with door.transaction(here) as conn:
@@ -69,9 +67,7 @@ def vote(
         with door.transaction(here) as conn:
             shown = card.read(conn, wanted, reader.person, reader.voter.channel)
             ballot = _ballot(shown, form)
-            outcome = decide.vote(
-                conn, wanted, reader.voter, ballot, signer=here.signer, hint=here.hint
-            )
+            outcome = decide.vote(conn, wanted, reader.voter, ballot, signer=here.signer, hint=here.hint)
             if reader.notice is not None and not notices.use(conn, reader.notice.id):
                 raise NotAllowed("This link has been used.")
     except BanksmanError as error:
@@ -124,9 +120,7 @@ def confirm(request_id: str, here: Here, session: SignedIn, form: Posted) -> Res
     )
 
 
-def _reader(
-    conn: Connection, request: Request, here: Parts, session: Session | None, wanted: RequestId
-) -> Reader:
+def _reader(conn: Connection, request: Request, here: Parts, session: Session | None, wanted: RequestId) -> Reader:
     """Who looks; a session comes before a link, so that a forwarded mail decides nothing in its addressee's name."""
     if session is not None:
         return Reader(session.person, session.secret)
@@ -183,11 +177,7 @@ def _link_template(shown: Card, notice: Notice) -> str:
     """What a link shows to somebody who is not signed in: no arguments but where the link itself may decide."""
     if notice.revision != shown.request.revision:
         return "link_changed.html"
-    if (
-        shown.request.tier is not Tier.LOW
-        or shown.request.overdue
-        or not (notice.live or notice.used_at)
-    ):
+    if shown.request.tier is not Tier.LOW or shown.request.overdue or not (notice.live or notice.used_at):
         return "link_sign_in.html"
     return "request.html"
 
@@ -200,9 +190,7 @@ def _must_know_code(here: Parts, notice: Notice, wanted: RequestId, form: Form) 
         if shown.request.tier is not Tier.LOW:
             raise NotAllowed("This cannot be decided from a mailed link. Sign in to decide.")
         if notice.revision != shown.request.revision:
-            raise Changed(
-                "This was changed after your mail was sent. Sign in to see what is asked now."
-            )
+            raise Changed("This was changed after your mail was sent. Sign in to see what is asked now.")
         if not shown.open:
             # `decide` says who settled it; a code typed too late is no guess.
             return
@@ -210,9 +198,7 @@ def _must_know_code(here: Parts, notice: Notice, wanted: RequestId, form: Form) 
             raise InvalidInput("Type the code of 6 digits from your mail.")
         counted = notices.try_code(conn, notice.id, tries=link_page.TRIES)
     if not counted:
-        raise NotAllowed(
-            "This link's code was mistyped too often, or the link has been used. Sign in to decide."
-        )
+        raise NotAllowed("This link's code was mistyped too often, or the link has been used. Sign in to decide.")
     if not link_page.code_holds(here, notice, typed):
         left = link_page.TRIES - notice.code_tries - 1
         raise NotAllowed(f"That is not the code in your mail. Tries left: {max(left, 0)}.")
@@ -254,9 +240,7 @@ def _ballot(shown: Card, form: Form) -> Ballot:
 def _must_be_shown(shown: Card, form: Form) -> tuple[int, bytes, str]:
     """What the form says its reader was shown; `decide` compares it with what is asked."""
     if not shown.genuine:
-        raise InvalidInput(
-            "The stored request does not match its own digest. Nothing can be decided on it."
-        )
+        raise InvalidInput("The stored request does not match its own digest. Nothing can be decided on it.")
     try:
         return int(form.text("revision")), bytes.fromhex(form.text("digest")), form.text("rendered")
     except ValueError:
@@ -312,6 +296,4 @@ def _changes(
 ) -> Sequence[tuple[str, str]]:
     """Old and new as they are shown, line by line: (` `, `-` or `+`, text), all of it."""
     before, after = render.text(old, context).split("\n"), render.text(new, context).split("\n")
-    return [
-        (item[0], item[2:]) for item in difflib.ndiff(before, after) if not item.startswith("?")
-    ]
+    return [(item[0], item[2:]) for item in difflib.ndiff(before, after) if not item.startswith("?")]

@@ -12,7 +12,7 @@ from banksman import digest, ids
 from banksman.digest import Json
 from banksman.errors import BanksmanError, InvalidInput, NotAllowed
 from banksman.ids import RequestId, RunId
-from banksman.ledger import Connection, views
+from banksman.ledger import Connection, lists, views
 from banksman.ledger import requests as rows
 from banksman.records import Request as Record
 from banksman.states import Kind, RequestState, Tier, Verdict
@@ -23,9 +23,7 @@ from banksman_gateway.door import ToAct, ToRead
 from banksman_gateway.intake import Body, StrictRoute
 from banksman_gateway.parts import Parts
 
-router = APIRouter(
-    prefix="/v1", tags=["requests"], route_class=StrictRoute, responses=problems.ALSO
-)
+router = APIRouter(prefix="/v1", tags=["requests"], route_class=StrictRoute, responses=problems.ALSO)
 
 MOST_VOTES = 100
 
@@ -43,9 +41,7 @@ class VoteBody(Body):
         None,
         description="Edits the call: a JSON merge patch (RFC 7396) onto the arguments that were shown.",
     )
-    answer: Json = Field(
-        None, description="For kinds question and external; for `happened`, what to tell the model."
-    )
+    answer: Json = Field(None, description="For kinds question and external; for `happened`, what to tell the model.")
     stop_run: Annotated[bool, Field(strict=True)] = False
 
     @model_validator(mode="after")
@@ -102,7 +98,7 @@ class RequestFilter(Body):
 def list_requests(wanted: Annotated[RequestFilter, Query()], way: ToRead) -> Response:
     """Requests, oldest first."""
     with way.enter() as (conn, caller):
-        found = rows.page(
+        found = lists.of_requests(
             conn,
             state=wanted.state,
             kind=wanted.kind,
@@ -148,9 +144,7 @@ def vote_on_request(request_id: RequestPath, said: VoteBody, way: ToAct) -> Resp
         if (kept := way.replay(conn, caller)) is not None:
             return kept
         wanted = RequestId(ids.read("req", request_id))
-        outcome = decide.vote(
-            conn, wanted, voter, said.ballot(), signer=way.here.signer, hint=way.here.hint
-        )
+        outcome = decide.vote(conn, wanted, voter, said.ballot(), signer=way.here.signer, hint=way.here.hint)
         [shown] = show(conn, [outcome.request])
         response = way.answer(conn, caller, 200, shown)
     tell(way.here, outcome)
@@ -225,21 +219,15 @@ def _vote_on_each(
     return outcomes
 
 
-def _place(
-    known: dict[RequestId, tuple[RunId, Tier]], request_id: RequestId | None
-) -> tuple[int, int]:
+def _place(known: dict[RequestId, tuple[RunId, Tier]], request_id: RequestId | None) -> tuple[int, int]:
     if request_id is None or request_id not in known:
         return (0, 0)
     return (known[request_id][0].int, request_id.int)
 
 
-def _row(
-    request_id: str, outcome: Outcome | BanksmanError, shown: dict[str, shapes.Request]
-) -> shapes.Row:
+def _row(request_id: str, outcome: Outcome | BanksmanError, shown: dict[str, shapes.Request]) -> shapes.Row:
     if isinstance(outcome, Outcome):
-        return shapes.Row(
-            request_id=request_id, status=200, request=shown[ids.show("req", outcome.request.id)]
-        )
+        return shapes.Row(request_id=request_id, status=200, request=shown[ids.show("req", outcome.request.id)])
     problem = problems.of(outcome)
     body: dict[str, Any] = problem.as_json()
     return shapes.Row(request_id=request_id, status=problem.status, problem=body)

@@ -16,7 +16,7 @@ from banksman import digest, ids
 from banksman.digest import Json
 from banksman.errors import Conflict, InvalidInput, NotAllowed, NotFound
 from banksman.ids import PersonId, RunId
-from banksman.ledger import Connection, agents, audit, people, requests, snapshots, views
+from banksman.ledger import Connection, agents, audit, lists, people, requests, snapshots, views
 from banksman.ledger import runs as rows
 from banksman.records import Event, NewRun, Run, Snapshot
 from banksman.scopes import Scope
@@ -26,9 +26,7 @@ from banksman_gateway.auth import Caller
 from banksman_gateway.door import ToAct, ToRead
 from banksman_gateway.intake import PRINTABLE, Body, Name, StrictRoute
 
-router = APIRouter(
-    prefix="/v1/runs", tags=["runs"], route_class=StrictRoute, responses=problems.ALSO
-)
+router = APIRouter(prefix="/v1/runs", tags=["runs"], route_class=StrictRoute, responses=problems.ALSO)
 
 _MOST_METADATA = 64 * 1024
 
@@ -81,11 +79,7 @@ def submit(conn: Connection, asked: Submission, by: Submitter, *, hint: timedelt
     """Nothing → queued, once a worker has announced the agent. The caller wakes a worker after its commit."""
     known = agents.names(conn)
     if asked.agent not in known:
-        brought = (
-            f"Workers bring: {', '.join(known)}."
-            if known
-            else "No worker has brought an agent yet."
-        )
+        brought = f"Workers bring: {', '.join(known)}." if known else "No worker has brought an agent yet."
         raise InvalidInput(f"There is no agent {asked.agent!r}. {brought}")
     if len(digest.canonical(asked.metadata)) > _MOST_METADATA:
         raise InvalidInput(f"The metadata may have {_MOST_METADATA:,} bytes as JSON.")
@@ -103,9 +97,7 @@ def submit(conn: Connection, asked: Submission, by: Submitter, *, hint: timedelt
     run = rows.create(conn, new, hint=hint)
     audit.append(
         conn,
-        Event(
-            by.actor, "run.submitted", new.id, body={"agent": new.agent, "requester": new.requester}
-        ),
+        Event(by.actor, "run.submitted", new.id, body={"agent": new.agent, "requester": new.requester}),
     )
     return run
 
@@ -166,7 +158,7 @@ def submit_run(asked: Submission, way: ToAct) -> Response:
 def list_runs(wanted: Annotated[RunFilter, Query()], way: ToRead) -> Response:
     """Runs, newest first."""
     with way.enter() as (conn, caller):
-        found = rows.page(
+        found = lists.of_runs(
             conn,
             status=wanted.status or wanted.state,
             agent=wanted.agent,
@@ -205,10 +197,7 @@ def list_files(run_id: RunPath, way: ToRead) -> Response:
         run = _seen(conn, caller, run_id)
         manifest = workspace(conn, run.id)
         sizes = views.sizes(conn, run.id, set(manifest.values()))
-    files = [
-        shapes.File(path=path, size=sizes.get(name, 0), sha256=name)
-        for path, name in sorted(manifest.items())
-    ]
+    files = [shapes.File(path=path, size=sizes.get(name, 0), sha256=name) for path, name in sorted(manifest.items())]
     return door.respond(200, door.to_bytes(shapes.Page[shapes.File](items=files)))
 
 
@@ -304,9 +293,7 @@ def file(conn: Connection, run_id: RunId, path: str) -> bytes:
     return found[name]
 
 
-def _seen(
-    conn: Connection, caller: Caller, run_id: str, *, scope: Scope | None = "runs:read"
-) -> Run:
+def _seen(conn: Connection, caller: Caller, run_id: str, *, scope: Scope | None = "runs:read") -> Run:
     """The run, for a caller who may see it; for the others there is none."""
     if scope is not None:
         caller.must(scope)

@@ -78,9 +78,7 @@ def cookie(request: Request, settings: GatewaySettings, use: str) -> str | None:
     return request.cookies.get(_name(settings, use))
 
 
-def set_cookie(
-    response: Response, settings: GatewaySettings, use: str, value: str, *, lifetime: timedelta
-) -> None:
+def set_cookie(response: Response, settings: GatewaySettings, use: str, value: str, *, lifetime: timedelta) -> None:
     """Hand a cookie out: for this host alone, out of reach of scripts. Lax, because reviewers arrive from a mail."""
     response.set_cookie(
         _name(settings, use),

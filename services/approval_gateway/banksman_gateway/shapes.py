@@ -164,9 +164,7 @@ class Problem(Shape):
     current: Mapping[str, Any] | None = Field(
         None, description="On a conflict: who or what came first, or what is asked now."
     )
-    errors: Sequence[Mapping[str, str]] | None = Field(
-        None, description="What is wrong with each field."
-    )
+    errors: Sequence[Mapping[str, str]] | None = Field(None, description="What is wrong with each field.")
 
 
 class Row(Shape):

@@ -48,9 +48,7 @@ def check(request: Request, here: Here, form: Posted) -> Response:
     receipt = sessions.cookie(request, here.settings, "pre") or ""
     value = _open(here, receipt, form.fields.get("code", ""))
     if value is None:
-        wrong = InvalidInput(
-            "That code does not fit, or it counts no more. Type it again, or ask for a new one."
-        )
+        wrong = InvalidInput("That code does not fit, or it counts no more. Type it again, or ask for a new one.")
         return html.page("code.html", 422, person=None, next=place, problem=problems.of(wrong))
     response = html.see(place)
     sessions.set_cookie(response, here.settings, "session", value, lifetime=sessions.LIFETIME)

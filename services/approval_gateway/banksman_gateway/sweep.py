@@ -72,9 +72,7 @@ def expire_overdue(here: Parts, *, until: threading.Event | None = None) -> int:
         except Unavailable:
             raise
         except BanksmanError as error:
-            log.exception(
-                "A request could not expire.", request=request_id.hex, error=str(error)[:200]
-            )
+            log.exception("A request could not expire.", request=request_id.hex, error=str(error)[:200])
     return expired
 
 

@@ -31,9 +31,7 @@ def main() -> int:
         logs.configure("notifier", form=chosen.log_format, level=chosen.log_level)
         server = email.Server.read(chosen.smtp_url.get_secret_value())
         sender = email.Sender.read(chosen.mail_from)
-        pool = ledger.open_pool(
-            chosen.database_url.get_secret_value(), size=_THREADS + 1, name="banksman-notifier"
-        )
+        pool = ledger.open_pool(chosen.database_url.get_secret_value(), size=_THREADS + 1, name="banksman-notifier")
     except BanksmanError as error:
         sys.stderr.write(f"{error}\n")
         return 2

@@ -122,12 +122,8 @@ def _bury(notice: Notice, fence: int, error: str) -> tuple[str, Move]:
 
 
 def _later(notice: Notice, fence: int, error: str, *, counted: bool) -> tuple[str, Move]:
-    delay = (
-        min(_FIRST_DELAY * 4 ** (notice.attempts - 1), _LONGEST_DELAY) if counted else _FIRST_DELAY
-    )
-    log.warning(
-        "A notice waits for another attempt.", notice=ids.show("ntc", notice.id), error=error
-    )
+    delay = min(_FIRST_DELAY * 4 ** (notice.attempts - 1), _LONGEST_DELAY) if counted else _FIRST_DELAY
+    log.warning("A notice waits for another attempt.", notice=ids.show("ntc", notice.id), error=error)
     move = partial(
         notices.postpone,
         notice_id=notice.id,

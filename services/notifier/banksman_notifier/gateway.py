@@ -50,9 +50,7 @@ class Gateway:
             items = dict(zip(notice_ids, answer["items"], strict=True))
             return {notice_id: _link(notice_id, item) for notice_id, item in items.items()}
         except (AttributeError, InvalidInput, KeyError, TypeError, ValueError) as error:
-            raise GatewayAway(
-                f"The gateway's answer is not about these notices: {error}"
-            ) from error
+            raise GatewayAway(f"The gateway's answer is not about these notices: {error}") from error
 
     def close(self) -> None:
         """Let the connections go."""

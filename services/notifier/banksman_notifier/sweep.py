@@ -36,7 +36,5 @@ class Sweep:
                     pass
             except Unavailable as error:
                 log.warning("The sweep waits for PostgreSQL.", error=str(error)[:200])
-            except (
-                Exception
-            ):  # the edge of a thread: without it, lost wake-ups would never be found
+            except Exception:  # the edge of a thread: without it, lost wake-ups would never be found
                 log.exception("The sweep failed, and goes on.")

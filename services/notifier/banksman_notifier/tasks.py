@@ -27,8 +27,6 @@ def read(args: Sequence[object]) -> Sequence[NoticeId]:
     if len(args) != 1 or not isinstance(args[0], list):
         raise InvalidInput("The arguments are not one list.")
     items = cast("list[object]", args[0])
-    if len(items) > _MOST or not all(
-        isinstance(item, str) and _HEX.fullmatch(item) for item in items
-    ):
+    if len(items) > _MOST or not all(isinstance(item, str) and _HEX.fullmatch(item) for item in items):
         raise InvalidInput("The list does not hold ids of 32 hex digits.")
     return [NoticeId(UUID(hex=str(item))) for item in items]

@@ -13,9 +13,7 @@ def cpu_seconds(pids: Mapping[str, int]) -> dict[str, float]:
     """What each process has used so far, with everything below it, living or reaped."""
     proc = Path("/proc")
     if not proc.is_dir():
-        raise ConfigurationError(
-            "`banksman bench` reads CPU times from /proc, which only Linux has."
-        )
+        raise ConfigurationError("`banksman bench` reads CPU times from /proc, which only Linux has.")
     ticks = os.sysconf("SC_CLK_TCK")
     used: dict[int, int] = {}
     children: dict[int, list[int]] = {}

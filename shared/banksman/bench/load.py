@@ -95,9 +95,7 @@ class Way:
         return Caller(self.url, self.reviewer)
 
 
-def all_at_once(
-    way: Way, runs: int, clients: int, tell: Callable[[int], None]
-) -> tuple[list[str], float]:
+def all_at_once(way: Way, runs: int, clients: int, tell: Callable[[int], None]) -> tuple[list[str], float]:
     """Submit `runs` runs by `clients` threads, approve each as it asks, and wait for all; their ids and the seconds."""
     began = time.monotonic()
     left = threading.Semaphore(runs)
@@ -107,10 +105,7 @@ def all_at_once(
         _approve_all(way, pool, approving, runs, tell)
         ids = [run_id for future in submitting for run_id in future.result()]
     with way.program() as program:
-        while any(
-            program.ask("GET", f"/v1/runs?status={s}&limit=1")["items"]
-            for s in ("queued", "running")
-        ):
+        while any(program.ask("GET", f"/v1/runs?status={s}&limit=1")["items"] for s in ("queued", "running")):
             time.sleep(0.02)
     return ids, time.monotonic() - began
 
@@ -121,9 +116,7 @@ def one_by_one(way: Way, runs: int, tell: Callable[[int], None]) -> list[str]:
     with way.program() as program, way.person() as person:
         for number in range(runs):
             run_id = program.submit()
-            while not (
-                waiting := person.ask("GET", f"/v1/requests?state=open&run_id={run_id}")["items"]
-            ):
+            while not (waiting := person.ask("GET", f"/v1/requests?state=open&run_id={run_id}")["items"]):
                 time.sleep(0.005)
             # A person takes longer than a program; what the parking still had to do is done by then.
             time.sleep(0.05)
@@ -149,9 +142,7 @@ def _submit(way: Way, left: threading.Semaphore) -> list[str]:
     return ids
 
 
-def _approve_all(
-    way: Way, pool: ThreadPoolExecutor, clients: int, runs: int, tell: Callable[[int], None]
-) -> None:
+def _approve_all(way: Way, pool: ThreadPoolExecutor, clients: int, runs: int, tell: Callable[[int], None]) -> None:
     """Read the list of open requests, approve what is on it, and read it again, until every run was approved."""
     approved = 0
     callers = [way.person() for _ in range(clients)]
@@ -162,9 +153,7 @@ def _approve_all(
                 time.sleep(0.02)
                 continue
             shares = [waiting[number::clients] for number in range(clients)]
-            for done in [
-                pool.submit(_approve, *pair) for pair in zip(callers, shares, strict=True)
-            ]:
+            for done in [pool.submit(_approve, *pair) for pair in zip(callers, shares, strict=True)]:
                 done.result()
             approved += len(waiting)
             tell(approved)

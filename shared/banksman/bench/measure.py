@@ -110,9 +110,7 @@ def measure(plan: Plan, tell: Tell) -> Figures:
                 tell("the floor", number, plan.repeat)
                 floors.append(_floor())
                 bursts.append(_burst(way, facts["pids"], plan, idle, tell))
-            singles = load.one_by_one(
-                way, plan.singles, lambda done: tell("one at a time", done, plan.singles)
-            )
+            singles = load.one_by_one(way, plan.singles, lambda done: tell("one at a time", done, plan.singles))
             calm = load.latencies(way, singles)
             _none_failed(way)
     return Figures(
@@ -129,9 +127,7 @@ def measure(plan: Plan, tell: Tell) -> Figures:
 
 def _floor() -> float:
     argv = [sys.executable, "-m", "banksman.bench.floor", "--runs", str(_FLOOR_RUNS)]
-    done = subprocess.run(
-        argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode:
         raise BanksmanError(f"The floor cannot be measured: {done.stderr[-1000:]}")
     return float(json.loads(done.stdout)["cpu_ms"])
@@ -147,18 +143,12 @@ def _idle(pids: Mapping[str, int], seconds: float, tell: Tell) -> dict[str, floa
     return {name: (after[name] - before[name]) / gone for name in after}
 
 
-def _burst(
-    way: Way, pids: Mapping[str, int], plan: Plan, idle: Mapping[str, float], tell: Tell
-) -> _Burst:
+def _burst(way: Way, pids: Mapping[str, int], plan: Plan, idle: Mapping[str, float], tell: Tell) -> _Burst:
     before, began = _parts(pids), time.monotonic()
-    ids, seconds = load.all_at_once(
-        way, plan.runs, plan.clients, lambda done: tell("Banksman", done, plan.runs)
-    )
+    ids, seconds = load.all_at_once(way, plan.runs, plan.clients, lambda done: tell("Banksman", done, plan.runs))
     time.sleep(_SETTLE_SECONDS)  # what goes on after the last run belongs to the runs as well
     gone, after = time.monotonic() - began, _parts(pids)
-    cpu = {
-        name: (after[name] - before[name] - idle[name] * gone) / plan.runs * 1000 for name in after
-    }
+    cpu = {name: (after[name] - before[name] - idle[name] * gone) / plan.runs * 1000 for name in after}
     return _Burst(cpu, plan.runs / seconds, load.latencies(way, ids))
 
 

@@ -28,18 +28,14 @@ keys = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-reviewers = typer.Typer(
-    help=f"The people who may sign in. {_WHERE}", no_args_is_help=True, rich_markup_mode=None
-)
+reviewers = typer.Typer(help=f"The people who may sign in. {_WHERE}", no_args_is_help=True, rich_markup_mode=None)
 
 
 @keys.command()
 def create(
     *,
     name: Annotated[str, typer.Option(help="What it is called in lists and timelines.")],
-    scope: Annotated[
-        list[str], typer.Option(help="What it opens, such as runs:submit; may be repeated.")
-    ],
+    scope: Annotated[list[str], typer.Option(help="What it opens, such as runs:submit; may be repeated.")],
     owner: Annotated[
         str,
         typer.Option(
@@ -142,9 +138,7 @@ def revoke(which: given.Ids = None, *, as_json: given.Json = False) -> None:
 def add(
     email: Annotated[str, typer.Argument(help="The address that codes and mails go to.")],
     *,
-    name: Annotated[
-        str, typer.Option(help="The part before the @ when not given.", show_default=False)
-    ] = "",
+    name: Annotated[str, typer.Option(help="The part before the @ when not given.", show_default=False)] = "",
     role: Annotated[
         list[str] | None,
         typer.Option(
@@ -153,9 +147,7 @@ def add(
             show_default=False,
         ),
     ] = None,
-    group: Annotated[
-        list[str] | None, typer.Option(help="May be repeated.", show_default=False)
-    ] = None,
+    group: Annotated[list[str] | None, typer.Option(help="May be repeated.", show_default=False)] = None,
     as_json: given.Json = False,
 ) -> None:
     """Let somebody sign in; for one who is here already, change what is given and leave the rest."""
@@ -164,9 +156,7 @@ def add(
 
     address = addresses.checked(email)
     if unknown := [word for word in role or () if word not in people.ROLES]:
-        raise InvalidInput(
-            f"There is no role {', '.join(map(repr, unknown))}. There are: {', '.join(people.ROLES)}."
-        )
+        raise InvalidInput(f"There is no role {', '.join(map(repr, unknown))}. There are: {', '.join(people.ROLES)}.")
     _must_be_words(name or "-", *(group or ()))
     with _ledger() as conn:
         known = people.by_email(conn, address)
@@ -220,9 +210,7 @@ def list_reviewers(*, as_json: given.Json = False) -> None:
 
 
 @reviewers.command()
-def disable(
-    email: Annotated[str, typer.Argument(help="Whom.")], *, as_json: given.Json = False
-) -> None:
+def disable(email: Annotated[str, typer.Argument(help="Whom.")], *, as_json: given.Json = False) -> None:
     """Shut somebody out at once, for good: sessions, tokens and keys, and votes on calls that have not started."""
     from banksman import ids
     from banksman.ledger import people
@@ -249,9 +237,7 @@ def _ledger() -> Generator[Connection]:
 def _must_be_words(*names: str) -> None:
     for name in names:
         if not 1 <= len(name) <= 100 or not name.isprintable():
-            raise InvalidInput(
-                f"{name[:100]!r} is no name: it takes 1 to 100 printable characters."
-            )
+            raise InvalidInput(f"{name[:100]!r} is no name: it takes 1 to 100 printable characters.")
 
 
 def _person(conn: Connection, email: str) -> Person:

@@ -34,9 +34,7 @@ def bench(
         task = progress.add_task("")
         figures = measure.measure(
             plan,
-            lambda what, done, total: progress.update(
-                task, description=what, completed=done, total=total
-            ),
+            lambda what, done, total: progress.update(task, description=what, completed=done, total=total),
         )
     if as_json:
         show.as_json(figures.as_json())

@@ -46,7 +46,5 @@ def read_ids(given: Sequence[str] | None, *, prefix: str) -> list[str]:
             raise InvalidInput(f"There is no id of the form {prefix}_… on standard input.")
     for word in words:
         if not _ID.fullmatch(word) or not word.startswith(prefix):
-            raise InvalidInput(
-                f"{word[:60]!r} is not an id of the form {prefix}_ and 32 hex digits."
-            )
+            raise InvalidInput(f"{word[:60]!r} is not an id of the form {prefix}_ and 32 hex digits.")
     return list(dict.fromkeys(words))

@@ -27,9 +27,7 @@ def login(
         ),
     ] = None,
     *,
-    email: Annotated[
-        str, typer.Option(metavar="EMAIL", help="Your address.", show_default=False)
-    ] = "",
+    email: Annotated[str, typer.Option(metavar="EMAIL", help="Your address.", show_default=False)] = "",
     token: Annotated[
         bool,
         typer.Option(
@@ -48,9 +46,7 @@ def login(
         kept = made.token
         who = f"You are {show.prose(made.person)}, until {show.moment(made.expires_at)}."
     else:
-        raise InvalidInput(
-            "The code is typed at a terminal. To keep a token that you have: `banksman login --token`."
-        )
+        raise InvalidInput("The code is typed at a terminal. To keep a token that you have: `banksman login --token`.")
     typer.echo(f"{who} Kept in {place.keep_login(gateway, kept)}.")
     if stack := place.stack_file():
         show.complain(f"Here, commands still go to the stack of {stack} first.")

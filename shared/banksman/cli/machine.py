@@ -34,9 +34,7 @@ def up(
             help="Your agents, separated by commas; the examples when not given.",
         ),
     ] = "",
-    port: Annotated[
-        int, typer.Option(min=0, max=65535, help="The gateway's port; 0 takes a free one.")
-    ] = 8420,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The gateway's port; 0 takes a free one.")] = 8420,
 ) -> None:
     """Start everything on this machine, and keep it up until Ctrl-C."""
     with extras("all"):
@@ -70,9 +68,7 @@ def demo(
 
 def init(
     admin: Annotated[str, typer.Option(metavar="EMAIL", help="The first administrator's address.")],
-    url: Annotated[
-        str, typer.Option(help="The address that people will use.")
-    ] = "http://localhost:8420",
+    url: Annotated[str, typer.Option(help="The address that people will use.")] = "http://localhost:8420",
     folder: Annotated[Path, typer.Option(help="Where docker-compose.yml is.")] = Path(),
 ) -> None:
     """Write the secrets of a compose deployment; one that exists is left alone."""
@@ -81,11 +77,7 @@ def init(
     written = write_deployment(folder, admin_email=admin, public_url=url)
     for path in written:
         typer.echo(str(path))
-    show.complain(
-        "Next: docker compose up"
-        if written
-        else "All of it was there already; nothing was changed."
-    )
+    show.complain("Next: docker compose up" if written else "All of it was there already; nothing was changed.")
 
 
 def check(
@@ -106,9 +98,7 @@ def migrate(
     *,
     print_roles: Annotated[
         bool,
-        typer.Option(
-            "--print-roles", help="Print the SQL that makes the roles, for whoever may run it."
-        ),
+        typer.Option("--print-roles", help="Print the SQL that makes the roles, for whoever may run it."),
     ] = False,
 ) -> None:
     """Bring the database of BANKSMAN_DATABASE_URL (the owner's) up to date."""
@@ -126,9 +116,7 @@ def migrate(
         "banksman_notifier": chosen.notifier_password,
     }
     url = chosen.database_url.get_secret_value()
-    passwords = {
-        role: secret.get_secret_value() for role, secret in given_passwords.items() if secret
-    }
+    passwords = {role: secret.get_secret_value() for role, secret in given_passwords.items() if secret}
     applied = migrations.migrate(url, passwords=passwords)
     for name in applied:
         typer.echo(f"applied {name}")
@@ -214,9 +202,7 @@ def _gateway() -> str:
 
     found = place.find()
     try:
-        answered = httpx.get(
-            f"{found.url.rstrip('/')}/readyz", timeout=5, trust_env=found.stack is None
-        )
+        answered = httpx.get(f"{found.url.rstrip('/')}/readyz", timeout=5, trust_env=found.stack is None)
     except httpx.HTTPError as error:
         raise ConfigurationError(f"{found.url} does not answer: {error}") from None
     if answered.status_code != 200:

@@ -41,9 +41,7 @@ class Mail:
 
 def read(folder: Path, *, to: str = "") -> Sequence[Mail]:
     """The mails of a Maildir, newest first, those to one address if one is given."""
-    files = [
-        path for name in ("new", "cur") for path in (folder / name).glob("*") if path.is_file()
-    ]
+    files = [path for name in ("new", "cur") for path in (folder / name).glob("*") if path.is_file()]
     files.sort(key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
     found = [_mail(path) for path in files]
     return [mail for mail in found if not to or mail.to.lower() == to.lower()]

@@ -43,17 +43,13 @@ class Place:
                 "--as chooses among the reviewers of a stack on this machine; here your token says who you are."
             )
         if email not in self.people:
-            raise InvalidInput(
-                f"{email!r} is none of this stack's reviewers: {', '.join(self.people)}."
-            )
+            raise InvalidInput(f"{email!r} is none of this stack's reviewers: {', '.join(self.people)}.")
         return _client(self.url, self.people[email])
 
     def maildir(self) -> Path:
         """Where the mail is caught."""
         if self.stack is None:
-            raise ConfigurationError(
-                "Mail is caught by a stack on this machine only, and there is none."
-            )
+            raise ConfigurationError("Mail is caught by a stack on this machine only, and there is none.")
         return Path(str(self.stack["maildir"]))
 
 
@@ -76,9 +72,7 @@ def find() -> Place:
 def gateway_url() -> str:
     """Where to sign in when nobody says: BANKSMAN_URL, else the nearest stack, else the place of the last login."""
     path = stack_file()
-    url = os.environ.get("BANKSMAN_URL") or (
-        _of_stack(path).url if path is not None else _login().get("url")
-    )
+    url = os.environ.get("BANKSMAN_URL") or (_of_stack(path).url if path is not None else _login().get("url"))
     if not url:
         raise InvalidInput("Name the gateway: `banksman login https://banksman.example.org`.")
     return url
@@ -106,11 +100,7 @@ def stack_file() -> Path | None:
         return path if path.is_file() else None
     here = Path.cwd()
     return next(
-        (
-            path
-            for folder in (here, *here.parents)
-            if (path := folder / ".banksman" / "stack.json").is_file()
-        ),
+        (path for folder in (here, *here.parents) if (path := folder / ".banksman" / "stack.json").is_file()),
         None,
     )
 
@@ -148,9 +138,7 @@ def _of_stack(path: Path) -> Place:
             stack=found,
         )
     except (KeyError, TypeError):
-        raise ConfigurationError(
-            f"{path} is not what `banksman up` writes; start the stack again."
-        ) from None
+        raise ConfigurationError(f"{path} is not what `banksman up` writes; start the stack again.") from None
 
 
 def _login() -> dict[str, str]:

@@ -22,15 +22,11 @@ if TYPE_CHECKING:
     from banksman.shapes import Request
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask again.")]
-Reason = Annotated[
-    str, typer.Option("--reason", help="Why; the agent is told.", show_default=False)
-]
+Reason = Annotated[str, typer.Option("--reason", help="Why; the agent is told.", show_default=False)]
 
 
 def requests(
-    state: Annotated[
-        str, typer.Option(help="open, approved, denied, answered, expired, …, or all.")
-    ] = "open",
+    state: Annotated[str, typer.Option(help="open, approved, denied, answered, expired, …, or all.")] = "open",
     run: Annotated[str, typer.Option(help="Only requests of this run.", show_default=False)] = "",
     limit: Annotated[int, typer.Option(min=1, max=200)] = 50,
     *,
@@ -39,9 +35,7 @@ def requests(
 ) -> None:
     """List what waits for people, oldest first."""
     with place.find().person() as banksman:
-        found = banksman.requests(
-            state=None if state == "all" else state, run_id=run or None, limit=limit
-        )
+        found = banksman.requests(state=None if state == "all" else state, run_id=run or None, limit=limit)
     if as_json:
         show.as_json(found.items)
     elif quiet:
@@ -71,13 +65,9 @@ def approve(
     reason: Reason = "",
     changes: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=JSON", help="Approve with this argument changed; may be repeated."
-        ),
+        typer.Option("--set", metavar="KEY=JSON", help="Approve with this argument changed; may be repeated."),
     ] = None,
-    edit: Annotated[
-        bool, typer.Option("--edit", help="Change the arguments in $EDITOR first.")
-    ] = False,
+    edit: Annotated[bool, typer.Option("--edit", help="Change the arguments in $EDITOR first.")] = False,
     yes: Yes = False,
     as_email: given.As = None,
     as_json: given.Json = False,
@@ -113,17 +103,13 @@ def deny(
 
 
 def answer(
-    request_id: Annotated[
-        str, typer.Argument(metavar="REQUEST", help="A request of kind question or external.")
-    ],
+    request_id: Annotated[str, typer.Argument(metavar="REQUEST", help="A request of kind question or external.")],
     value: Annotated[
         str | None,
         typer.Argument(help="The answer: JSON, or plain text.", show_default=False),
     ] = None,
     *,
-    text: Annotated[
-        bool, typer.Option("--text", help="Take the answer as text even when it is JSON.")
-    ] = False,
+    text: Annotated[bool, typer.Option("--text", help="Take the answer as text even when it is JSON.")] = False,
     as_email: given.As = None,
     as_json: given.Json = False,
 ) -> None:
@@ -135,22 +121,16 @@ def answer(
             if not as_json:
                 show.request(request)
             value = typer.prompt("Answer", err=as_json)
-        _after(
-            banksman.answer(request, value if text else _json_or_text(str(value))), as_json=as_json
-        )
+        _after(banksman.answer(request, value if text else _json_or_text(str(value))), as_json=as_json)
 
 
 def open_inbox(
     which: Annotated[
         str | None,
-        typer.Argument(
-            metavar="[ID]", help="A run or a request; the inbox when not given.", show_default=False
-        ),
+        typer.Argument(metavar="[ID]", help="A run or a request; the inbox when not given.", show_default=False),
     ] = None,
     *,
-    only_print: Annotated[
-        bool, typer.Option("--print", help="Print the address, start no browser.")
-    ] = False,
+    only_print: Annotated[bool, typer.Option("--print", help="Print the address, start no browser.")] = False,
 ) -> None:
     """Open the inbox in a browser, or print where it is."""
     found = place.find()
@@ -216,9 +196,7 @@ def _each(
     """Show each request, ask, and vote on exactly what was shown."""
     wanted = given.read_ids(which, prefix="req")
     if not yes and not sys.stdin.isatty():
-        raise InvalidInput(
-            "Nobody can be asked here. Say --yes to vote on what these ids stand for now."
-        )
+        raise InvalidInput("Nobody can be asked here. Say --yes to vote on what these ids stand for now.")
     refused = False
     with place.find().person(as_email) as banksman:
         for request_id in wanted:
@@ -247,9 +225,7 @@ def _after(request: Request, *, as_json: bool) -> None:
     typer.echo(f"{request.id} is {request.state}.")
     if request.state == "open":
         here = sum(vote.revision == request.revision for vote in request.votes)
-        typer.echo(
-            f"{here} of {request.requirement.get('approvals', 1)} votes on revision {request.revision}."
-        )
+        typer.echo(f"{here} of {request.requirement.get('approvals', 1)} votes on revision {request.revision}.")
 
 
 def _winner(request: Request) -> str:
@@ -282,9 +258,7 @@ def _edited(request: Request, patch: Mapping[str, Any]) -> dict[str, Any]:
         try:
             ended = subprocess.run([*command, str(path)], check=False).returncode
         except OSError as error:
-            raise ConfigurationError(
-                f"The editor {command[0]!r} cannot be started: {error.strerror}."
-            ) from None
+            raise ConfigurationError(f"The editor {command[0]!r} cannot be started: {error.strerror}.") from None
         if ended != 0:
             raise InvalidInput(f"The editor ended with code {ended}; nothing was voted.")
         try:

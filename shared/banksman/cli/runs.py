@@ -20,9 +20,7 @@ def submit(
     agent: Annotated[str, typer.Argument(help="The agent's name.")],
     prompt: Annotated[
         str | None,
-        typer.Argument(
-            help="What to do; read from standard input when not given.", show_default=False
-        ),
+        typer.Argument(help="What to do; read from standard input when not given.", show_default=False),
     ] = None,
     *,
     metadata: Annotated[str, typer.Option(help="A JSON object to keep with the run.")] = "{}",
@@ -77,25 +75,16 @@ def runs(
         for run in found:
             typer.echo(run.id)
     else:
-        rows = [
-            [run.id, run.status, run.agent, run.requester, show.moment(run.created_at)]
-            for run in found
-        ]
+        rows = [[run.id, run.status, run.agent, run.requester, show.moment(run.created_at)] for run in found]
         show.table(["run", "status", "agent", "requester", "created"], rows)
 
 
 def show_run(
     which: given.Ids = None,
     *,
-    files: Annotated[
-        bool, typer.Option("--files", help="List the files of its workspace.")
-    ] = False,
-    file: Annotated[
-        str, typer.Option(help="Write one file of its workspace to standard output.")
-    ] = "",
-    messages: Annotated[
-        bool, typer.Option("--messages", help="The conversation, as JSON.")
-    ] = False,
+    files: Annotated[bool, typer.Option("--files", help="List the files of its workspace.")] = False,
+    file: Annotated[str, typer.Option(help="Write one file of its workspace to standard output.")] = "",
+    messages: Annotated[bool, typer.Option("--messages", help="The conversation, as JSON.")] = False,
     timeline: Annotated[bool, typer.Option("--timeline", help="What happened, in order.")] = False,
     as_json: given.Json = False,
 ) -> None:
@@ -129,18 +118,14 @@ def watch(which: given.Ids = None, *, as_json: given.Json = False) -> None:
     raise typer.Exit(0 if ended else 1)
 
 
-def cancel(
-    which: given.Ids = None, *, as_email: given.As = None, as_json: given.Json = False
-) -> None:
+def cancel(which: given.Ids = None, *, as_email: given.As = None, as_json: given.Json = False) -> None:
     """Stop runs."""
     with place.find().person(as_email) as banksman:
         for run_id in given.read_ids(which, prefix="run"):
             _tell(banksman.cancel(run_id), as_json=as_json)
 
 
-def retry(
-    which: given.Ids = None, *, as_email: given.As = None, as_json: given.Json = False
-) -> None:
+def retry(which: given.Ids = None, *, as_email: given.As = None, as_json: given.Json = False) -> None:
     """Give stuck runs another chance."""
     with place.find().person(as_email) as banksman:
         for run_id in given.read_ids(which, prefix="run"):
@@ -160,9 +145,7 @@ def _to_the_end(banksman: Client, run_id: str, *, as_json: bool) -> Run:
         else:
             show.event(event)
             if event.name == "request.opened":
-                typer.echo(
-                    f"          waits for a person: banksman approve {event.data.get('request_id')}"
-                )
+                typer.echo(f"          waits for a person: banksman approve {event.data.get('request_id')}")
         if event.name == "run.stuck":
             break
     run = banksman.run(run_id)
@@ -194,9 +177,7 @@ def _show_files(banksman: Client, run_id: str, *, as_json: bool) -> None:
     if as_json:
         show.as_json(found)
     else:
-        show.table(
-            ["path", "bytes", "sha256"], [[f.path, str(f.size), f.sha256[:16]] for f in found]
-        )
+        show.table(["path", "bytes", "sha256"], [[f.path, str(f.size), f.sha256[:16]] for f in found])
 
 
 def _show_timeline(banksman: Client, run_id: str, *, as_json: bool) -> None:
@@ -204,10 +185,7 @@ def _show_timeline(banksman: Client, run_id: str, *, as_json: bool) -> None:
     if as_json:
         show.as_json(found)
         return
-    rows = [
-        [f"{item.at.astimezone():%H:%M:%S}", item.what, item.who, item.request_id or ""]
-        for item in found
-    ]
+    rows = [[f"{item.at.astimezone():%H:%M:%S}", item.what, item.who, item.request_id or ""] for item in found]
     show.table(["time", "what", "who", "request"], rows)
 
 

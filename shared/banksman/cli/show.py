@@ -27,9 +27,7 @@ def table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     cells = [[prose(cell).replace("\n", " ") for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in [names, *cells]) for column in range(len(names))]
     for number, row in enumerate([names, *cells]):
-        line = "  ".join(
-            cell.ljust(width) for cell, width in zip(row, widths, strict=True)
-        ).rstrip()
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         typer.secho(line, bold=number == 0)
 
 
@@ -40,8 +38,7 @@ def run(found: Run) -> None:
         ("agent", found.agent),
         (
             "status",
-            found.status
-            + (", to be cancelled" if found.cancel_requested and not found.over else ""),
+            found.status + (", to be cancelled" if found.cancel_requested and not found.over else ""),
         ),
         ("requester", found.requester),
         ("created", moment(found.created_at)),
@@ -60,9 +57,7 @@ def run(found: Run) -> None:
 def request(found: Request) -> None:
     """A request as a card: exactly what the digest covers, then what holds it."""
     typer.secho(f"{found.id}  {found.kind}, tier {found.tier}, {found.state}", bold=True)
-    typer.echo(
-        f"run {found.run_id}, agent {prose(found.agent)}, asked for by {prose(found.requester)}"
-    )
+    typer.echo(f"run {found.run_id}, agent {prose(found.agent)}, asked for by {prose(found.requester)}")
     typer.echo("")
     typer.echo(found.rendered.rstrip("\n"))
     typer.echo("")
@@ -81,13 +76,9 @@ def request(found: Request) -> None:
         found.requirement.get("on_expiry", "deny"),
     )
     after = "the run ends" if silence == "stop" else "the call is not made"
-    typer.echo(
-        f"Needs {needed} of its reviewers until {moment(found.expires_at)}; if nobody decides, {after}."
-    )
+    typer.echo(f"Needs {needed} of its reviewers until {moment(found.expires_at)}; if nobody decides, {after}.")
     if found.siblings:
-        settled = sum(
-            state != "open" for state in [found.state, *(item.state for item in found.siblings)]
-        )
+        settled = sum(state != "open" for state in [found.state, *(item.state for item in found.siblings)])
         typer.echo(f"{settled} of {len(found.siblings) + 1} requests of this pause are decided.")
     for vote in found.votes:
         said = f": {_indented(vote.reason)}" if vote.reason else ""

@@ -41,8 +41,7 @@ class Account:
         """Whether this account may pass through every folder above."""
         above = [parent.stat() for parent in folder.resolve().parents if parent.exists()]
         return not self.switched or all(
-            found.st_mode & (stat.S_IXUSR if found.st_uid == self.uid else stat.S_IXOTH)
-            for found in above
+            found.st_mode & (stat.S_IXUSR if found.st_uid == self.uid else stat.S_IXOTH) for found in above
         )
 
     def folder_of(self, folder: Path) -> str:
@@ -133,9 +132,7 @@ def public_copy(name: str, binary: Path, parts: Mapping[str, Path]) -> Path:
 
 def _only_ours(path: Path) -> bool:
     found = path.lstat()
-    return (
-        stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022
-    )
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022
 
 
 def _copy(parts: Mapping[str, Path], target: Path) -> None:

@@ -35,9 +35,7 @@ _START_WITHIN = 150.0
 _FINISH_WITHIN = 300.0
 
 
-def run_demo(
-    *, data_dir: Path | None = None, stdin: IO[str] | None = None, stdout: IO[str] | None = None
-) -> int:
+def run_demo(*, data_dir: Path | None = None, stdin: IO[str] | None = None, stdout: IO[str] | None = None) -> int:
     """Nothing → a finished run, shown; returns the exit code. Without `data_dir` nothing is kept."""
     console = Console(file=stdout, highlight=False, soft_wrap=True)
     keyboard = stdin or sys.stdin
@@ -75,9 +73,7 @@ class _Demo:
             run = program.submit("sysadmin", PROMPT)
             self._say(f"Submitted {run.id}:\n  {PROMPT}")
             if self._asker:
-                self._say(
-                    f"Decide here, in the inbox at {url} or by the mail in {self._facts['maildir']}."
-                )
+                self._say(f"Decide here, in the inbox at {url} or by the mail in {self._facts['maildir']}.")
             run = self._follow(program, person, run)
             return self._end(program, run)
 
@@ -86,12 +82,8 @@ class _Demo:
         deadline = None if self._asker else time.monotonic() + _FINISH_WITHIN
         while not run.over:
             if deadline is not None and time.monotonic() > deadline:
-                raise InvalidInput(
-                    f"Run {run.id} is still {run.status} after {_FINISH_WITHIN:.0f} s."
-                )
-            asked = [
-                r for r in program.requests(state="open", run_id=run.id) if r.id not in self._seen
-            ]
+                raise InvalidInput(f"Run {run.id} is still {run.status} after {_FINISH_WITHIN:.0f} s.")
+            asked = [r for r in program.requests(state="open", run_id=run.id) if r.id not in self._seen]
             for number, request in enumerate(asked, 1):
                 self._seen.add(request.id)
                 self._present(request, number, len(asked))

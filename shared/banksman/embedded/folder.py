@@ -29,9 +29,7 @@ def make_private(folder: Path) -> None:
             )
         folder.chmod(0o700)
     except OSError as error:
-        raise ConfigurationError(
-            f"The data folder {folder} cannot be used: {error.strerror}."
-        ) from error
+        raise ConfigurationError(f"The data folder {folder} cannot be used: {error.strerror}.") from error
 
 
 @contextmanager

@@ -66,9 +66,7 @@ class Postgres:
     def data(self) -> Path:
         return self.home / "data"
 
-    def url(
-        self, database: str = DATABASE, *, user: str = OWNER, password: str | None = None
-    ) -> str:
+    def url(self, database: str = DATABASE, *, user: str = OWNER, password: str | None = None) -> str:
         """The URL of a database here; the owner's unless another user and password are given."""
         secret = quote(self.password if password is None else password, safe="")
         return f"postgresql://{user}:{secret}@{ports.LOOPBACK}:{self.port}/{database}"
@@ -131,13 +129,9 @@ def at(home: Path, *, port: int, password: str, durable: bool = True) -> Postgre
     try:
         major = int(version.read_text()) if version.exists() else None
     except (OSError, ValueError):
-        raise ConfigurationError(
-            f"{version} cannot be read, so {home} is no PostgreSQL folder."
-        ) from None
+        raise ConfigurationError(f"{version} cannot be read, so {home} is no PostgreSQL folder.") from None
     install = _find(who, major, home)
-    return Postgres(
-        home=home, port=port, password=password, durable=durable, install=install, account=who
-    )
+    return Postgres(home=home, port=port, password=password, durable=durable, install=install, account=who)
 
 
 @contextlib.contextmanager
@@ -296,9 +290,7 @@ def _usable(folder: Path, who: Account, seen: list[str]) -> Install | None:
     if not binary.is_file() or not (folder / "initdb").is_file():
         return None
     try:
-        said = subprocess.run(
-            [binary, "--version"], env=_ENV, capture_output=True, text=True, check=False
-        )
+        said = subprocess.run([binary, "--version"], env=_ENV, capture_output=True, text=True, check=False)
     except OSError as error:
         seen.append(f"{binary}: {error.strerror}")
         return None

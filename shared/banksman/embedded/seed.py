@@ -23,9 +23,7 @@ def seed(owner_url: str, known: Credentials) -> Credentials:
             fresh: dict[str, str] = {}
             for email, name in REVIEWERS.items():
                 person = people.by_email(conn, email) or people.upsert(conn, email, name=name)
-                fresh[email] = _credential(
-                    conn, known.reviewer_tokens.get(email, ""), "tok", person.id
-                )
+                fresh[email] = _credential(conn, known.reviewer_tokens.get(email, ""), "tok", person.id)
             submit_key = _credential(conn, known.submit_key, "key", None)
     finally:
         pool.close()

@@ -60,9 +60,7 @@ def spawn(service: Service, *, stdout: int | IO[bytes]) -> subprocess.Popen[byte
                 extra_groups=[] if switched else None,
             )
     except (OSError, subprocess.SubprocessError) as error:
-        raise ServiceStopped(
-            f"{service.name} cannot be started ({service.argv[0]}): {error}"
-        ) from error
+        raise ServiceStopped(f"{service.name} cannot be started ({service.argv[0]}): {error}") from error
     if service.stdin and popen.stdin is not None:
         popen.stdin.write(service.stdin)
         popen.stdin.close()
@@ -71,9 +69,7 @@ def spawn(service: Service, *, stdout: int | IO[bytes]) -> subprocess.Popen[byte
 
 
 @contextlib.contextmanager
-def running(
-    service: Service, *, ready: Callable[[int], bool], log: Path, within: float
-) -> Generator[None]:
+def running(service: Service, *, ready: Callable[[int], bool], log: Path, within: float) -> Generator[None]:
     """One process for the length of a `with` block, its output in a file: for tests."""
     with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
         popen = spawn(service, stdout=out)
@@ -82,9 +78,7 @@ def running(
         while not ready(popen.pid):
             if popen.poll() is not None or time.monotonic() > deadline:
                 words = log.read_text(errors="replace")[-2000:]
-                raise ServiceStopped(
-                    f"{service.name} did not become ready. Its last words:\n{words}"
-                )
+                raise ServiceStopped(f"{service.name} did not become ready. Its last words:\n{words}")
             time.sleep(0.005)
         yield
     finally:

@@ -51,9 +51,7 @@ class Options:
     broker_url: str | None = field(default=None, repr=False)
 
 
-def up(
-    options: Options, *, environ: Mapping[str, str] | None = None, out: IO[str] | None = None
-) -> None:
+def up(options: Options, *, environ: Mapping[str, str] | None = None, out: IO[str] | None = None) -> None:
     """Nothing → up, until SIGINT or SIGTERM → nothing left running. An error while starting is raised after that."""
     if options.workers < 1:
         raise ConfigurationError("A stack needs at least one worker.")
@@ -64,13 +62,9 @@ def up(
         stack.enter_context(folder.held(data))
         (data / "stack.json").unlink(missing_ok=True)
         facts = _StackFile(data / "stack.json")
-        supervisor = stack.enter_context(
-            Supervisor(record=data / "children.json", on_change=facts.replaced, out=out)
-        )
+        supervisor = stack.enter_context(Supervisor(record=data / "children.json", on_change=facts.replaced, out=out))
         stack.callback(facts.remove)
-        starting = _Starting(
-            options, data, supervisor, dict(os.environ if environ is None else environ)
-        )
+        starting = _Starting(options, data, supervisor, dict(os.environ if environ is None else environ))
         content = starting.everything()
         if content is None:
             return
@@ -106,9 +100,7 @@ class _StackFile:
 class _Starting:
     """The steps from nothing to ready, in order; a signal between them ends it early."""
 
-    def __init__(
-        self, options: Options, data: Path, supervisor: Supervisor, environ: Mapping[str, str]
-    ) -> None:
+    def __init__(self, options: Options, data: Path, supervisor: Supervisor, environ: Mapping[str, str]) -> None:
         self._options = options
         self._data = data
         self._supervisor = supervisor
@@ -130,9 +122,7 @@ class _Starting:
             return None
         ring = self._fill(owner_url, ring)
         where = Addresses(
-            database_urls={
-                role: _as_role(owner_url, role, ring.role_passwords[role]) for role in ROLES
-            },
+            database_urls={role: _as_role(owner_url, role, ring.role_passwords[role]) for role in ROLES},
             broker_url=broker_url,
             gateway_port=gateway_port,
             gateway_url=f"http://localhost:{gateway_port}",
@@ -149,8 +139,7 @@ class _Starting:
             "pids": self._supervisor.pids(),
             "submit_key": ring.credentials.submit_key,
             "reviewers": [
-                {"email": email, "token": token}
-                for email, token in ring.credentials.reviewer_tokens.items()
+                {"email": email, "token": token} for email, token in ring.credentials.reviewer_tokens.items()
             ],
         }
 
@@ -168,23 +157,17 @@ class _Starting:
         return port
 
     def _broker(self, ring: Keyring) -> str:
-        server = valkey.at(
-            self._data / "valkey", port=self._ports.of("valkey"), password=ring.broker_password
-        )
+        server = valkey.at(self._data / "valkey", port=self._ports.of("valkey"), password=ring.broker_password)
         server.prepare()
         self._supervisor.start(server.service())
         self._waiting_for["valkey"] = lambda: server.ready(self._supervisor.pids().get("valkey", 0))
         return server.url()
 
     def _database(self, ring: Keyring) -> str:
-        server = postgres.at(
-            self._data / "postgres", port=self._ports.of("postgres"), password=ring.owner_password
-        )
+        server = postgres.at(self._data / "postgres", port=self._ports.of("postgres"), password=ring.owner_password)
         server.prepare()
         self._supervisor.start(server.service())
-        self._waiting_for["postgres"] = lambda: server.ready(
-            self._supervisor.pids().get("postgres", 0)
-        )
+        self._waiting_for["postgres"] = lambda: server.ready(self._supervisor.pids().get("postgres", 0))
         return server.url()
 
     def _fill(self, owner_url: str, ring: Keyring) -> Keyring:
@@ -204,9 +187,7 @@ class _Starting:
         services: list[Service] = []
         for number in range(1, self._options.workers + 1):
             health = self._ports.of(f"worker-{number}")
-            env = environment.of_worker(
-                self._environ, where, ring, agents=self._options.agents, health_port=health
-            )
+            env = environment.of_worker(self._environ, where, ring, agents=self._options.agents, health_port=health)
             services.append(
                 _python(
                     f"worker-{number}",

@@ -52,17 +52,13 @@ class Supervisor:
         self._record = record
         self._on_change = on_change
         self._out = out or sys.stdout
-        self._colour = "NO_COLOR" not in os.environ and (
-            "FORCE_COLOR" in os.environ or self._out.isatty()
-        )
+        self._colour = "NO_COLOR" not in os.environ and ("FORCE_COLOR" in os.environ or self._out.isatty())
         self._width = 8
         self._settled = False
         self._hurry = False
         self._groups: list[list[_Child]] = []
         self._selector = selectors.DefaultSelector()
-        self._handlers: dict[
-            signal.Signals, Callable[[int, FrameType | None], Any] | int | None
-        ] = {}
+        self._handlers: dict[signal.Signals, Callable[[int, FrameType | None], Any] | int | None] = {}
 
     def __enter__(self) -> Self:
         self._wake, self._woken = socket.socketpair()
@@ -171,18 +167,14 @@ class Supervisor:
         self._read(child)
         lived = time.monotonic() - child.since
         self._close(child)
-        how = (
-            f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-        )
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
         if self.stopping:
             if code not in (0, -child.service.stop_signal):
                 self.say(f"{child.service.name} {how} while stopping", colour=33)
             return
         if not self._settled:
             tail = "\n".join(f"    {line}" for line in child.tail)
-            raise ServiceStopped(
-                f"{child.service.name} {how} while starting. Its last words:\n{tail}"
-            )
+            raise ServiceStopped(f"{child.service.name} {how} while starting. Its last words:\n{tail}")
         child.wait = 0.2 if lived > _LONG_LIFE else min(child.wait * 2, 10.0)
         child.due = time.monotonic() + child.wait
         self.say(f"{child.service.name} {how}; starting it again in {child.wait:.1f} s", colour=31)
@@ -259,11 +251,7 @@ class Supervisor:
         """Who runs now, for the next start to check."""
         if self._record is None:
             return
-        found = [
-            (child, processes.identify(child.popen.pid))
-            for child in self._children()
-            if child.popen is not None
-        ]
+        found = [(child, processes.identify(child.popen.pid)) for child in self._children() if child.popen is not None]
         files.write_private(
             self._record,
             json.dumps(
@@ -319,8 +307,6 @@ def _stop_left_overs(record: Path | None, say: Callable[[str], None]) -> None:
     for name, entry in reversed(entries.items()):
         process = processes.Process(entry["pid"], entry["born"])
         if processes.alive(process):
-            say(
-                f"{name} ({process.pid}) is left over from a supervisor that was killed; stopping it"
-            )
+            say(f"{name} ({process.pid}) is left over from a supervisor that was killed; stopping it")
             processes.stop(process, signal.Signals[entry["stop"]], within=10.0)
     record.unlink(missing_ok=True)

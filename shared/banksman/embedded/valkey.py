@@ -71,9 +71,7 @@ class Valkey:
         """Whether the server that runs as `pid` answers a command: not another on the same port."""
         try:
             with socket.create_connection((ports.LOOPBACK, self.port), timeout=1) as connection:
-                connection.sendall(
-                    f"AUTH {self.password}\r\nPING\r\nINFO server\r\nQUIT\r\n".encode()
-                )
+                connection.sendall(f"AUTH {self.password}\r\nPING\r\nINFO server\r\nQUIT\r\n".encode())
                 answer = b""
                 while chunk := connection.recv(65536):
                     answer += chunk

@@ -59,13 +59,9 @@ def once(url: str, *, name: str) -> Generator[Connection]:
     except (psycopg.OperationalError, psycopg.InterfaceError) as error:
         raise Unavailable(f"PostgreSQL cannot be reached: {error}") from error
     except psycopg.errors.UndefinedTable:
-        raise ConfigurationError(
-            "This database has none of Banksman's tables: run `banksman migrate` first."
-        ) from None
+        raise ConfigurationError("This database has none of Banksman's tables: run `banksman migrate` first.") from None
     except psycopg.errors.InsufficientPrivilege as error:
-        raise ConfigurationError(
-            f"This takes the database owner's URL, as `banksman migrate` does: {error}"
-        ) from None
+        raise ConfigurationError(f"This takes the database owner's URL, as `banksman migrate` does: {error}") from None
     except psycopg.ProgrammingError as error:
         if error.sqlstate is not None:
             raise

@@ -6,9 +6,7 @@ from banksman import vault
 from banksman.ledger import Connection
 
 
-def reserve(
-    conn: Connection, actor: str, key: str, fingerprint: bytes
-) -> tuple[bytes, int, bytes] | None:
+def reserve(conn: Connection, actor: str, key: str, fingerprint: bytes) -> tuple[bytes, int, bytes] | None:
     """Take the key for this transaction, or return the (fingerprint, status, body) that it stands for already.
 
     A second caller waits here until the first one's transaction is over.

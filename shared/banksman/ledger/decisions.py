@@ -28,9 +28,7 @@ def settle(conn: Connection, decision: Decision) -> bool:
                 "id": decision.request_id,
                 "revision": decision.revision,
                 "verdict": decision.verdict,
-                "statement": vault.seal(
-                    decision.signed.statement, ("decisions.statement", decision.request_id)
-                ),
+                "statement": vault.seal(decision.signed.statement, ("decisions.statement", decision.request_id)),
                 "signature": decision.signed.signature,
                 "kid": decision.signed.kid,
                 "start_by": decision.start_by,

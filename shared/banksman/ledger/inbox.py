@@ -44,9 +44,7 @@ def mine(conn: Connection, person: Person, *, limit: int) -> Sequence[Item]:
 def others(conn: Connection, person: Person, *, limit: int) -> Sequence[Item]:
     """Of the open requests with the nearest deadlines, those that wait for somebody else."""
     near = f"requests.id IN (SELECT id FROM requests WHERE {_OPEN} ORDER BY expires_at LIMIT 1000)"
-    return _items(
-        conn, f"{_OPEN} AND {near} AND NOT {_MAY}", "expires_at, requests.id", person, limit
-    )
+    return _items(conn, f"{_OPEN} AND {near} AND NOT {_MAY}", "expires_at, requests.id", person, limit)
 
 
 def settled(conn: Connection, person: Person, *, limit: int) -> Sequence[Item]:

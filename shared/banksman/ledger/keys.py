@@ -117,9 +117,7 @@ def _stored(row: Sequence[Any]) -> StoredKey:
     )
 
 
-def open_session(
-    conn: Connection, id_hash: bytes, person: PersonId, *, lifetime: timedelta
-) -> None:
+def open_session(conn: Connection, id_hash: bytes, person: PersonId, *, lifetime: timedelta) -> None:
     """Nothing → a browser session of at most `lifetime`."""
     conn.execute(
         "INSERT INTO sessions (id_hash, person_id, expires_at) VALUES (%s, %s, clock_timestamp() + %s)",
@@ -143,9 +141,7 @@ def session(conn: Connection, id_hash: bytes, *, idle: timedelta) -> Person | No
     if row is None:
         return None
     if row[6]:
-        conn.execute(
-            "UPDATE sessions SET seen_at = clock_timestamp() WHERE id_hash = %s", (id_hash,)
-        )
+        conn.execute("UPDATE sessions SET seen_at = clock_timestamp() WHERE id_hash = %s", (id_hash,))
     return person_of(row[:6])
 
 

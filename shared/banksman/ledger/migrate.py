@@ -26,9 +26,7 @@ def migrate(owner_url: str, *, passwords: Mapping[str, str]) -> Sequence[str]:
     role must exist already; `roles_sql` prints the statements for somebody who may create it.
     """
     try:
-        with psycopg.connect(
-            owner_url, connect_timeout=5, application_name="banksman-migrate"
-        ) as conn:
+        with psycopg.connect(owner_url, connect_timeout=5, application_name="banksman-migrate") as conn:
             conn.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
             if conn.info.server_version < 150000:
                 raise ConfigurationError(
@@ -47,12 +45,7 @@ def roles_sql() -> str:
 
 def _make_roles(conn: psycopg.Connection, passwords: Mapping[str, str]) -> None:
     # Roles belong to the whole server, so migrations of its databases take turns here.
-    existing = {
-        row[0]
-        for row in conn.execute(
-            "SELECT rolname FROM pg_roles WHERE rolname = ANY(%s)", (list(ROLES),)
-        )
-    }
+    existing = {row[0] for row in conn.execute("SELECT rolname FROM pg_roles WHERE rolname = ANY(%s)", (list(ROLES),))}
     for role in ROLES:
         if role in passwords:
             verb = "ALTER" if role in existing else "CREATE"
@@ -79,10 +72,7 @@ def _apply(conn: psycopg.Connection) -> Sequence[str]:
         )
         """
     )
-    done = {
-        row[0]: (row[1], row[2])
-        for row in conn.execute("SELECT number, name, hash FROM migrations")
-    }
+    done = {row[0]: (row[1], row[2]) for row in conn.execute("SELECT number, name, hash FROM migrations")}
     applied: list[str] = []
     for number, name, body in _files():
         fingerprint = hashlib.sha256(body).hexdigest()
@@ -94,9 +84,7 @@ def _apply(conn: psycopg.Connection) -> Sequence[str]:
             )
             applied.append(name)
         elif done[number] != (name, fingerprint):
-            raise ConfigurationError(
-                f"Migration {name} is not the one this database was built with."
-            )
+            raise ConfigurationError(f"Migration {name} is not the one this database was built with.")
     if unknown := sorted(set(done) - {number for number, _, _ in _files()}):
         raise ConfigurationError(
             f"This database has migration {unknown[-1]:04d}, which this release does not know: run a newer release."

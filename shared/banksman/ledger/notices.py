@@ -14,9 +14,7 @@ from banksman.records import Matter, Notice, Requirement
 from banksman.states import Kind, NoticeState
 
 
-def create_sign_in(
-    conn: Connection, notice_id: NoticeId, person: PersonId, *, lifetime: timedelta
-) -> None:
+def create_sign_in(conn: Connection, notice_id: NoticeId, person: PersonId, *, lifetime: timedelta) -> None:
     """Nothing → due: a code to type into the browser that asked for it."""
     conn.execute(
         """
@@ -195,17 +193,13 @@ def get(conn: Connection, notice_id: NoticeId) -> Notice:
 
 def named(conn: Connection, notice_ids: Collection[NoticeId]) -> dict[NoticeId, Notice]:
     """Several notices by id; one that does not exist is left out."""
-    rows = conn.execute(
-        f"SELECT {_COLUMNS} FROM notices WHERE id = ANY(%s)", (list(notice_ids),)
-    ).fetchall()
+    rows = conn.execute(f"SELECT {_COLUMNS} FROM notices WHERE id = ANY(%s)", (list(notice_ids),)).fetchall()
     return {NoticeId(row[0]): _notice(row) for row in rows}
 
 
 def of_request(conn: Connection, request_id: RequestId) -> Sequence[Notice]:
     """Every notice about a request, oldest first."""
-    rows = conn.execute(
-        f"SELECT {_COLUMNS} FROM notices WHERE request_id = %s ORDER BY id", (request_id,)
-    ).fetchall()
+    rows = conn.execute(f"SELECT {_COLUMNS} FROM notices WHERE request_id = %s ORDER BY id", (request_id,)).fetchall()
     return [_notice(row) for row in rows]
 
 

@@ -69,23 +69,17 @@ def get(conn: Connection, person_id: PersonId) -> Person:
 
 def by_email(conn: Connection, email: str) -> Person | None:
     """The person of this address, if any."""
-    row = conn.execute(
-        f"SELECT {_COLUMNS} FROM people WHERE lower(email) = lower(%s)", (email,)
-    ).fetchone()
+    row = conn.execute(f"SELECT {_COLUMNS} FROM people WHERE lower(email) = lower(%s)", (email,)).fetchone()
     return None if row is None else person_of(row)
 
 
 def named(conn: Connection, person_ids: Collection[PersonId]) -> dict[PersonId, Person]:
     """Several people by id."""
-    rows = conn.execute(
-        f"SELECT {_COLUMNS} FROM people WHERE id = ANY(%s)", (list(person_ids),)
-    ).fetchall()
+    rows = conn.execute(f"SELECT {_COLUMNS} FROM people WHERE id = ANY(%s)", (list(person_ids),)).fetchall()
     return {PersonId(row[0]): person_of(row) for row in rows}
 
 
-def who_may_decide(
-    conn: Connection, requirement: Requirement, *, except_for: PersonId | None
-) -> Sequence[Person]:
+def who_may_decide(conn: Connection, requirement: Requirement, *, except_for: PersonId | None) -> Sequence[Person]:
     """The reviewers whom a requirement names, in good standing, without the requester."""
     rows = conn.execute(
         f"""

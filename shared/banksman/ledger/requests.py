@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
-from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
@@ -214,7 +213,7 @@ def last_deadline(conn: Connection, run_id: RunId) -> tuple[datetime, datetime]:
     return row[0], row[1]
 
 
-_SELECT = """
+SELECT = """
     SELECT requests.id, requests.run_id, requests.segment, step, call_id, kind, state, requests.agent, tool, tier,
            requirement, requests.revision, action, digest, author_id, schema_hash, context, requester, requester_id,
            expires_at, requests.created_at, settled_at, expires_at <= clock_timestamp()
@@ -226,67 +225,25 @@ _SELECT = """
 
 def get(conn: Connection, request_id: RequestId) -> Request:
     """The request as it stands, or `NotFound`."""
-    row = conn.execute(f"{_SELECT} WHERE requests.id = %s", (request_id,)).fetchone()
+    row = conn.execute(f"{SELECT} WHERE requests.id = %s", (request_id,)).fetchone()
     if row is None:
         raise NotFound(f"There is no request {show('req', request_id)}.")
-    return _request(row)
+    return of_row(row)
 
 
 def of_run(conn: Connection, run_id: RunId) -> Sequence[Request]:
     """Every request of a run, oldest first."""
-    rows = conn.execute(
-        f"{_SELECT} WHERE requests.run_id = %s ORDER BY requests.id", (run_id,)
-    ).fetchall()
-    return [_request(row) for row in rows]
+    rows = conn.execute(f"{SELECT} WHERE requests.run_id = %s ORDER BY requests.id", (run_id,)).fetchall()
+    return [of_row(row) for row in rows]
 
 
 def siblings(conn: Connection, request: Request) -> Sequence[Request]:
     """The requests of the same pause, this one among them: the run resumes when all are settled."""
     rows = conn.execute(
-        f"{_SELECT} WHERE requests.run_id = %s AND requests.segment = %s ORDER BY requests.id",
+        f"{SELECT} WHERE requests.run_id = %s AND requests.segment = %s ORDER BY requests.id",
         (request.run_id, request.segment),
     ).fetchall()
-    return [_request(row) for row in rows]
-
-
-def page(
-    conn: Connection,
-    *,
-    state: RequestState | None = None,
-    kind: Kind | None = None,
-    run_id: RunId | None = None,
-    agent: str | None = None,
-    batch_id: UUID | None = None,
-    requester_id: PersonId | None = None,
-    after: RequestId | None = None,
-    limit: int = 50,
-) -> Sequence[Request]:
-    """Requests, oldest first, after `after`. Only the filters that are given are in the statement, and the state is
-    spelled out in it, so that the list of open requests reads its own small index however many are settled.
-    """
-    wanted: dict[str, object | None] = {
-        f"state = '{state}'": state,
-        "kind = %(kind)s": kind,
-        "requests.run_id = %(run)s": run_id,
-        "requests.agent = %(agent)s": agent,
-        "batch_id = %(batch)s": batch_id,
-        "requester_id = %(requester)s": requester_id,
-        "requests.id > %(after)s": after,
-    }
-    given = " AND ".join(clause for clause, value in wanted.items() if value is not None) or "true"
-    rows = conn.execute(
-        f"{_SELECT} WHERE {given} ORDER BY requests.id LIMIT %(limit)s".encode(),
-        {
-            "kind": kind,
-            "run": run_id,
-            "agent": agent,
-            "batch": batch_id,
-            "requester": requester_id,
-            "after": after,
-            "limit": limit,
-        },
-    ).fetchall()
-    return [_request(row) for row in rows]
+    return [of_row(row) for row in rows]
 
 
 def schema(conn: Connection, schema_hash: bytes) -> bytes:
@@ -296,9 +253,7 @@ def schema(conn: Connection, schema_hash: bytes) -> bytes:
     return vault.open_sealed(row[0], ("schemas.body", schema_hash.hex()))
 
 
-def revisions(
-    conn: Connection, request_id: RequestId
-) -> Sequence[tuple[int, bytes, PersonId | None]]:
+def revisions(conn: Connection, request_id: RequestId) -> Sequence[tuple[int, bytes, PersonId | None]]:
     """Every revision of a request: its number, its action's bytes and who edited it (None: the agent)."""
     rows = conn.execute(
         "SELECT revision, action, author_id FROM revisions WHERE request_id = %s ORDER BY revision",
@@ -310,7 +265,8 @@ def revisions(
     ]
 
 
-def _request(row: Sequence[Any]) -> Request:
+def of_row(row: Sequence[Any]) -> Request:
+    """The request behind a row of `SELECT`."""
     (request_id, run_id, segment, step, call_id, kind, state, agent, tool, tier, requirement, revision, action, digest,
      author_id, schema_hash, context, requester, requester_id, expires_at, created_at, settled_at,
      overdue_) = row  # fmt: skip

@@ -10,7 +10,6 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, LiteralString
-from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
@@ -71,9 +70,7 @@ def create(conn: Connection, run: NewRun, *, hint: timedelta) -> Run:
     )
 
 
-def claim(
-    conn: Connection, run_id: RunId, segment: int, *, owner: str, lease: timedelta
-) -> Claim | None:
+def claim(conn: Connection, run_id: RunId, segment: int, *, owner: str, lease: timedelta) -> Claim | None:
     """Queued → running, or running past its lease → running anew. The row it returns is the answer to “was it me?”."""
     row = conn.execute(
         """
@@ -117,9 +114,7 @@ def beat(conn: Connection, held: Mapping[RunId, int], *, lease: timedelta) -> di
     return dict(rows)
 
 
-def park(
-    conn: Connection, run_id: RunId, fence: int, *, version: str, usage: Mapping[str, Json]
-) -> bool:
+def park(conn: Connection, run_id: RunId, fence: int, *, version: str, usage: Mapping[str, Json]) -> bool:
     """Running → waiting; the segment is over."""
     return _ended(
         conn,
@@ -215,9 +210,7 @@ def postpone(conn: Connection, run_id: RunId, fence: int, *, error: str, delay: 
     )
 
 
-def dispatch(
-    conn: Connection, *, window: int, redispatch: timedelta, max_attempts: int
-) -> Sequence[Due]:
+def dispatch(conn: Connection, *, window: int, redispatch: timedelta, max_attempts: int) -> Sequence[Due]:
     """Queued or running, and due → queued with a wake-up to send, or stuck once its attempts are used up.
 
     One statement starts what waits, repairs lost wake-ups and takes runs from dead workers. At most `window` runs
@@ -332,60 +325,20 @@ def lock(conn: Connection, run_id: RunId) -> RunStatus:
     return RunStatus(row[0])
 
 
-_COLUMNS = """id, agent, agent_version, status, segment, attempts, requester, requester_id, batch_id, tags, priority,
+COLUMNS = """id, agent, agent_version, status, segment, attempts, requester, requester_id, batch_id, tags, priority,
        prompt, metadata, output, error, usage, cancel_at, finish_by, created_at, started_at, finished_at"""
 
 
 def get(conn: Connection, run_id: RunId) -> Run:
     """The run as it stands, or `NotFound`."""
-    row = conn.execute(f"SELECT {_COLUMNS} FROM runs WHERE id = %s", (run_id,)).fetchone()
+    row = conn.execute(f"SELECT {COLUMNS} FROM runs WHERE id = %s", (run_id,)).fetchone()
     if row is None:
         raise NotFound(f"There is no run {show('run', run_id)}.")
-    return _run(row)
+    return of_row(row)
 
 
-def page(
-    conn: Connection,
-    *,
-    status: RunStatus | None = None,
-    agent: str | None = None,
-    batch_id: UUID | None = None,
-    requester_id: PersonId | None = None,
-    before: RunId | None = None,
-    limit: int = 50,
-) -> Sequence[Run]:
-    """Runs, newest first, from `before` on. Only the filters that are given are in the statement, so each finds
-    its index.
-    """
-    wanted: dict[str, object | None] = {
-        "status = %(status)s": status,
-        "agent = %(agent)s": agent,
-        "batch_id = %(batch)s": batch_id,
-        "requester_id = %(requester)s": requester_id,
-        "id < %(before)s": before,
-    }
-    given = " AND ".join(clause for clause, value in wanted.items() if value is not None) or "true"
-    rows = conn.execute(
-        f"""
-        SELECT {_COLUMNS}
-        FROM runs
-        WHERE {given}
-        ORDER BY id DESC
-        LIMIT %(limit)s
-        """.encode(),
-        {
-            "status": status,
-            "agent": agent,
-            "batch": batch_id,
-            "requester": requester_id,
-            "before": before,
-            "limit": limit,
-        },
-    ).fetchall()
-    return [_run(row) for row in rows]
-
-
-def _run(row: tuple[Any, ...]) -> Run:
+def of_row(row: Sequence[Any]) -> Run:
+    """The run behind a row of `COLUMNS`."""
     (run_id, agent, version, status, segment, attempts, requester, requester_id, batch_id, tags, priority,
      prompt, metadata, output, error, usage, cancel_at, finish_by, created_at, started_at,
      finished_at) = row  # fmt: skip
@@ -403,9 +356,7 @@ def _run(row: tuple[Any, ...]) -> Run:
         priority=priority,
         prompt=vault.open_sealed(prompt, ("runs.prompt", run_id)).decode(),
         metadata=digest.parse(vault.open_sealed(metadata, ("runs.metadata", run_id))),
-        output=None
-        if output is None
-        else json.loads(vault.open_sealed(output, ("runs.output", run_id))),
+        output=None if output is None else json.loads(vault.open_sealed(output, ("runs.output", run_id))),
         error=None if error is None else vault.open_sealed(error, ("runs.error", run_id)).decode(),
         usage=usage,
         cancel_at=cancel_at,

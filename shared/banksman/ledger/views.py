@@ -75,11 +75,7 @@ def around(conn: Connection, page: Sequence[Request]) -> dict[RequestId, Around]
     revisions = _revisions(conn, [request.id for request in page if request.revision > 1])
     return {
         request.id: Around(
-            siblings=[
-                found
-                for found in siblings[request.run_id, request.segment]
-                if found.id != request.id
-            ],
+            siblings=[found for found in siblings[request.run_id, request.segment] if found.id != request.id],
             decision=decisions.get(request.id),
             votes=votes[request.id],
             revisions=revisions[request.id],
@@ -88,9 +84,7 @@ def around(conn: Connection, page: Sequence[Request]) -> dict[RequestId, Around]
     }
 
 
-def _siblings(
-    conn: Connection, page: Sequence[Request]
-) -> defaultdict[tuple[UUID, int], list[Sibling]]:
+def _siblings(conn: Connection, page: Sequence[Request]) -> defaultdict[tuple[UUID, int], list[Sibling]]:
     pauses = {(request.run_id, request.segment) for request in page}
     rows = conn.execute(
         """
@@ -103,9 +97,7 @@ def _siblings(
     ).fetchall()
     found: defaultdict[tuple[UUID, int], list[Sibling]] = defaultdict(list)
     for run_id, segment, request_id, kind, tool, state in rows:
-        found[run_id, segment].append(
-            Sibling(RequestId(request_id), Kind(kind), tool, RequestState(state))
-        )
+        found[run_id, segment].append(Sibling(RequestId(request_id), Kind(kind), tool, RequestState(state)))
     return found
 
 
@@ -157,12 +149,8 @@ def _votes_and_decisions(
             channel=channel,
             person_id=None if person is None else PersonId(person),
             key_id=None if key is None else KeyId(key),
-            reason=None
-            if reason is None
-            else vault.open_sealed(reason, ("votes.reason", vote_id)).decode(),
-            answer=None
-            if answer is None
-            else json.loads(vault.open_sealed(answer, ("votes.answer", vote_id))),
+            reason=None if reason is None else vault.open_sealed(reason, ("votes.reason", vote_id)).decode(),
+            answer=None if answer is None else json.loads(vault.open_sealed(answer, ("votes.answer", vote_id))),
             render_hash=shown,
             created_at=at,
         )
@@ -172,9 +160,7 @@ def _votes_and_decisions(
     return votes, decisions
 
 
-def _revisions(
-    conn: Connection, request_ids: Sequence[RequestId]
-) -> defaultdict[RequestId, list[Revision]]:
+def _revisions(conn: Connection, request_ids: Sequence[RequestId]) -> defaultdict[RequestId, list[Revision]]:
     found: defaultdict[RequestId, list[Revision]] = defaultdict(list)
     if not request_ids:
         return found
@@ -194,13 +180,9 @@ def _revisions(
     return found
 
 
-def runs_and_tiers(
-    conn: Connection, request_ids: Sequence[RequestId]
-) -> dict[RequestId, tuple[RunId, Tier]]:
+def runs_and_tiers(conn: Connection, request_ids: Sequence[RequestId]) -> dict[RequestId, tuple[RunId, Tier]]:
     """Of each request that exists, its run and its tier."""
-    rows = conn.execute(
-        "SELECT id, run_id, tier FROM requests WHERE id = ANY(%s)", (list(request_ids),)
-    ).fetchall()
+    rows = conn.execute("SELECT id, run_id, tier FROM requests WHERE id = ANY(%s)", (list(request_ids),)).fetchall()
     return {RequestId(row[0]): (RunId(row[1]), Tier(row[2])) for row in rows}
 
 
@@ -209,11 +191,7 @@ def state(conn: Connection, run_id: RunId) -> Mapping[str, Json]:
     row = conn.execute(
         "SELECT seq, state FROM snapshots WHERE run_id = %s ORDER BY seq DESC LIMIT 1", (run_id,)
     ).fetchone()
-    return (
-        {}
-        if row is None
-        else json.loads(vault.open_sealed(row[1], ("snapshots.state", run_id, row[0])))
-    )
+    return {} if row is None else json.loads(vault.open_sealed(row[1], ("snapshots.state", run_id, row[0])))
 
 
 def sizes(conn: Connection, run_id: RunId, names: Iterable[str]) -> dict[str, int]:
@@ -240,9 +218,7 @@ def timeline(conn: Connection, run_id: RunId) -> Sequence[Happening]:
 
 def _of_event(event: Event, who: Mapping[str, str]) -> Happening:
     assert event.at is not None
-    return Happening(
-        event.at, who.get(event.actor, event.actor), event.action, event.request_id, event.body
-    )
+    return Happening(event.at, who.get(event.actor, event.actor), event.action, event.request_id, event.body)
 
 
 def _actors(conn: Connection, actors: Iterable[str]) -> dict[str, str]:
@@ -345,9 +321,7 @@ def news_of_run(
     return events, row is not None and row[0] and len(events) < limit
 
 
-def news_of_requests(
-    conn: Connection, cursor: tuple[int, int], *, limit: int = 200
-) -> Sequence[Event]:
+def news_of_requests(conn: Connection, cursor: tuple[int, int], *, limit: int = 200) -> Sequence[Event]:
     """Events about requests after a cursor, oldest first, below the horizon of running transactions."""
     rows = conn.execute(
         """

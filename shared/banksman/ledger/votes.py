@@ -30,9 +30,7 @@ def cast(conn: Connection, vote: Vote) -> bool:
                 vote.verdict,
                 vote.person_id,
                 vote.key_id,
-                None
-                if vote.reason is None
-                else vault.seal(vote.reason.encode(), ("votes.reason", vote.id)),
+                None if vote.reason is None else vault.seal(vote.reason.encode(), ("votes.reason", vote.id)),
                 None
                 if vote.answer is None
                 else vault.seal(json.dumps(vote.answer).encode(), ("votes.answer", vote.id)),

@@ -25,9 +25,7 @@ class Console:
             self.out.write(text)
             self.out.flush()
         except (OSError, ValueError) as error:
-            raise ChannelError(
-                f"The console cannot be written to: {error}", retryable=True
-            ) from error
+            raise ChannelError(f"The console cannot be written to: {error}", retryable=True) from error
 
 
 @contextmanager

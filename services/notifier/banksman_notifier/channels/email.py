@@ -90,9 +90,7 @@ class Sender:
         """From `Name <address>` or a bare address."""
         name, address = parseaddr(text)
         if not addresses.is_plain(address) or not name.isprintable():
-            raise ConfigurationError(
-                "BANKSMAN_MAIL_FROM is not an address like `Banksman <banksman@example.org>`."
-            )
+            raise ConfigurationError("BANKSMAN_MAIL_FROM is not an address like `Banksman <banksman@example.org>`.")
         return cls(name, address)
 
     @property
@@ -114,9 +112,7 @@ def opened(server: Server, sender: Sender) -> Generator[Channel]:
 def wire_form(message: Message, sender: Sender) -> bytes:
     """The mail's bytes, known to hold exactly the headers that were meant and exactly one recipient."""
     if not addresses.is_plain(message.to):
-        raise ChannelError(
-            f"{message.to!r} is not an address that mail can be sent to.", retryable=False
-        )
+        raise ChannelError(f"{message.to!r} is not an address that mail can be sent to.", retryable=False)
     headers = {
         "From": formataddr((sender.name, sender.address)),
         "To": message.to,
@@ -126,9 +122,7 @@ def wire_form(message: Message, sender: Sender) -> bytes:
         "Auto-Submitted": "auto-generated",
     }
     if not _PLAIN.fullmatch(message.subject):
-        raise ChannelError(
-            "The mail's subject is not plain text, so it was not sent.", retryable=False
-        )
+        raise ChannelError("The mail's subject is not plain text, so it was not sent.", retryable=False)
     mail = MIMEMultipart("alternative", boundary=f"=_{message.notice_id.hex}", policy=_WIRE)
     for name, value in headers.items():
         mail[name] = value
@@ -162,9 +156,7 @@ def _check(raw: bytes, headers: Mapping[str, str]) -> None:
             retryable=False,
         )
     if any(again[name] != value for name, value in headers.items()):
-        raise ChannelError(
-            "The mail would not say what was meant, so it was not sent.", retryable=False
-        )
+        raise ChannelError("The mail would not say what was meant, so it was not sent.", retryable=False)
 
 
 class _Way:
@@ -212,9 +204,7 @@ class _Way:
         server = self._server
         try:
             smtp = (
-                smtplib.SMTP_SSL(
-                    server.host, server.port, _own_name(), timeout=_TIMEOUT, context=_tls()
-                )
+                smtplib.SMTP_SSL(server.host, server.port, _own_name(), timeout=_TIMEOUT, context=_tls())
                 if server.tls
                 else smtplib.SMTP(server.host, server.port, _own_name(), timeout=_TIMEOUT)
             )
@@ -239,16 +229,12 @@ class _Way:
         if server.user is None or server.password is None:
             return
         if not safe:
-            raise smtplib.SMTPNotSupportedError(
-                "it offers no TLS, so the password was not sent to it."
-            )
+            raise smtplib.SMTPNotSupportedError("it offers no TLS, so the password was not sent to it.")
         smtp.login(server.user, server.password)
 
     def _unreachable(self, error: Exception) -> ChannelError:
         self._drop()
-        self._down = (
-            f"The mail server {self._server.host}:{self._server.port} cannot be reached: {error}"
-        )
+        self._down = f"The mail server {self._server.host}:{self._server.port} cannot be reached: {error}"
         return ChannelError(self._down, retryable=True)
 
     def _drop(self) -> None:

@@ -1,0 +1,92 @@
+"""Lists of runs and of requests, by filters and page by page (keyset), each filter finding its index."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from banksman.ids import PersonId, RequestId, RunId
+from banksman.ledger import Connection, requests, runs
+from banksman.records import Request, Run
+from banksman.states import Kind, RequestState, RunStatus
+
+
+def of_runs(
+    conn: Connection,
+    *,
+    status: RunStatus | None = None,
+    agent: str | None = None,
+    batch_id: UUID | None = None,
+    requester_id: PersonId | None = None,
+    before: RunId | None = None,
+    limit: int = 50,
+) -> Sequence[Run]:
+    """Runs, newest first, from `before` on. Only the filters that are given are in the statement, so each finds
+    its index.
+    """
+    wanted: dict[str, object | None] = {
+        "status = %(status)s": status,
+        "agent = %(agent)s": agent,
+        "batch_id = %(batch)s": batch_id,
+        "requester_id = %(requester)s": requester_id,
+        "id < %(before)s": before,
+    }
+    given = " AND ".join(clause for clause, value in wanted.items() if value is not None) or "true"
+    rows = conn.execute(
+        f"""
+        SELECT {runs.COLUMNS}
+        FROM runs
+        WHERE {given}
+        ORDER BY id DESC
+        LIMIT %(limit)s
+        """.encode(),
+        {
+            "status": status,
+            "agent": agent,
+            "batch": batch_id,
+            "requester": requester_id,
+            "before": before,
+            "limit": limit,
+        },
+    ).fetchall()
+    return [runs.of_row(row) for row in rows]
+
+
+def of_requests(
+    conn: Connection,
+    *,
+    state: RequestState | None = None,
+    kind: Kind | None = None,
+    run_id: RunId | None = None,
+    agent: str | None = None,
+    batch_id: UUID | None = None,
+    requester_id: PersonId | None = None,
+    after: RequestId | None = None,
+    limit: int = 50,
+) -> Sequence[Request]:
+    """Requests, oldest first, after `after`. Only the filters that are given are in the statement, and the state is
+    spelled out in it, so that the list of open requests reads its own small index however many are settled.
+    """
+    wanted: dict[str, object | None] = {
+        f"state = '{state}'": state,
+        "kind = %(kind)s": kind,
+        "requests.run_id = %(run)s": run_id,
+        "requests.agent = %(agent)s": agent,
+        "batch_id = %(batch)s": batch_id,
+        "requester_id = %(requester)s": requester_id,
+        "requests.id > %(after)s": after,
+    }
+    given = " AND ".join(clause for clause, value in wanted.items() if value is not None) or "true"
+    rows = conn.execute(
+        f"{requests.SELECT} WHERE {given} ORDER BY requests.id LIMIT %(limit)s".encode(),
+        {
+            "kind": kind,
+            "run": run_id,
+            "agent": agent,
+            "batch": batch_id,
+            "requester": requester_id,
+            "after": after,
+            "limit": limit,
+        },
+    ).fetchall()
+    return [requests.of_row(row) for row in rows]
