@@ -38,10 +38,10 @@ up: $(READY) ## Start the embedded stack and keep it up (Ctrl-C stops it)
 	@$(BIN)/banksman up $(ARGS)
 
 test: $(READY) ## Run every test on real servers (N=4 for four processes, ARGS="-k digest")
-	@$(BIN)/pytest -n $(N) $(ARGS)
+	@$(BIN)/pytest -n $(N) --dist loadfile $(ARGS)
 
 pairs: $(OTHER)/.synced ## Run the worker's tests on the other pair of agent libraries
-	@$(OTHER)/bin/pytest -n $(N) tests/worker tests/compat $(ARGS)
+	@$(OTHER)/bin/pytest -n $(N) --dist loadfile tests/worker tests/compat $(ARGS)
 
 check: $(READY) ## Lint, types, import walls, the spine's line count, the compose file
 	$(BIN)/ruff check

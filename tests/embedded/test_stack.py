@@ -266,7 +266,7 @@ def test_only_the_worker_inherits_what_the_caller_has_and_none_the_callers_secre
 
     worker = environment.of_worker(CALLER, where, ring, agents="a:b", health_port=3)
     gateway = environment.of_gateway(CALLER, where, ring)
-    notifier = environment.of_notifier(CALLER, where, ring)
+    notifier = environment.of_notifier(CALLER, where, ring, health_port=4)
 
     assert worker["OPENAI_API_KEY"] == "sk"
     assert worker["BANKSMAN_ALLOW_TOOLS"] == "x"
@@ -291,7 +291,7 @@ def test_every_setting_of_a_service_is_either_the_stacks_or_the_callers(kind: ty
     made: Mapping[str, Mapping[str, str]] = {
         "worker": environment.of_worker({}, where, ring, agents="a:b", health_port=3),
         "gateway": environment.of_gateway({}, where, ring),
-        "notifier": environment.of_notifier({}, where, ring),
+        "notifier": environment.of_notifier({}, where, ring, health_port=4),
     }
 
     set_by_us = {name.removeprefix("BANKSMAN_") for name in made[service] if name.startswith("BANKSMAN_")}

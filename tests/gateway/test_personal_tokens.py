@@ -71,11 +71,11 @@ def test_the_token_reads_and_votes_as_its_person_below_tier_high(site: Site, tie
         assert voted.json()["votes"][0]["channel"] == "token"
 
 
-def test_the_token_submits_nothing(site: Site) -> None:
+def test_the_token_submits_as_its_person(site: Site) -> None:
     answer = site.client.post("/v1/runs", json={"agent": "plain", "prompt": "x"}, headers=a_token(site))
 
-    assert answer.status_code == 403
-    assert "runs:submit" in answer.json()["detail"]
+    assert answer.status_code == 201
+    assert answer.json()["requester"] == "ana@example.org"
 
 
 def test_the_answer_does_not_tell_whether_somebody_has_the_address(site: Site) -> None:

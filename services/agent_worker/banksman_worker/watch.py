@@ -8,6 +8,7 @@ and may say that it shall run again.
 
 from __future__ import annotations
 
+import atexit
 import subprocess
 import threading
 from collections.abc import Generator
@@ -32,6 +33,7 @@ class Watch:
         self._lock = threading.Lock()
         self._groups: set[int] = set()
         self._shell: subprocess.Popen[bytes] | None = None
+        atexit.register(self.close)
 
     @contextmanager
     def over(self, group: int) -> Generator[None]:
@@ -41,6 +43,13 @@ class Watch:
             yield
         finally:
             self._tell("-", group)
+
+    def close(self) -> None:
+        """Let the shell go, at the end of a process that ends by itself."""
+        with self._lock:
+            if self._shell is not None:
+                self._shell.communicate()
+                self._shell = None
 
     def _tell(self, what: str, group: int) -> None:
         with self._lock:

@@ -92,7 +92,7 @@ def of_gateway(caller: Mapping[str, str], where: Addresses, keyring: Keyring) ->
     }
 
 
-def of_notifier(caller: Mapping[str, str], where: Addresses, keyring: Keyring) -> dict[str, str]:
+def of_notifier(caller: Mapping[str, str], where: Addresses, keyring: Keyring, *, health_port: int) -> dict[str, str]:
     """The notifier's: it holds no key, and mails to the catcher unless the caller names a server."""
     return {
         "BANKSMAN_SMTP_URL": f"smtp://127.0.0.1:{where.smtp_port}",
@@ -101,6 +101,7 @@ def of_notifier(caller: Mapping[str, str], where: Addresses, keyring: Keyring) -
         "BANKSMAN_BROKER_URL": where.broker_url,
         "BANKSMAN_GATEWAY_URL": f"http://127.0.0.1:{where.gateway_port}",
         "BANKSMAN_NOTIFIER_TOKEN": keyring.notifier_token,
+        "BANKSMAN_HEALTH_PORT": str(health_port),
     }
 
 

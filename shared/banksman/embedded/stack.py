@@ -201,8 +201,10 @@ class _Starting:
         env = environment.of_gateway(self._environ, where, ring)
         services.append(_python("gateway", "banksman_gateway", env=env))
         self._waiting_for["gateway"] = partial(_says_ok, where.gateway_port, "/readyz")
-        env = environment.of_notifier(self._environ, where, ring)
+        health = self._ports.of("notifier")
+        env = environment.of_notifier(self._environ, where, ring, health_port=health)
         services.append(_python("notifier", "banksman_notifier", env=env))
+        self._waiting_for["notifier"] = partial(_says_ok, health, "/healthz")
         self._supervisor.start(*services)
 
     def _ready(self) -> bool:
