@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -134,6 +135,7 @@ def site(
             policy=policy or Policy(),
             verifier=trusts or verifier,
             lease=lease,
+            desk=threading.Semaphore(4),
         )
         return Site(worker, gateway_pool, signer, reviewers)
 

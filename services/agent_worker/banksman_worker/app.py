@@ -30,7 +30,9 @@ from banksman_worker.lease import Leases
 from banksman_worker.loop import Loop
 from banksman_worker.segment import Worker
 
-_HOPS = 4
+# Threads that talk to PostgreSQL hand the interpreter's lock to and fro at every wait. Few of them cost less CPU.
+_HOPS = 2
+_DESKS = 2
 
 log = logs.get(__name__)
 
@@ -60,7 +62,7 @@ def run(settings: WorkerSettings) -> int:
     loop = Loop()
     listed = {agent.name: _tools(loop, agent, policy) for agent in loaded.values()}
 
-    pool = ledger.open_pool(settings.database_url.get_secret_value(), size=_HOPS + 4, name="banksman-worker")
+    pool = ledger.open_pool(settings.database_url.get_secret_value(), size=_HOPS + _DESKS + 2, name="banksman-worker")
     wire = Wire(
         settings.broker_url.get_secret_value(),
         "banksman-worker",
@@ -71,7 +73,19 @@ def run(settings: WorkerSettings) -> int:
     executor = ThreadPoolExecutor(_HOPS, thread_name_prefix="ledger")
     leases = Leases(pool, settings.lease, loop.loop)
     name = f"{socket.gethostname()}:{os.getpid()}"
-    worker = Worker(name, pool, wire, loop.loop, executor, leases, loaded, policy, verifier, settings.lease)
+    worker = Worker(
+        name,
+        pool,
+        wire,
+        loop.loop,
+        executor,
+        leases,
+        loaded,
+        policy,
+        verifier,
+        settings.lease,
+        threading.Semaphore(_DESKS),
+    )
     tasks.register(wire.celery, worker)
     dispatcher = Dispatcher(
         pool,

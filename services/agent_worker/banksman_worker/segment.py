@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -69,6 +70,8 @@ class Worker:
     policy: Policy
     verifier: Verifier
     lease: timedelta
+    desk: threading.Semaphore
+    """So many threads may claim, load or commit at once. More would only pull at the interpreter's one lock."""
 
     def hop(self, work: Callable[[], Any]) -> Awaitable[Any]:
         """Do blocking work beside the event loop."""
@@ -103,16 +106,18 @@ class Segment:
 def advance(worker: Worker, run_id: RunId, segment: int) -> None:
     """Carry a run on by one segment; a message about anything but its current segment does nothing."""
     claimed_at = time.monotonic()
-    with ledger.transaction(worker.pool) as conn:
+    with worker.desk, ledger.transaction(worker.pool) as conn:
         claim = runs.claim(conn, run_id, segment, owner=worker.name, lease=worker.lease)
         if claim is None:
             return
         audit.append(conn, _event(claim, "run.resumed" if segment else "run.started"))
     with worker.leases.holding(claim, claimed_at) as lease:
         try:
-            loaded = _load(worker, claim)
+            with worker.desk:
+                loaded = _load(worker, claim)
             result = _converse(worker, loaded, lease)
-            _commit(worker, loaded, result)
+            with worker.desk:
+                _commit(worker, loaded, result)
         except (LostLease, concurrent.futures.CancelledError, asyncio.CancelledError) as error:
             _stopped(worker, claim, lease, error)
         except Exception as error:  # noqa: BLE001  the edge of the task: whatever broke, the row says it
@@ -127,9 +132,9 @@ def _load(worker: Worker, claim: Claim) -> Segment:
         talk = conversation.fold(snapshots.load(conn, claim.run_id))
         manifest = cast("dict[str, str]", talk.state.get("workspace", {}))
         blobs = snapshots.blobs(conn, claim.run_id, set(manifest.values()))
-        settled = requests.settled(conn, claim.run_id, claim.segment)
+        waited_for: Sequence[Settled] = requests.settled(conn, claim.run_id, claim.segment) if claim.segment else ()
     workspace = Workspace.restore(ids.show("run", claim.run_id), manifest, blobs, talk.state)
-    resolved = {(item.step, item.call_id): _resolve(worker.verifier, item) for item in settled}
+    resolved = {(item.step, item.call_id): _resolve(worker.verifier, item) for item in waited_for}
     gate = Gate(claim, loaded, worker.policy, workspace, resolved)
     usage = _USAGE.validate_python(talk.state.get("usage", {}))
     deps = loaded.deps_for(workspace)
