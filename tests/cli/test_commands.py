@@ -169,6 +169,17 @@ def test_an_edit_is_told_as_its_difference(
     assert difference(before, after) == patch
 
 
+def test_a_call_in_doubt_is_settled_in_words_that_the_agent_reads(banksman: Banksman, site: Site) -> None:
+    _, (doubtful,) = site.a_waiting_run(asking(kind=Kind.OUTCOME, tool="pay"))
+
+    wordless = banksman("settle", req(doubtful), "happened")
+    ended = banksman("settle", req(doubtful), "happened", "--say", "It is on the account.", "--json")
+
+    assert (wordless.returncode, ended.returncode) == (2, 0)
+    assert "--say" in wordless.stderr
+    assert json.loads(ended.stdout)["votes"][0]["answer"] == "It is on the account."
+
+
 def test_a_question_is_answered(banksman: Banksman, site: Site) -> None:
     _, (asked,) = site.a_waiting_run(asking(kind=Kind.QUESTION, tool="ask_person"))
 
@@ -361,7 +372,7 @@ def test_every_command_explains_itself() -> None:
         assert f"Usage: banksman {command}" in shown.output
     wanted = (
         "demo up init check migrate doctor login keys reviewers submit runs show watch cancel retry requests"
-        " approve deny answer"
+        " approve deny answer settle"
     )
     assert {*wanted.split(), "open", "mail"} <= commands
 

@@ -68,6 +68,7 @@ app.command("requests")(review.requests)
 app.command()(review.approve)
 app.command()(review.deny)
 app.command()(review.answer)
+app.command()(review.settle)
 app.command("open")(review.open_inbox)
 app.command()(review.mail)
 

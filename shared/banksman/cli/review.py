@@ -1,4 +1,4 @@
-"""Commands of reviewers: requests, approve, deny, answer, open, mail."""
+"""Commands of reviewers: requests, approve, deny, answer, settle, open, mail."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from banksman.shapes import Request
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask again.")]
-Reason = Annotated[str, typer.Option("--reason", help="Why; the agent is told.", show_default=False)]
+Why = Annotated[str, typer.Option("--reason", help="Why; kept with the vote.", show_default=False)]
+Reason = Annotated[str, typer.Option("--reason", help="Why; the agent reads it.", show_default=False)]
 
 
 def requests(
@@ -62,7 +63,7 @@ def requests(
 def approve(
     which: given.Ids = None,
     *,
-    reason: Reason = "",
+    reason: Why = "",
     changes: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=JSON", help="Approve with this argument changed; may be repeated."),
@@ -122,6 +123,27 @@ def answer(
                 show.request(request)
             value = typer.prompt("Answer", err=as_json)
         _after(banksman.answer(request, value if text else _json_or_text(str(value))), as_json=as_json)
+
+
+def settle(
+    request_id: Annotated[str, typer.Argument(metavar="REQUEST", help="A request of kind outcome.")],
+    verdict: Annotated[Literal["happened", "rerun", "stop"], typer.Argument(help="What became of the call.")],
+    *,
+    say: Annotated[str, typer.Option(help="With `happened`: what the agent is told.", show_default=False)] = "",
+    reason: Why = "",
+    as_email: given.As = None,
+    as_json: given.Json = False,
+) -> None:
+    """Say what became of a call whose worker died in the middle of it."""
+    [wanted] = given.read_ids([request_id], prefix="req")
+    if verdict == "happened" and not say:
+        raise InvalidInput("Say what the agent is to be told: --say 'The refund is on the account.'")
+    with place.find().person(as_email) as banksman:
+        request = banksman.request(wanted)
+        if not as_json:
+            show.request(request)
+        voted = banksman.vote(request, verdict, reason=reason or None, answer=say or None)
+        _after(voted, as_json=as_json)
 
 
 def open_inbox(
