@@ -133,10 +133,7 @@ def verifier(signer: Signer) -> Verifier:
 def reviewers(gateway_pool: ledger.Pool) -> tuple[Person, Person]:
     """Two people who may vote."""
     with ledger.transaction(gateway_pool) as conn:
-        return (
-            people.upsert(conn, "ana@example.org", name="Ana"),
-            people.upsert(conn, "ben@example.org", name="Ben"),
-        )
+        return (people.upsert(conn, "ana@example.org", name="Ana"), people.upsert(conn, "ben@example.org", name="Ben"))
 
 
 @pytest.fixture

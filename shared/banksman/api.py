@@ -156,15 +156,7 @@ def requests(
     cursor: str | None = None,
 ) -> Steps[Page[Request]]:
     """Requests, oldest first."""
-    params = _params(
-        state=state,
-        run_id=run_id,
-        kind=kind,
-        agent=agent,
-        batch_id=batch_id,
-        limit=limit,
-        cursor=cursor,
-    )
+    params = _params(state=state, run_id=run_id, kind=kind, agent=agent, batch_id=batch_id, limit=limit, cursor=cursor)
     return _page(Request, (yield Ask("GET", "/v1/requests", params)))
 
 
@@ -189,11 +181,7 @@ def vote(
     `arguments` edits the call, as a merge patch. A bare id is read first: then what is asked at that moment counts.
     """
     seen = (yield from _request(request)) if isinstance(request, str) else request
-    body: dict[str, Json] = {
-        "verdict": verdict,
-        "digest": digest or seen.digest,
-        "revision": revision or seen.revision,
-    }
+    body: dict[str, Json] = {"verdict": verdict, "digest": digest or seen.digest, "revision": revision or seen.revision}
     if reason is not None:
         body["reason"] = reason
     if arguments is not None:
@@ -206,10 +194,7 @@ def vote(
 
 
 def approve(
-    request: Request | str,
-    *,
-    reason: str | None = None,
-    arguments: Mapping[str, Json] | None = None,
+    request: Request | str, *, reason: str | None = None, arguments: Mapping[str, Json] | None = None
 ) -> Steps[Request]:
     """Agree to what was seen, or to it with changed arguments."""
     return (yield from vote(request, "approve", reason=reason, arguments=arguments))

@@ -36,9 +36,7 @@ _TIMEOUT = httpx.Timeout(30, connect=5)
 _STREAM = httpx.Timeout(None, connect=5, read=60)
 
 
-def _plainly(
-    question: Callable[P, Steps[T]],
-) -> Callable[Concatenate[Client, P], T]:
+def _plainly(question: Callable[P, Steps[T]]) -> Callable[Concatenate[Client, P], T]:
     @wraps(question)
     def ask(self: Client, *args: P.args, **kwargs: P.kwargs) -> T:
         return self.drive(question(*args, **kwargs))
@@ -46,9 +44,7 @@ def _plainly(
     return ask
 
 
-def _awaiting(
-    question: Callable[P, Steps[T]],
-) -> Callable[Concatenate[AsyncClient, P], Awaitable[T]]:
+def _awaiting(question: Callable[P, Steps[T]]) -> Callable[Concatenate[AsyncClient, P], Awaitable[T]]:
     @wraps(question)
     async def ask(self: AsyncClient, *args: P.args, **kwargs: P.kwargs) -> T:
         return await self.drive(question(*args, **kwargs))
@@ -61,10 +57,7 @@ class Client:
 
     def __init__(self, url: str, token: str) -> None:
         self._http = httpx.Client(
-            base_url=_checked(url),
-            headers=_headers(token),
-            timeout=_TIMEOUT,
-            trust_env=not _is_local(url),
+            base_url=_checked(url), headers=_headers(token), timeout=_TIMEOUT, trust_env=not _is_local(url)
         )
 
     def __enter__(self) -> Self:
@@ -156,10 +149,7 @@ class AsyncClient:
 
     def __init__(self, url: str, token: str) -> None:
         self._http = httpx.AsyncClient(
-            base_url=_checked(url),
-            headers=_headers(token),
-            timeout=_TIMEOUT,
-            trust_env=not _is_local(url),
+            base_url=_checked(url), headers=_headers(token), timeout=_TIMEOUT, trust_env=not _is_local(url)
         )
 
     async def __aenter__(self) -> Self:

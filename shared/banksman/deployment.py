@@ -124,12 +124,7 @@ def _compose_settings(public_url: str) -> str:
 
 
 def _lines(comment: str, values: Mapping[str, str]) -> str:
-    return "".join(
-        [
-            *(f"# {line}\n" for line in comment.splitlines()),
-            *(f"{k}={v}\n" for k, v in values.items()),
-        ]
-    )
+    return "".join([*(f"# {line}\n" for line in comment.splitlines()), *(f"{k}={v}\n" for k, v in values.items())])
 
 
 def _write_all(target: Path, files: Mapping[str, str]) -> list[Path]:

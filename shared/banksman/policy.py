@@ -30,6 +30,8 @@ class Call:
     """Whether the author wants it asked (`requires_approval`, `interrupt_on`, `ApprovalRequired`)."""
     effects: Effects = "unknown"
     requester: str = ""
+    local: bool = False
+    """Whether it is one of our own tools on the run's own workspace, and not an author's of the same name."""
     tags: Sequence[str] = ()
 
 
@@ -63,27 +65,12 @@ def judge(policy: Policy, call: Call) -> Judgement:
         if fnmatch.fnmatchcase(call.tool, pattern):
             return Judgement("allow", "allow-tools", f"The tool {pattern} is allowed.")
     if call.flagged:
-        return _ask(
-            policy,
-            call,
-            "flagged",
-            "The agent's author wants a person to agree to every call of this tool.",
-        )
+        return _ask(policy, call, "flagged", "The agent's author wants a person to agree to every call of this tool.")
     if call.effects == "harmless":
         return Judgement("allow", "harmless", "The tool has no effect outside the run's own workspace.")
     if call.effects == "workspace":
-        return _ask(
-            policy,
-            call,
-            "changes-files",
-            "The tool changes the run's files, and no rule allows that here.",
-        )
-    return _ask(
-        policy,
-        call,
-        "unknown-effects",
-        "Nobody has said what this tool can do, so a person must agree.",
-    )
+        return _ask(policy, call, "changes-files", "The tool changes the run's files, and no rule allows that here.")
+    return _ask(policy, call, "unknown-effects", "Nobody has said what this tool can do, so a person must agree.")
 
 
 def stricter(today: Requirement, then: Requirement) -> str | None:
@@ -112,9 +99,9 @@ def path_within(path: Json, folder: str) -> bool:
 
 
 def _write_below(policy: Policy, call: Call) -> str | None:
-    if call.tool not in WRITERS:
+    if call.tool not in WRITERS or not call.local:
         return None
-    path = call.arguments.get("path", call.arguments.get("file_path"))
+    path = call.arguments.get("path")
     return next((folder for folder in policy.allow_writes_below if path_within(path, folder)), None)
 
 

@@ -197,6 +197,9 @@ def _content(path: str, found: Mapping[str, Json], hashes: list[Json], note: str
         if hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest() not in hashes:
             note = "is not what the approval would cover: something changed these rows"
         yield whole("file", f"(file {_label(path)} {note})", content)
+    elif found:
+        size = _count(int(found.get("size") or 0), "byte")
+        yield whole("value", f"(file {_label(path)} {note})", f"NOT SHOWN: {size}, too long for this page or not text")
 
 
 def _argument(name: str, value: Json) -> Block:

@@ -7,14 +7,7 @@ from typing import Literal, get_args
 
 from banksman.errors import InvalidInput
 
-ScopeOfKeys = Literal[
-    "runs:submit",
-    "runs:submit-as",
-    "runs:read",
-    "runs:cancel",
-    "requests:read",
-    "requests:answer",
-]
+ScopeOfKeys = Literal["runs:submit", "runs:submit-as", "runs:read", "runs:cancel", "requests:read", "requests:answer"]
 Scope = ScopeOfKeys | Literal["votes"]
 
 OF_KEYS: Sequence[str] = get_args(ScopeOfKeys)

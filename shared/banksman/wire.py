@@ -49,11 +49,7 @@ def app(broker_url: str, name: str, *, patience: float = 10) -> Celery:
         broker_connection_max_retries=None,
         task_publish_retry=False,
         task_create_missing_queues=True,
-        task_routes={
-            "start_run": {"queue": START},
-            "resume_run": {"queue": RESUME},
-            "deliver": {"queue": APPROVALS},
-        },
+        task_routes={"start_run": {"queue": START}, "resume_run": {"queue": RESUME}, "deliver": {"queue": APPROVALS}},
         broker_transport_options={
             "visibility_timeout": 3600,
             "socket_timeout": patience,
@@ -74,10 +70,7 @@ class Wire:
         self.celery = app(broker_url, name)
         self._publisher = app(broker_url, name, patience=_PATIENCE_SECONDS)
         self._redis = redis.Redis.from_url(
-            broker_url,
-            socket_timeout=_PATIENCE_SECONDS,
-            socket_connect_timeout=1,
-            health_check_interval=10,
+            broker_url, socket_timeout=_PATIENCE_SECONDS, socket_connect_timeout=1, health_check_interval=10
         )
         self._expires = expires
         self._resting_until = 0.0

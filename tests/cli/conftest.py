@@ -24,10 +24,7 @@ Banksman = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def run(
-    *arguments: str,
-    cwd: Path,
-    stdin: str | None = None,
-    env: Mapping[str, str] | None = None,
+    *arguments: str, cwd: Path, stdin: str | None = None, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """A command in this process, with a command's own folder, environment and streams."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("BANKSMAN_")}

@@ -71,9 +71,7 @@ def test_a_keys_owner_is_the_requester_of_its_runs(owner: Owner, site: Site) -> 
     facts = json.loads(made.stdout)
 
     run_ = site.client.post(
-        "/v1/runs",
-        json={"agent": "plain", "prompt": "Do it."},
-        headers={"Authorization": f"Bearer {facts['key']}"},
+        "/v1/runs", json={"agent": "plain", "prompt": "Do it."}, headers={"Authorization": f"Bearer {facts['key']}"}
     )
 
     assert run_.json()["requester"] == facts["owner"] == "ana@example.org"

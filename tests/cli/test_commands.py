@@ -220,11 +220,7 @@ def test_a_file_is_written_byte_for_byte(banksman: Banksman, site: Site) -> None
 
     assert "/a.txt" in banksman("show", run_id, "--files").stdout
     assert banksman("show", run_id, "--file", "/a.txt").stdout == "one\ntwo"
-    assert json.loads(banksman("show", run_id, "--messages").stdout) == [
-        {"n": 1},
-        {"n": 22},
-        {"n": 3},
-    ]
+    assert json.loads(banksman("show", run_id, "--messages").stdout) == [{"n": 1}, {"n": 22}, {"n": 3}]
     assert "run.submitted" in banksman("show", run_id, "--timeline").stdout
 
 
@@ -237,11 +233,7 @@ def test_a_file_is_written_byte_for_byte(banksman: Banksman, site: Site) -> None
         (["show", "nonsense"], 2, "is not an id"),
         (["approve", "-y"], 2, "no id of the form req_"),
         (["requests", "--state", "sleeping"], 2, "state"),
-        (
-            ["deny", "req_" + "0" * 32, "-y", "--as", "eve@example.org"],
-            2,
-            "none of this stack's reviewers",
-        ),
+        (["deny", "req_" + "0" * 32, "-y", "--as", "eve@example.org"], 2, "none of this stack's reviewers"),
         (["approve", "req_" + "0" * 32, "-y", "--set", "a=b"], 2, "is not JSON"),
         (["submit", "plain", "x", "--metadata", "[]"], 2, "must be a JSON object"),
         (["mail", "7"], 2, "There are 0 mails."),
@@ -310,11 +302,7 @@ def test_without_a_terminal_a_login_takes_a_token_and_asks_for_no_code(
 def test_caught_mail_is_listed_and_shown(banksman: Banksman, tmp_path: Path) -> None:
     for number, to in enumerate(["ana@example.org", "ben@example.org"]):
         mail = EmailMessage()
-        mail["To"], mail["Subject"], mail["Date"] = (
-            to,
-            f"Number {number}",
-            "Sun, 22 Nov 2026 12:00:00 +0000",
-        )
+        mail["To"], mail["Subject"], mail["Date"] = (to, f"Number {number}", "Sun, 22 Nov 2026 12:00:00 +0000")
         mail.set_content(f"Hello \x1b[31m{to}\n")
         folder = tmp_path / ".banksman" / "mail" / "new"
         folder.mkdir(parents=True, exist_ok=True)

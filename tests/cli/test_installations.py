@@ -28,11 +28,7 @@ def empty_database(postgres_server: postgres.Postgres) -> Iterator[str]:
 def test_a_database_is_brought_up_to_date_once_with_its_first_administrator(
     empty_database: str, tmp_path: Path
 ) -> None:
-    env = {
-        "BANKSMAN_DATABASE_URL": empty_database,
-        "BANKSMAN_ADMIN_EMAIL": "ada@example.org",
-        **PASSWORDS,
-    }
+    env = {"BANKSMAN_DATABASE_URL": empty_database, "BANKSMAN_ADMIN_EMAIL": "ada@example.org", **PASSWORDS}
 
     first, second = (run("migrate", cwd=tmp_path, env=env) for _ in range(2))
 

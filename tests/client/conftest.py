@@ -55,10 +55,7 @@ def served(database: Database, broker: str, link_key: str) -> Iterator[GatewaySe
 
 @pytest.fixture
 def site(
-    served: GatewaySettings,
-    gateway_pool: ledger.Pool,
-    worker_pool: ledger.Pool,
-    reviewers: tuple[Person, Person],
+    served: GatewaySettings, gateway_pool: ledger.Pool, worker_pool: ledger.Pool, reviewers: tuple[Person, Person]
 ) -> Iterator[Site]:
     """A gateway that knows two reviewers and the agent `plain`."""
     with httpx.Client(base_url=served.public_url, trust_env=False) as http:

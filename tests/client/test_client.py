@@ -45,12 +45,7 @@ def test_a_run_is_submitted_and_read(site: Site, connect: Connect) -> None:
 
     again = client.run(run.id)
     assert again == run
-    assert (run.status, run.agent, run.prompt, run.metadata) == (
-        "queued",
-        "plain",
-        "Do it.",
-        {"n": 1},
-    )
+    assert (run.status, run.agent, run.prompt, run.metadata) == ("queued", "plain", "Do it.", {"n": 1})
     assert [found.id for found in client.runs(agent="plain")] == [run.id]
 
 
@@ -200,10 +195,7 @@ def test_problems_become_errors(site: Site, connect: Connect) -> None:
 
 
 def test_a_gateway_that_is_away_is_said_so(connect: Connect) -> None:
-    with (
-        Client("http://127.0.0.1:1", "token") as client,
-        pytest.raises(Unavailable, match="cannot be reached"),
-    ):
+    with Client("http://127.0.0.1:1", "token") as client, pytest.raises(Unavailable, match="cannot be reached"):
         client.runs()
 
 
@@ -221,13 +213,7 @@ def test_what_is_not_a_token_is_refused(token: str) -> None:
 
 def test_answers_may_have_fields_that_nobody_knows_yet() -> None:
     run = shapes.Run.model_validate(
-        {
-            "id": "run_1",
-            "agent": "a",
-            "status": "dreaming",
-            "created_at": "2026-11-22T00:00:00Z",
-            "new": 1,
-        }
+        {"id": "run_1", "agent": "a", "status": "dreaming", "created_at": "2026-11-22T00:00:00Z", "new": 1}
     )
 
     assert run.status == "dreaming"
@@ -285,17 +271,7 @@ def test_every_answer_has_an_error(status: int, body: bytes, kind: type[Banksman
 
 def test_a_stream_is_put_together_line_by_line() -> None:
     reader = EventReader()
-    lines = [
-        "retry: 1000",
-        "",
-        ": still here",
-        "",
-        "id: 5-1",
-        "event: run.parked",
-        'data: {"a":',
-        "data: 1}",
-        "",
-    ]
+    lines = ["retry: 1000", "", ": still here", "", "id: 5-1", "event: run.parked", 'data: {"a":', "data: 1}", ""]
 
     events = [event for line in lines if (event := reader.feed(line)) is not None]
 

@@ -14,11 +14,7 @@ PAIR = ("pydantic-ai-slim", "pydantic-deep")
 
 def other() -> dict[str, str]:
     pinned = dict(
-        re.findall(
-            r"^([\w-]+)==([\d.]+)",
-            (ROOT / "tests/compat/requirements.txt").read_text(),
-            re.MULTILINE,
-        )
+        re.findall(r"^([\w-]+)==([\d.]+)", (ROOT / "tests/compat/requirements.txt").read_text(), re.MULTILINE)
     )
     return {name: pinned[name] for name in PAIR}
 

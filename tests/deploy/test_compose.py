@@ -57,17 +57,13 @@ def test_whatever_stays_up_has_a_health_check(compose: dict[str, dict[str, objec
     assert {"interval", "timeout", "retries"} <= set(health)
 
 
-def test_only_the_gateway_is_published_and_only_on_loopback(
-    compose: dict[str, dict[str, object]],
-) -> None:
+def test_only_the_gateway_is_published_and_only_on_loopback(compose: dict[str, dict[str, object]]) -> None:
     published = {name: service["ports"] for name, service in compose.items() if "ports" in service}
 
     assert published == {"gateway": ["${BANKSMAN_BIND:-127.0.0.1}:${BANKSMAN_PORT:-8420}:8420"]}
 
 
-def test_nothing_stands_in_the_way_of_scaling_the_worker(
-    compose: dict[str, dict[str, object]],
-) -> None:
+def test_nothing_stands_in_the_way_of_scaling_the_worker(compose: dict[str, dict[str, object]]) -> None:
     for service in compose.values():
         assert "container_name" not in service
         assert "hostname" not in service
@@ -76,9 +72,7 @@ def test_nothing_stands_in_the_way_of_scaling_the_worker(
     assert seconds(compose["agent-worker"]["stop_grace_period"]) >= 60
 
 
-def test_the_services_start_after_the_migration_and_the_broker(
-    compose: dict[str, dict[str, object]],
-) -> None:
+def test_the_services_start_after_the_migration_and_the_broker(compose: dict[str, dict[str, object]]) -> None:
     for name in SERVICES:
         conditions = depends(compose[name])
         assert conditions["migrate"] == "service_completed_successfully"
@@ -126,9 +120,7 @@ def test_the_compose_file_itself_holds_no_secret(compose: dict[str, dict[str, ob
         assert not [key for key in environment if re.search("PASSWORD|TOKEN|KEY|DATABASE", key)]
 
 
-def test_every_image_in_the_file_is_a_target_of_the_dockerfile(
-    compose: dict[str, dict[str, object]],
-) -> None:
+def test_every_image_in_the_file_is_a_target_of_the_dockerfile(compose: dict[str, dict[str, object]]) -> None:
     targets = set(re.findall(r"^FROM \S+ AS (\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
 
     for name in (*SERVICES, "migrate"):

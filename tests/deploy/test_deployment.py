@@ -107,10 +107,7 @@ def test_no_service_holds_what_only_another_needs(tmp_path: Path) -> None:
 
     assert [name for name in held if "BANKSMAN_SIGNING_KEY" in held[name]] == ["gateway"]
     assert [name for name in held if "BANKSMAN_LINK_KEYS" in held[name]] == ["gateway"]
-    assert {name for name in held if "BANKSMAN_NOTIFIER_TOKEN" in held[name]} == {
-        "gateway",
-        "notifier",
-    }
+    assert {name for name in held if "BANKSMAN_NOTIFIER_TOKEN" in held[name]} == {"gateway", "notifier"}
 
 
 def test_the_first_administrator_reaches_the_migration(tmp_path: Path) -> None:
@@ -156,10 +153,7 @@ def test_a_public_url_that_cookies_cannot_be_safe_on_writes_nothing(tmp_path: Pa
     ],
 )
 def test_a_service_understands_every_setting_that_compose_gives_it(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    container: str,
-    kind: type[settings.Settings],
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, container: str, kind: type[settings.Settings]
 ) -> None:
     deploy(tmp_path)
     service = yaml.safe_load(COMPOSE.read_text())["services"][container]

@@ -24,9 +24,7 @@ def environ(folder: Path) -> dict[str, str]:
     return {**os.environ, "TMPDIR": str(folder), "COLUMNS": "100"}
 
 
-def test_without_a_terminal_it_decides_as_the_original_did_and_shows_everything(
-    tmp_path: Path,
-) -> None:
+def test_without_a_terminal_it_decides_as_the_original_did_and_shows_everything(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", DEMO],
         env=environ(tmp_path),

@@ -18,14 +18,7 @@ from banksman.embedded.service import Service
 @pytest.fixture
 def catcher(tmp_path: Path) -> Iterator[int]:
     port = ports.free()
-    argv = [
-        "-m",
-        "banksman.embedded.mail",
-        "--port",
-        str(port),
-        "--maildir",
-        str(tmp_path / "mail"),
-    ]
+    argv = ["-m", "banksman.embedded.mail", "--port", str(port), "--maildir", str(tmp_path / "mail")]
     process = Service(name="mail", argv=[sys.executable, *argv], env={}, cwd=tmp_path)
     with service.running(process, ready=lambda _pid: ports.answers(port), log=tmp_path / "log", within=20):
         yield port
@@ -53,10 +46,7 @@ def test_a_message_that_cannot_be_stored_is_refused_for_now(catcher: int, tmp_pa
     for name in ("tmp", "new"):
         (tmp_path / "mail" / name).rmdir()
 
-    with (
-        smtplib.SMTP("127.0.0.1", catcher, timeout=5) as client,
-        pytest.raises(smtplib.SMTPDataError) as refused,
-    ):
+    with smtplib.SMTP("127.0.0.1", catcher, timeout=5) as client, pytest.raises(smtplib.SMTPDataError) as refused:
         client.sendmail("a@x", ["b@x"], "Subject: x\r\n\r\nx")
 
     assert refused.value.smtp_code == 451

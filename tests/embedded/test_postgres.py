@@ -41,19 +41,14 @@ def test_what_was_committed_is_there_after_a_kill(tmp_path: Path) -> None:
             fsync = conn.execute("SHOW fsync").fetchone()
         os.kill(int((server.data / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
 
-    with (
-        postgres.running(home, password=server.password) as again,
-        psycopg.connect(again.url()) as conn,
-    ):
+    with postgres.running(home, password=server.password) as again, psycopg.connect(again.url()) as conn:
         row = conn.execute("SELECT word, upper(word) FROM kept").fetchone()
 
     assert fsync == ("on",)
     assert row == ("ä", "Ä")
 
 
-def test_a_pid_file_that_points_at_a_stranger_neither_harms_it_nor_stops_the_start(
-    tmp_path: Path,
-) -> None:
+def test_a_pid_file_that_points_at_a_stranger_neither_harms_it_nor_stops_the_start(tmp_path: Path) -> None:
     home = tmp_path / "pg"
     with postgres.running(home, durable=False) as server:
         lines = (server.data / "postmaster.pid").read_text().splitlines()
@@ -66,10 +61,7 @@ def test_a_pid_file_that_points_at_a_stranger_neither_harms_it_nor_stops_the_sta
     )
     (server.data / "postmaster.pid").write_text("\n".join([str(stranger.pid), *lines[1:]]))
 
-    with (
-        postgres.running(home, durable=False, password=server.password) as again,
-        psycopg.connect(again.url()) as conn,
-    ):
+    with postgres.running(home, durable=False, password=server.password) as again, psycopg.connect(again.url()) as conn:
         assert conn.execute("SELECT 1").fetchone() == (1,)
 
     assert stranger.poll() is None
@@ -121,9 +113,7 @@ def test_without_any_binaries_it_says_what_to_do(tmp_path: Path, monkeypatch: py
         postgres.at(tmp_path / "pg", port=1, password="secret")
 
 
-def test_the_systems_binaries_serve_when_the_wheel_is_absent(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_systems_binaries_serve_when_the_wheel_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(name: str) -> None:
         del name
 
@@ -134,10 +124,7 @@ def test_the_systems_binaries_serve_when_the_wheel_is_absent(
     # Not pytest's folder, which is its owner's alone: see the next test.
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o711)
-        with (
-            postgres.running(Path(folder) / "pg", durable=False) as server,
-            psycopg.connect(server.url()) as conn,
-        ):
+        with postgres.running(Path(folder) / "pg", durable=False) as server, psycopg.connect(server.url()) as conn:
             encoding = conn.execute("SHOW server_encoding").fetchone()
 
     assert str(server.install.bin).startswith("/usr/lib/postgresql")
@@ -156,16 +143,11 @@ def test_as_root_an_old_version_that_could_not_work_is_named(tmp_path: Path, mon
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has another account to hide from")
-def test_as_root_the_server_is_another_user_below_a_folder_that_stays_roots_alone(
-    tmp_path: Path,
-) -> None:
+def test_as_root_the_server_is_another_user_below_a_folder_that_stays_roots_alone(tmp_path: Path) -> None:
     outer = tmp_path / "outer"
     outer.mkdir(mode=0o700)
 
-    with (
-        postgres.running(outer / "pg", durable=False) as server,
-        psycopg.connect(server.url()) as conn,
-    ):
+    with postgres.running(outer / "pg", durable=False) as server, psycopg.connect(server.url()) as conn:
         assert conn.execute("SELECT 1").fetchone() == (1,)
         running_as = Path(f"/proc/{_pid(server)}").stat().st_uid
 
@@ -205,10 +187,7 @@ def test_as_root_binaries_that_others_cannot_reach_are_copied(tmp_path: Path, mo
     with tempfile.TemporaryDirectory() as cache:
         Path(cache).chmod(0o755)
         monkeypatch.setattr(account, "CACHE", Path(cache))
-        with (
-            postgres.running(tmp_path / "pg", durable=False) as server,
-            psycopg.connect(server.url()) as conn,
-        ):
+        with postgres.running(tmp_path / "pg", durable=False) as server, psycopg.connect(server.url()) as conn:
             assert conn.execute("SELECT 1").fetchone() == (1,)
         assert server.install.bin.is_relative_to(cache)
 

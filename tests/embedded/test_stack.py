@@ -31,14 +31,7 @@ class Up:
         self.log = data.with_suffix(".log")
         with self.log.open("wb") as log:
             self.popen = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "banksman.embedded.stack",
-                    "--data-dir",
-                    str(data),
-                    *arguments,
-                ],
+                [sys.executable, "-m", "banksman.embedded.stack", "--data-dir", str(data), *arguments],
                 cwd=data.parent,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -245,13 +238,7 @@ def test_data_without_their_secrets_are_not_touched(tmp_path: Path, start: Start
     assert not (tmp_path / "data" / "secrets.json").exists()
 
 
-CALLER = {
-    "PATH": "/bin",
-    "OPENAI_API_KEY": "sk",
-    "BANKSMAN_SIGNING_KEY": "mine",
-    "BANKSMAN_ALLOW_TOOLS": "x",
-    "X": "y",
-}
+CALLER = {"PATH": "/bin", "OPENAI_API_KEY": "sk", "BANKSMAN_SIGNING_KEY": "mine", "BANKSMAN_ALLOW_TOOLS": "x", "X": "y"}
 
 
 def test_only_the_worker_inherits_what_the_caller_has_and_none_the_callers_secrets() -> None:
@@ -276,8 +263,7 @@ def test_only_the_worker_inherits_what_the_caller_has_and_none_the_callers_secre
 
 
 @pytest.mark.parametrize(
-    ("kind", "service"),
-    [(WorkerSettings, "worker"), (GatewaySettings, "gateway"), (NotifierSettings, "notifier")],
+    ("kind", "service"), [(WorkerSettings, "worker"), (GatewaySettings, "gateway"), (NotifierSettings, "notifier")]
 )
 def test_every_setting_of_a_service_is_either_the_stacks_or_the_callers(kind: type[Settings], service: str) -> None:
     where = environment.Addresses(

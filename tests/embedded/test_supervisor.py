@@ -27,14 +27,7 @@ def child(name: str, code: str, folder: Path, *, lifeline: bool = False, patienc
     if lifeline:
         (folder / f"{name}_module.py").write_text(code)
         argv = [sys.executable, "-m", "banksman.embedded.child", f"{name}_module"]
-    return Service(
-        name=name,
-        argv=argv,
-        env=dict(os.environ),
-        cwd=folder,
-        lifeline=lifeline,
-        stop_within=patience,
-    )
+    return Service(name=name, argv=argv, env=dict(os.environ), cwd=folder, lifeline=lifeline, stop_within=patience)
 
 
 def wait_for(fact: Callable[[], bool], within: float = 15) -> None:
@@ -57,11 +50,7 @@ def test_every_line_carries_its_childs_name_and_moves_no_cursor(tmp_path: Path) 
         assert supervisor.watch(lambda: "up" in out.getvalue(), within=10)
 
     lines = out.getvalue().splitlines()
-    assert lines[:3] == [
-        "talker   | one",
-        "talker   | two�[2Jthree\x1b[31mred\x1b[0m",
-        "talker   | no endup",
-    ]
+    assert lines[:3] == ["talker   | one", "talker   | two�[2Jthree\x1b[31mred\x1b[0m", "talker   | no endup"]
 
 
 def test_a_child_that_dies_is_started_again_and_its_new_number_is_told(tmp_path: Path) -> None:
@@ -110,10 +99,7 @@ def test_later_groups_stop_first_and_the_deaf_are_killed(tmp_path: Path) -> None
 
     with Supervisor(out=out) as supervisor:
         supervisor.start(child("server", f"{tell}; {SLEEP}", tmp_path))
-        supervisor.start(
-            child("service", f"{tell}; {SLEEP}", tmp_path),
-            child("deaf", DEAF, tmp_path, patience=0.3),
-        )
+        supervisor.start(child("service", f"{tell}; {SLEEP}", tmp_path), child("deaf", DEAF, tmp_path, patience=0.3))
         assert supervisor.watch(lambda: out.getvalue().count("up") == 3, within=10)
         pids = supervisor.pids()
 

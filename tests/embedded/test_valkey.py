@@ -40,10 +40,7 @@ def test_what_was_written_is_there_after_a_kill_of_the_process(tmp_path: Path) -
         assert isinstance(info, dict)
         os.kill(info["process_id"], signal.SIGKILL)
 
-    with (
-        valkey.running(tmp_path / "v", password=server.password) as again,
-        redis.Redis.from_url(again.url()) as client,
-    ):
+    with valkey.running(tmp_path / "v", password=server.password) as again, redis.Redis.from_url(again.url()) as client:
         assert client.get("kept") == b"yes"
 
 

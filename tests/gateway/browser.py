@@ -90,9 +90,7 @@ def latest_sign_in(site: Site) -> NoticeId:
 def mailed(site: Site, notice: NoticeId) -> dict[str, Any]:
     """What the notifier is given for a mail: url and code."""
     answer = site.client.post(
-        "/internal/links",
-        json={"notices": [notice.hex]},
-        headers={"Authorization": f"Bearer {NOTIFIER_TOKEN}"},
+        "/internal/links", json={"notices": [notice.hex]}, headers={"Authorization": f"Bearer {NOTIFIER_TOKEN}"}
     )
     assert answer.status_code == 200, answer.text
     [minted] = answer.json()["items"]

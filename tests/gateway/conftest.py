@@ -44,10 +44,7 @@ def client(gateway_settings: GatewaySettings) -> Iterator[TestClient]:
 
 @pytest.fixture
 def site(
-    client: TestClient,
-    gateway_pool: ledger.Pool,
-    worker_pool: ledger.Pool,
-    reviewers: tuple[Person, Person],
+    client: TestClient, gateway_pool: ledger.Pool, worker_pool: ledger.Pool, reviewers: tuple[Person, Person]
 ) -> Site:
     """A gateway that knows two reviewers and the agent `plain`."""
     found = Site(client, gateway_pool, worker_pool, *reviewers)

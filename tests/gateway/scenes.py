@@ -95,10 +95,7 @@ class Site:
             snapshots.keep_blobs(conn, run_id, {sha256(body): body for body in files.values()})
             for seq, kept, messages in ((0, 0, first), (1, 1, second)):
                 assert snapshots.save(
-                    conn,
-                    run_id,
-                    claim.fence,
-                    Snapshot(seq=seq, segment=0, kept=kept, messages=messages, state=state),
+                    conn, run_id, claim.fence, Snapshot(seq=seq, segment=0, kept=kept, messages=messages, state=state)
                 )
         return run_id
 
@@ -130,25 +127,13 @@ class Site:
     def vote(self, request_id: RequestId, headers: Mapping[str, str], **said: Any) -> Response:
         """A vote on what is shown now, unless `said` says otherwise."""
         shown = self.request(request_id)
-        body = {
-            "verdict": "approve",
-            "digest": shown["digest"],
-            "revision": shown["revision"],
-        } | said
+        body = {"verdict": "approve", "digest": shown["digest"], "revision": shown["revision"]} | said
         return self.client.post(f"/v1/requests/{ids.show('req', request_id)}/votes", json=body, headers=headers)
 
     def _headers(self, kind: str, name: str, scopes: Sequence[str], owner: PersonId | None) -> dict[str, str]:
         minted = tokens.mint(kind)
         with ledger.transaction(self.gateway) as conn:
-            keys.store(
-                conn,
-                minted,
-                kind=kind,
-                name=name,
-                scopes=scopes,
-                person=owner,
-                lifetime=timedelta(days=1),
-            )
+            keys.store(conn, minted, kind=kind, name=name, scopes=scopes, person=owner, lifetime=timedelta(days=1))
         return {"Authorization": f"Bearer {minted.text}"}
 
 

@@ -177,10 +177,7 @@ def test_a_break_inside_is_told_without_its_inside(site: Site, monkeypatch: pyte
         answer = site.client.get("/v1/runs", headers=site.key("runs:read"))
 
     assert [line["event"] for line in logged if line["log_level"] == "error"] == ["An endpoint broke."]
-    assert (answer.status_code, answer.json()["type"]) == (
-        500,
-        "urn:banksman:problem:internal-error",
-    )
+    assert (answer.status_code, answer.json()["type"]) == (500, "urn:banksman:problem:internal-error")
     assert "secret" not in answer.text
     assert answer.headers["x-content-type-options"] == "nosniff"
 
@@ -195,9 +192,7 @@ def test_another_host_name_is_refused_but_for_probes(site: Site) -> None:
     assert site.client.get("/v1/runs", headers={"Host": "127.0.0.1:8420"}).status_code == 401
 
 
-def test_behind_https_loopback_names_are_refused_and_browsers_told_to_stay(
-    gateway_settings: GatewaySettings,
-) -> None:
+def test_behind_https_loopback_names_are_refused_and_browsers_told_to_stay(gateway_settings: GatewaySettings) -> None:
     public = gateway_settings.model_copy(update={"public_url": "https://banksman.example"})
 
     with TestClient(app.create(public), base_url="https://banksman.example") as client:

@@ -13,17 +13,7 @@ from banksman.ledger import decisions, notices, people, runs, votes
 from banksman.records import Notice
 from banksman.signing import base64url
 from banksman.states import Kind, RequestState, RunStatus, Tier
-from tests.gateway.browser import (
-    Browser,
-    Form,
-    code_of,
-    form_in,
-    forms_in,
-    link_of,
-    notice_of,
-    page_of,
-    stored,
-)
+from tests.gateway.browser import Browser, Form, code_of, form_in, forms_in, link_of, notice_of, page_of, stored
 from tests.gateway.scenes import Site, asking
 
 
@@ -339,12 +329,7 @@ def test_a_forged_view_cookie_opens_nothing(site: Site) -> None:
 
 def test_a_question_can_be_answered_from_its_mail(site: Site) -> None:
     _, [request_id] = site.a_waiting_run(
-        asking(
-            kind=Kind.QUESTION,
-            tool="ask_person",
-            arguments={"question": "Which one?"},
-            tier=Tier.LOW,
-        )
+        asking(kind=Kind.QUESTION, tool="ask_person", arguments={"question": "Which one?"}, tier=Tier.LOW)
     )
     notice = notice_of(site, request_id)
     browser = opened(site, request_id, notice)

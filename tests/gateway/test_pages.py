@@ -148,13 +148,7 @@ def test_nobody_sees_a_page_without_signing_in(site: Site) -> None:
     run_id, [request_id] = site.a_waiting_run()
     browser = Browser(site)
 
-    for path in (
-        "/",
-        "/runs",
-        f"/runs/{ids.show('run', run_id)}",
-        page_of(request_id),
-        f"{page_of(request_id)}/edit",
-    ):
+    for path in ("/", "/runs", f"/runs/{ids.show('run', run_id)}", page_of(request_id), f"{page_of(request_id)}/edit"):
         answer = browser.get(path)
         assert (answer.status_code, answer.headers["location"]) == (303, f"/sign-in?next={path}")
 
@@ -222,13 +216,7 @@ def test_runs_are_listed_newest_first_and_by_status(site: Site, ana: Browser) ->
 
 def test_what_is_not_there_is_told_on_a_page(ana: Browser) -> None:
     nobody = "0" * 32
-    missing = [
-        "/requests/x",
-        f"/requests/req_{nobody}",
-        "/runs/x",
-        f"/runs/run_{nobody}",
-        "/nothing",
-    ]
+    missing = ["/requests/x", f"/requests/req_{nobody}", "/runs/x", f"/runs/run_{nobody}", "/nothing"]
 
     for path in missing:
         answer = ana.get(path)
@@ -415,11 +403,7 @@ def test_edited_arguments_are_shown_as_a_change_before_they_are_approved(site: S
     assert '+ path: "/var/a.txt"' in text
     assert ana.send(form_in(confirm.text), reason="Keep the root clean.").status_code == 303
     request = stored(site, request_id)
-    assert (request.state, request.revision, request.author_id) == (
-        RequestState.APPROVED,
-        2,
-        site.ana.id,
-    )
+    assert (request.state, request.revision, request.author_id) == (RequestState.APPROVED, 2, site.ana.id)
     assert json.loads(request.action)["arguments"] == {"path": "/var/a.txt", "content": "hello\n"}
     with ledger.transaction(site.gateway) as conn:
         [vote] = votes.standing(conn, request_id)
@@ -458,10 +442,7 @@ def test_an_edit_that_does_not_fit_the_tool_is_refused(site: Site, ana: Browser)
 
     assert answer.status_code == 422
     assert "do not fit the tool" in answer.text
-    assert (stored(site, request_id).revision, stored(site, request_id).state) == (
-        1,
-        RequestState.OPEN,
-    )
+    assert (stored(site, request_id).revision, stored(site, request_id).state) == (1, RequestState.OPEN)
 
 
 def test_nothing_hides_in_the_box_for_editing(site: Site, ana: Browser) -> None:
@@ -530,10 +511,7 @@ def test_a_field_that_stands_twice_is_refused(site: Site, ana: Browser) -> None:
     answer = ana.http.post(
         f"{page_of(request_id)}/vote",
         content=body,
-        headers={
-            "Sec-Fetch-Site": "same-origin",
-            "Content-Type": "application/x-www-form-urlencoded",
-        },
+        headers={"Sec-Fetch-Site": "same-origin", "Content-Type": "application/x-www-form-urlencoded"},
     )
 
     assert answer.status_code == 422
@@ -555,9 +533,7 @@ def test_a_body_that_is_no_form_of_ours_is_refused(site: Site, ana: Browser) -> 
 
     for kind, body in bodies:
         answer = ana.http.post(
-            f"{page_of(request_id)}/vote",
-            content=body,
-            headers={"Sec-Fetch-Site": "same-origin", "Content-Type": kind},
+            f"{page_of(request_id)}/vote", content=body, headers={"Sec-Fetch-Site": "same-origin", "Content-Type": kind}
         )
         assert (kind, body, answer.status_code) == (kind, body, 422)
 
@@ -575,23 +551,14 @@ def test_cookies_open_nothing_below_v1(site: Site, ana: Browser) -> None:
 def test_what_agents_people_and_submitters_write_is_inert_everywhere(site: Site, ana: Browser) -> None:
     with ledger.transaction(site.gateway) as conn:
         people.upsert(conn, "ben@example.org", name=XSS)
-    site.client.post(
-        "/v1/runs",
-        json={"agent": "plain", "prompt": XSS},
-        headers=site.key("runs:submit", name=XSS),
-    )
+    site.client.post("/v1/runs", json={"agent": "plain", "prompt": XSS}, headers=site.key("runs:submit", name=XSS))
     new = asking(tool=XSS, arguments={XSS: XSS, "path": "/" + XSS, "content": XSS}, because=XSS, rule=XSS)
     hostile: dict[str, Json] = {"said": XSS, "tool_description": XSS, "why_again": XSS, "files": {}}
     hostile["before"] = {"arguments": {XSS: XSS}}
     run_id, [request_id] = site.a_waiting_run(with_context(replace(new, agent=XSS), **hostile))
     ben = Browser(site)
     ben.sign_in(site.ben)
-    paths = [
-        "/",
-        page_of(request_id),
-        f"{page_of(request_id)}/edit",
-        f"/runs/{ids.show('run', run_id)}",
-    ]
+    paths = ["/", page_of(request_id), f"{page_of(request_id)}/edit", f"/runs/{ids.show('run', run_id)}"]
     pages = [ana.get(path) for path in paths]
     pages.append(ana.send(form_in(pages[2].text), arguments=json.dumps({XSS: XSS})))
     ben.send(ben.form(page_of(request_id), "deny"), reason=XSS)
@@ -609,19 +576,10 @@ def test_what_agents_people_and_submitters_write_is_inert_everywhere(site: Site,
 
 def test_invisible_and_reordering_characters_never_reach_a_page(site: Site, ana: Browser) -> None:
     tricks = "a\u202eb\u200bc\u2066d\ufeffe\u00adf\u3164g\U000e0041h\x1b[2Ji\x7fj\rk"
-    new = asking(
-        tool="to\u202eol",
-        arguments={"pa\u200bth": tricks, "path": tricks, "content": tricks},
-        because=tricks,
-    )
+    new = asking(tool="to\u202eol", arguments={"pa\u200bth": tricks, "path": tricks, "content": tricks}, because=tricks)
     run_id, [request_id] = site.a_waiting_run(with_context(new, said=tricks, tool_description=tricks))
 
-    for path in (
-        "/",
-        page_of(request_id),
-        f"{page_of(request_id)}/edit",
-        f"/runs/{ids.show('run', run_id)}",
-    ):
+    for path in ("/", page_of(request_id), f"{page_of(request_id)}/edit", f"/runs/{ids.show('run', run_id)}"):
         page = ana.get(path).text
         assert not [letter for letter in tricks if letter in page and not letter.isascii()]
         assert "\x1b" not in page
@@ -660,16 +618,7 @@ def test_a_row_that_was_changed_behind_our_back_is_shown_as_such_and_cannot_be_d
 def test_every_answer_carries_the_headers_that_keep_a_page_to_itself(site: Site, ana: Browser) -> None:
     request_id = a_request(site)
     notice = notice_of(site, request_id)
-    paths = [
-        "/",
-        page_of(request_id),
-        "/runs",
-        "/sign-in",
-        link_of(site, notice),
-        "/nothing",
-        "/l/x",
-        "/icon.svg",
-    ]
+    paths = ["/", page_of(request_id), "/runs", "/sign-in", link_of(site, notice), "/nothing", "/l/x", "/icon.svg"]
     paths += ["/requests/x", f"{page_of(request_id)}/edit", "/healthz", "/style/x.css", "/v1/runs"]
     answers = [ana.get(path) for path in paths]
     answers += [Browser(site).get(path) for path in paths]

@@ -227,10 +227,7 @@ def test_the_gateway_outlives_postgresql_and_the_broker(tmp_path: Path, link_key
 
 def test_a_missing_setting_stops_the_start_with_its_name() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "banksman_gateway"],
-        env={"PATH": os.environ["PATH"]},
-        capture_output=True,
-        text=True,
+        [sys.executable, "-m", "banksman_gateway"], env={"PATH": os.environ["PATH"]}, capture_output=True, text=True
     )
 
     assert done.returncode == 1

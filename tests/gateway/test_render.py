@@ -23,9 +23,7 @@ letters = st.one_of(
 texts = st.text(letters, max_size=30)
 scalars = st.one_of(texts, st.none(), st.booleans(), st.integers(-(2**53) + 1, 2**53 - 1))
 values = st.recursive(
-    scalars,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
-    max_leaves=6,
+    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3), max_leaves=6
 )
 plain_calls = st.tuples(
     st.sampled_from(["write_file", "execute", "edit_file", "send_mail"]) | texts,
@@ -36,8 +34,7 @@ plain_calls = st.tuples(
     ),
 )
 edits = st.tuples(
-    st.just("edit_file"),
-    st.fixed_dictionaries({"path": texts, "old_string": texts, "new_string": texts}),
+    st.just("edit_file"), st.fixed_dictionaries({"path": texts, "old_string": texts, "new_string": texts})
 )
 writes = st.tuples(st.just("write_file"), st.fixed_dictionaries({"path": texts, "content": texts}))
 calls = st.one_of(plain_calls, edits, writes)
@@ -53,9 +50,7 @@ def a_call(tool: str, **arguments: Json) -> dict[str, Json]:
 
 @given(calls)
 @settings(max_examples=400, deadline=None)
-def test_nothing_but_printable_ascii_and_our_own_numbers_is_shown(
-    call: tuple[str, dict[str, Json]],
-) -> None:
+def test_nothing_but_printable_ascii_and_our_own_numbers_is_shown(call: tuple[str, dict[str, Json]]) -> None:
     for block in render.blocks(action(call), {}):
         shown = [block.label, block.summary, *(line.text for line in block.lines)]
         assert all(SAFE.fullmatch(text) for text in shown)
@@ -93,26 +88,9 @@ def test_prose_keeps_letters_and_spells_out_what_nobody_can_see(value: str) -> N
 
 def test_no_code_point_that_is_invisible_or_steers_survives_anywhere() -> None:
     ignorable = [0xAD, 0x34F, 0x61C, *range(0x115F, 0x1161), 0x17B4, 0x17B5, *range(0x180B, 0x1810)]
-    ignorable += [
-        *range(0x200B, 0x2010),
-        *range(0x202A, 0x202F),
-        *range(0x2060, 0x2070),
-        0x3164,
-        0x2800,
-    ]
-    ignorable += [
-        *range(0xFE00, 0xFE10),
-        0xFEFF,
-        0xFFA0,
-        *range(0xFFF0, 0xFFF9),
-        *range(0xE0000, 0xE1000),
-    ]
-    ignorable += [
-        *range(0x1BCA0, 0x1BCA4),
-        *range(0x1D173, 0x1D17B),
-        *range(0x20),
-        *range(0x7F, 0xA1),
-    ]
+    ignorable += [*range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2070), 0x3164, 0x2800]
+    ignorable += [*range(0xFE00, 0xFE10), 0xFEFF, 0xFFA0, *range(0xFFF0, 0xFFF9), *range(0xE0000, 0xE1000)]
+    ignorable += [*range(0x1BCA0, 0x1BCA4), *range(0x1D173, 0x1D17B), *range(0x20), *range(0x7F, 0xA1)]
     for point in ignorable:
         if point == 0x0A:
             continue
@@ -151,13 +129,7 @@ def test_a_file_that_is_replaced_is_also_shown_as_a_change() -> None:
 
 
 def test_an_edit_is_shown_as_a_change_with_everything_it_removes_and_adds() -> None:
-    call = a_call(
-        "edit_file",
-        path="/a",
-        old_string="x = 1\ny = 2",
-        new_string="x = 1\ny = 3\n",
-        replace_all=True,
-    )
+    call = a_call("edit_file", path="/a", old_string="x = 1\ny = 2", new_string="x = 1\ny = 3\n", replace_all=True)
 
     [_, change, rest] = render.blocks(call, {})
 

@@ -91,10 +91,7 @@ def test_who_votes_too_late_is_told_who_won(site: Site) -> None:
 
     for answer in (late, again):
         problem = answer.json()
-        assert (answer.status_code, problem["type"]) == (
-            409,
-            "urn:banksman:problem:already-decided",
-        )
+        assert (answer.status_code, problem["type"]) == (409, "urn:banksman:problem:already-decided")
         assert problem["current"]["state"] == "approved"
         assert problem["current"]["decided_by"][0]["person"] == "ana@example.org"
 
@@ -108,10 +105,7 @@ def test_one_person_has_one_vote(site: Site) -> None:
     other = site.vote(request_id, site.token(site.ben))
 
     assert (first.status_code, first.json()["state"]) == (200, "open")
-    assert (second.status_code, second.json()["type"]) == (
-        409,
-        "urn:banksman:problem:already-voted",
-    )
+    assert (second.status_code, second.json()["type"]) == (409, "urn:banksman:problem:already-voted")
     assert other.json()["state"] == "approved"
 
 
@@ -145,10 +139,7 @@ def test_an_edit_is_a_patch_and_a_new_revision(site: Site) -> None:
     assert refused.status_code == 422
     assert (answer.status_code, shown["state"], shown["revision"]) == (200, "approved", 2)
     assert shown["arguments"] == {"path": "/a.txt", "content": "bye\n"}
-    assert [(old["revision"], old["by"]) for old in shown["revisions"]] == [
-        (1, None),
-        (2, "ana@example.org"),
-    ]
+    assert [(old["revision"], old["by"]) for old in shown["revisions"]] == [(1, None), (2, "ana@example.org")]
 
 
 def test_the_requester_does_not_decide(site: Site) -> None:

@@ -21,13 +21,7 @@ from tests.gateway.scenes import LEASE, Site
 
 
 def test_a_submitted_run_is_there_and_a_worker_is_woken(site: Site, broker: str) -> None:
-    body = {
-        "agent": "plain",
-        "prompt": "Tidy up.",
-        "metadata": {"ticket": 7},
-        "tags": ["night"],
-        "priority": 8,
-    }
+    body = {"agent": "plain", "prompt": "Tidy up.", "metadata": {"ticket": 7}, "tags": ["night"], "priority": 8}
 
     answer = site.client.post("/v1/runs", json=body, headers=site.key("runs:submit", "runs:read"))
 
@@ -50,9 +44,7 @@ def test_a_submitted_run_is_there_and_a_worker_is_woken(site: Site, broker: str)
 
 def test_the_requester_is_the_keys_owner(site: Site) -> None:
     answer = site.client.post(
-        "/v1/runs",
-        json={"agent": "plain", "prompt": "x"},
-        headers=site.key("runs:submit", owner=site.ana.id),
+        "/v1/runs", json={"agent": "plain", "prompt": "x"}, headers=site.key("runs:submit", owner=site.ana.id)
     )
 
     assert answer.json()["requester"] == "ana@example.org"
@@ -85,11 +77,7 @@ UNUSABLE = [
     ('{"agent": "plain", "prompt": "x", "metadata": {"n": 9007199254740993}}', 400, "2^53-1"),
     ('{"agent": "plain", "prompt": "\\ud800"}', 400, "surrogate"),
     ('{"agent": "plain", ', 400, "not JSON"),
-    (
-        '{"agent": "plain", "prompt": "x", "metadata": ' + '{"a":' * 99 + "1" + "}" * 100,
-        400,
-        "deeper",
-    ),
+    ('{"agent": "plain", "prompt": "x", "metadata": ' + '{"a":' * 99 + "1" + "}" * 100, 400, "deeper"),
     ('{"agent": "plain"}', 422, "body.prompt"),
     ('{"agent": "plain", "prompt": ""}', 422, "body.prompt"),
     ('{"agent": "plain", "prompt": "x", "promt": "y"}', 422, "body.promt"),

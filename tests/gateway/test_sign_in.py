@@ -180,14 +180,7 @@ def test_signing_out_ends_the_session_for_good(site: Site) -> None:
 
 
 def test_after_signing_in_nobody_is_sent_elsewhere(site: Site) -> None:
-    elsewhere = [
-        "//evil.example",
-        "https://evil.example",
-        "/\\evil.example",
-        "javascript:alert(1)",
-        "/x\r\ny",
-        "evil",
-    ]
+    elsewhere = ["//evil.example", "https://evil.example", "/\\evil.example", "javascript:alert(1)", "/x\r\ny", "evil"]
     signed_in = Browser(site)
     signed_in.sign_in(site.ana)
 

@@ -8,21 +8,14 @@ import pytest
 
 from tests.journeys.stacks import Stack
 
-QUICK = {
-    "BANKSMAN_LEASE_SECONDS": "2",
-    "BANKSMAN_SWEEP_SECONDS": "0.2",
-    "BANKSMAN_REDISPATCH_SECONDS": "2",
-}
+QUICK = {"BANKSMAN_LEASE_SECONDS": "2", "BANKSMAN_SWEEP_SECONDS": "0.2", "BANKSMAN_REDISPATCH_SECONDS": "2"}
 """So that a lost worker or message is noticed within the patience of a test."""
 
 
 @pytest.fixture(scope="session")
 def calm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack that is only used."""
-    settings = {
-        "BANKSMAN_ALLOW_WRITES_BELOW": "/workspace",
-        "BANKSMAN_TIERS": "issue_refund=low,sign_off=high",
-    }
+    settings = {"BANKSMAN_ALLOW_WRITES_BELOW": "/workspace", "BANKSMAN_TIERS": "issue_refund=low,sign_off=high"}
     with Stack(tmp_path_factory.mktemp("calm") / "data", settings=settings) as stack:
         yield stack
 

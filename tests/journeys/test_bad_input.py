@@ -34,11 +34,7 @@ def waiting(calm: Stack) -> Shape:
 
 
 SUBMISSIONS = {
-    "unknown agent": (
-        '{"agent": "nobody", "prompt": "x"}',
-        422,
-        "There is no agent 'nobody'. Workers bring: ",
-    ),
+    "unknown agent": ('{"agent": "nobody", "prompt": "x"}', 422, "There is no agent 'nobody'. Workers bring: "),
     "broken": ('{"agent": "desk", "prompt": ', 400, "The body is not JSON"),
     "doubled": ('{"agent": "desk", "prompt": "x", "prompt": "y"}', 400, "the key 'prompt' twice"),
     "misspelt": ('{"agent": "desk", "promt": "x"}', 422, "promt"),
@@ -62,24 +58,12 @@ def test_a_wrong_submission_is_told_what_is_wrong(calm: Stack, rows: Rows, wrong
 
 
 VOTES = {
-    "doubled": (
-        '"verdict": "approve", "arguments": {"amount": "1", "amount": "9"}',
-        400,
-        "the key 'amount' twice",
-    ),
+    "doubled": ('"verdict": "approve", "arguments": {"amount": "1", "amount": "9"}', 400, "the key 'amount' twice"),
     "no number": ('"verdict": "approve", "arguments": {"amount": 1e999}', 400, "not finite"),
     "no verdict": ('"verdict": "maybe"', 422, "verdict"),
     "foreign verdict": ('"verdict": "happened"', 422, "approve, deny, not happened"),
-    "unfit": (
-        '"verdict": "approve", "arguments": {"amount": 59}',
-        422,
-        "amount: 59 is not of type 'string'",
-    ),
-    "edit and deny": (
-        '"verdict": "deny", "arguments": {"amount": "1"}',
-        422,
-        "together with approving",
-    ),
+    "unfit": ('"verdict": "approve", "arguments": {"amount": 59}', 422, "amount: 59 is not of type 'string'"),
+    "edit and deny": ('"verdict": "deny", "arguments": {"amount": "1"}', 422, "together with approving"),
     "too long": ('"verdict": "deny", "reason": "' + "x" * 4001 + '"', 422, "reason"),
 }
 
@@ -129,10 +113,7 @@ def test_a_vote_that_comes_twice_or_too_late_is_told_who_was_first(calm: Stack, 
     calm.program().ended(waiting["run_id"])
     before = rows()
 
-    twice, late = (
-        problem(ana.vote(waiting, "deny"), 409),
-        problem(ben.vote(waiting, "approve"), 409),
-    )
+    twice, late = (problem(ana.vote(waiting, "deny"), 409), problem(ben.vote(waiting, "approve"), 409))
 
     for refused in (twice, late):
         assert "already denied, by ana@example.org" in refused["detail"]

@@ -24,11 +24,7 @@ def test_a_call_that_is_approved_runs_as_it_was_shown(calm: Stack) -> None:
     assert (run["output"], run["error"], run["finished_at"]) == (None, None, None)
     assert request["id"].startswith("req_")
     assert request["run_id"] == run["id"]
-    assert (request["kind"], request["state"], request["tool"]) == (
-        "approval",
-        "open",
-        "issue_refund",
-    )
+    assert (request["kind"], request["state"], request["tool"]) == ("approval", "open", "issue_refund")
     assert request["arguments"] == {"order": "A-1042", "amount": "59.00", "currency": "EUR"}
     assert "59.00" in request["rendered"]
     assert request["revision"] == 1

@@ -54,9 +54,7 @@ def test_web_the_page_decides(calm: Stack) -> None:
     assert program.files(run["id"]).keys() == {"/backup.sh"}
 
 
-def test_conditional_a_write_below_the_folder_is_not_asked_and_dots_do_not_fool_it(
-    calm: Stack,
-) -> None:
+def test_conditional_a_write_below_the_folder_is_not_asked_and_dots_do_not_fool_it(calm: Stack) -> None:
     program, ana = calm.program(), calm.reviewer()
 
     run = program.submit("writer", "Write what you may.")
@@ -81,9 +79,7 @@ def test_modification_the_timeout_that_the_reviewer_wrote_is_the_one_that_runs(c
 
     with Browser(calm.url) as browser:
         write = browser.sign_in(
-            "ana@example.org",
-            calm.mail,
-            page=f"/sign-in?next=/requests/{asked['write_file']['id']}",
+            "ana@example.org", calm.mail, page=f"/sign-in?next=/requests/{asked['write_file']['id']}"
         )
         browser.send(form_in(write, "approve"))
         form = form_in(browser.open(f"{execute}/edit"))

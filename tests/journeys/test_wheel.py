@@ -56,12 +56,7 @@ def uv(*arguments: str | Path) -> None:
     if found is None:
         _cannot("uv is not installed.")
     done = subprocess.run(
-        [found, *arguments],
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=300,
+        [found, *arguments], cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300
     )
     if done.returncode and any(word in done.stderr for word in ("Failed to fetch", "error sending request")):
         _cannot(f"PyPI cannot be reached: {done.stderr[-600:]}")
@@ -88,14 +83,7 @@ class Installed:
         uv("build", "--quiet", "--wheel", "--out-dir", self.wheel)
         exported = ("--frozen", "--no-dev", "--all-extras", "--no-emit-project", "--no-hashes")
         uv("export", "--quiet", *exported, "--output-file", constraints)
-        uv(
-            "venv",
-            "--quiet",
-            "--no-config",
-            "--python",
-            sys.executable,
-            folder / "venv",
-        )
+        uv("venv", "--quiet", "--no-config", "--python", sys.executable, folder / "venv")
         [wheel] = self.wheel.glob("*.whl")
         python = ("--python", self.bin / "python", "--constraints", constraints)
         uv("pip", "install", "--quiet", "--no-config", *python, f"banksman[all] @ {wheel.as_uri()}")

@@ -19,11 +19,7 @@ def test_what_happened_is_told_and_not_repeated(rough: Stack) -> None:
     decided = ana.decide(asked, "happened", answer="The line is in the book; I looked.")
     ended = program.ended(run["id"])
 
-    assert (asked["kind"], asked["tool"], asked["arguments"]) == (
-        "outcome",
-        "append",
-        {"word": "birch"},
-    )
+    assert (asked["kind"], asked["tool"], asked["arguments"]) == ("outcome", "append", {"word": "birch"})
     assert decided["state"] == "answered"
     assert "The line is in the book; I looked." in ended["output"]
     assert len(rough.lines("birch")) == 1

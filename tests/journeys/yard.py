@@ -67,11 +67,7 @@ clerk.tool_plain(metadata={"banksman": "harmless"})(note)
 clerk.tool_plain(requires_approval=True)(append)
 
 stamper = Agent(
-    scripted_model(
-        lambda seen: Call("stamp", {"word": seen.prompt}),
-        lambda seen: _told(seen, "stamp"),
-        name="stamper",
-    )
+    scripted_model(lambda seen: Call("stamp", {"word": seen.prompt}), lambda seen: _told(seen, "stamp"), name="stamper")
 )
 stamper.tool_plain(metadata={"banksman": "idempotent"})(stamp)
 
@@ -137,14 +133,8 @@ runner = deep_agent(
         lambda seen: Call("execute", {"command": seen.prompt, "timeout": 600}),
         lambda seen: _told(seen, "execute"),
         name="runner",
-    ),
+    )
 )
 
 
-agents = {
-    "clerk": clerk,
-    "stamper": stamper,
-    "planner": planner,
-    "writer": writer,
-    "runner": runner,
-}
+agents = {"clerk": clerk, "stamper": stamper, "planner": planner, "writer": writer, "runner": runner}

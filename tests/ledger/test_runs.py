@@ -65,22 +65,13 @@ Caller = Callable[[Connection, RunId, int, int], object]
 CALLS: dict[str, tuple[str, Caller]] = {
     "claim": ("worker", lambda c, r, f, s: runs.claim(c, r, s, owner="w2", lease=HOUR)),
     "park": ("worker", lambda c, r, f, s: runs.park(c, r, f, version="1", usage={})),
-    "finish": (
-        "worker",
-        lambda c, r, f, s: runs.finish(c, r, f, output=None, version="1", usage={}),
-    ),
+    "finish": ("worker", lambda c, r, f, s: runs.finish(c, r, f, output=None, version="1", usage={})),
     "fail": ("worker", lambda c, r, f, s: runs.fail(c, r, f, error="no")),
     "stop": ("worker", lambda c, r, f, s: runs.stop(c, r, f)),
     "release": ("worker", lambda c, r, f, s: runs.release(c, {r: f})),
     "postpone": ("worker", lambda c, r, f, s: runs.postpone(c, r, f, error="no", delay=HOUR)),
-    "dispatch": (
-        "worker",
-        lambda c, r, f, s: runs.dispatch(c, window=9, redispatch=HOUR, max_attempts=9),
-    ),
-    "bury": (
-        "worker",
-        lambda c, r, f, s: runs.dispatch(c, window=9, redispatch=HOUR, max_attempts=0),
-    ),
+    "dispatch": ("worker", lambda c, r, f, s: runs.dispatch(c, window=9, redispatch=HOUR, max_attempts=9)),
+    "bury": ("worker", lambda c, r, f, s: runs.dispatch(c, window=9, redispatch=HOUR, max_attempts=0)),
     "bury_cancelled": ("worker", lambda c, r, f, s: runs.bury_cancelled(c)),
     "wake": ("gateway", lambda c, r, f, s: runs.wake(c, r, hint=HOUR)),
     "retry": ("gateway", lambda c, r, f, s: runs.retry(c, r, hint=HOUR)),

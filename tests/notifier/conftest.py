@@ -51,24 +51,14 @@ class Catcher:
         return [message_from_bytes(raw, policy=default) for raw in self.raw]
 
     async def handle_EHLO(  # noqa: N802 - aiosmtpd's name
-        self,
-        _server: SMTP,
-        session: Session,
-        _envelope: Envelope,
-        hostname: str,
-        responses: list[str],
+        self, _server: SMTP, session: Session, _envelope: Envelope, hostname: str, responses: list[str]
     ) -> list[str]:
         session.host_name = hostname
         self.connections += 1
         return responses
 
     async def handle_RCPT(  # noqa: N802 - aiosmtpd's name
-        self,
-        _server: SMTP,
-        _session: Session,
-        envelope: Envelope,
-        address: str,
-        _options: list[str],
+        self, _server: SMTP, _session: Session, envelope: Envelope, address: str, _options: list[str]
     ) -> str:
         if self.on_recipient.startswith("2"):
             envelope.rcpt_tos.append(address)

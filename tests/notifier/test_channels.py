@@ -156,16 +156,7 @@ def test_whatever_is_written_has_exactly_the_headers_that_were_meant(subject: st
         return
     names = re.findall(rb"^([^\s:]+):", raw.partition(b"\r\n\r\n")[0], re.MULTILINE)
     assert sorted(names) == sorted(
-        [
-            b"From",
-            b"To",
-            b"Subject",
-            b"Date",
-            b"Message-ID",
-            b"Auto-Submitted",
-            b"MIME-Version",
-            b"Content-Type",
-        ]
+        [b"From", b"To", b"Subject", b"Date", b"Message-ID", b"Auto-Submitted", b"MIME-Version", b"Content-Type"]
     )
 
 
@@ -179,14 +170,7 @@ def test_a_name_from_far_away_is_short_and_plain(name: str) -> None:
 
 @pytest.mark.parametrize(
     "address",
-    [
-        "",
-        "ana",
-        "ana@example.org, ben@example.org",
-        "Ana <ana@example.org>",
-        "a@b\r\nBcc: c@d",
-        "añ@example.org",
-    ],
+    ["", "ana", "ana@example.org, ben@example.org", "Ana <ana@example.org>", "a@b\r\nBcc: c@d", "añ@example.org"],
 )
 def test_only_one_plain_address_is_ever_written_to(address: str) -> None:
     with pytest.raises(ChannelError, match="not an address"):
@@ -198,10 +182,7 @@ def test_only_one_plain_address_is_ever_written_to(address: str) -> None:
     [
         ("smtp://mail:1025", email.Server("mail", 1025, tls=False)),
         ("smtp://mail", email.Server("mail", 25, tls=False)),
-        (
-            "smtp://a%40b:p%2Fw@mail",
-            email.Server("mail", 587, tls=False, user="a@b", password="p/w"),
-        ),
+        ("smtp://a%40b:p%2Fw@mail", email.Server("mail", 587, tls=False, user="a@b", password="p/w")),
         ("smtps://a:b@mail", email.Server("mail", 465, tls=True, user="a", password="b")),
     ],
 )

@@ -85,15 +85,7 @@ def test_the_mail_says_who_wants_what_until_when_and_never_the_arguments(
     assert catcher.mails[0]["Subject"] == "write_file waits for your decision (medium)"
     for form in ("plain", "html"):
         text = body(catcher, form=form)
-        for word in (
-            "write_file",
-            "medium",
-            "sysadmin",
-            "key nightly",
-            "UTC",
-            "the run ends",
-            "2 people",
-        ):
+        for word in ("write_file", "medium", "sysadmin", "key nightly", "UTC", "the run ends", "2 people"):
             assert word in text
         assert len(LINK.findall(text)) == 1
         assert text.count("http") == 1
@@ -127,11 +119,7 @@ def test_a_sign_in_mail_has_a_code_of_eight_digits_and_nothing_to_click(
 
 
 def test_a_repeat_is_byte_for_byte_the_same_mail(
-    asked: AskFor,
-    office: Office,
-    catcher: Catcher,
-    reviewers: tuple[Person, Person],
-    owner_pool: ledger.Pool,
+    asked: AskFor, office: Office, catcher: Catcher, reviewers: tuple[Person, Person], owner_pool: ledger.Pool
 ) -> None:
     (notice,) = asked(tell=reviewers[:1], tier=Tier.LOW)
     deliver(office)
@@ -160,11 +148,7 @@ def test_what_a_later_claim_took_over_is_not_recorded_twice(
 
 
 def test_nobody_is_told_of_a_request_that_is_settled(
-    asked: AskFor,
-    office: Office,
-    catcher: Catcher,
-    gateway_pool: ledger.Pool,
-    owner_pool: ledger.Pool,
+    asked: AskFor, office: Office, catcher: Catcher, gateway_pool: ledger.Pool, owner_pool: ledger.Pool
 ) -> None:
     told = asked()
     with ledger.transaction(gateway_pool) as conn:
@@ -179,11 +163,7 @@ def test_nobody_is_told_of_a_request_that_is_settled(
 
 
 def test_nobody_is_told_of_a_revision_that_was_replaced(
-    asked: AskFor,
-    office: Office,
-    catcher: Catcher,
-    gateway_pool: ledger.Pool,
-    reviewers: tuple[Person, Person],
+    asked: AskFor, office: Office, catcher: Catcher, gateway_pool: ledger.Pool, reviewers: tuple[Person, Person]
 ) -> None:
     told = asked()
     with ledger.transaction(gateway_pool) as conn:
@@ -197,11 +177,7 @@ def test_nobody_is_told_of_a_revision_that_was_replaced(
 
 
 def test_a_disabled_person_is_told_nothing(
-    asked: AskFor,
-    office: Office,
-    catcher: Catcher,
-    gateway_pool: ledger.Pool,
-    reviewers: tuple[Person, Person],
+    asked: AskFor, office: Office, catcher: Catcher, gateway_pool: ledger.Pool, reviewers: tuple[Person, Person]
 ) -> None:
     asked()
     with ledger.transaction(gateway_pool) as conn:
@@ -213,11 +189,7 @@ def test_a_disabled_person_is_told_nothing(
 
 
 def test_a_passing_refusal_is_tried_again_and_the_last_one_leaves_it_dead(
-    asked: AskFor,
-    office: Office,
-    catcher: Catcher,
-    owner_pool: ledger.Pool,
-    reviewers: tuple[Person, Person],
+    asked: AskFor, office: Office, catcher: Catcher, owner_pool: ledger.Pool, reviewers: tuple[Person, Person]
 ) -> None:
     (notice,) = asked(tell=reviewers[:1])
     catcher.on_data = "451 try later"
@@ -236,11 +208,7 @@ def test_a_passing_refusal_is_tried_again_and_the_last_one_leaves_it_dead(
 
 
 def test_it_waits_longer_after_each_failure(
-    asked: AskFor,
-    office: Office,
-    catcher: Catcher,
-    owner_pool: ledger.Pool,
-    reviewers: tuple[Person, Person],
+    asked: AskFor, office: Office, catcher: Catcher, owner_pool: ledger.Pool, reviewers: tuple[Person, Person]
 ) -> None:
     (notice,) = asked(tell=reviewers[:1])
     catcher.on_data = "451 try later"
@@ -259,11 +227,7 @@ def test_it_waits_longer_after_each_failure(
 
 
 def test_a_refusal_for_good_buries_at_once(
-    asked: AskFor,
-    office: Office,
-    catcher: Catcher,
-    owner_pool: ledger.Pool,
-    reviewers: tuple[Person, Person],
+    asked: AskFor, office: Office, catcher: Catcher, owner_pool: ledger.Pool, reviewers: tuple[Person, Person]
 ) -> None:
     (notice,) = asked(tell=reviewers[:1])
     catcher.on_recipient = "550 no such mailbox"
@@ -274,11 +238,7 @@ def test_a_refusal_for_good_buries_at_once(
 
 
 def test_one_bad_address_does_not_hold_up_the_others(
-    asked: AskFor,
-    office: Office,
-    catcher: Catcher,
-    gateway_pool: ledger.Pool,
-    reviewers: tuple[Person, Person],
+    asked: AskFor, office: Office, catcher: Catcher, gateway_pool: ledger.Pool, reviewers: tuple[Person, Person]
 ) -> None:
     with ledger.transaction(gateway_pool) as conn:
         odd = people.upsert(conn, "a@example.org\r\nBcc: evil@example.org", name="Odd")
@@ -309,11 +269,7 @@ def test_a_gateway_that_is_away_buries_nothing(
 
 
 def test_a_notice_whose_delivery_always_breaks_off_ends_dead(
-    asked: AskFor,
-    office: Office,
-    catcher: Catcher,
-    notifier_pool: ledger.Pool,
-    reviewers: tuple[Person, Person],
+    asked: AskFor, office: Office, catcher: Catcher, notifier_pool: ledger.Pool, reviewers: tuple[Person, Person]
 ) -> None:
     (notice,) = asked(tell=reviewers[:1])
     for _ in range(office.max_attempts):  # claimed by processes that died
@@ -346,11 +302,7 @@ def test_the_log_tells_that_a_reviewer_was_told(
 
 
 def test_the_network_is_never_inside_a_transaction(
-    asked: AskFor,
-    office: Office,
-    catcher: Catcher,
-    database: Database,
-    monkeypatch: pytest.MonkeyPatch,
+    asked: AskFor, office: Office, catcher: Catcher, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked()
     seen: list[int] = []

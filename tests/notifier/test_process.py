@@ -82,16 +82,7 @@ def test_what_is_not_a_list_of_ids_is_dropped_and_nothing_it_brings_is_called(
     environ: dict[str, str], asked: AskFor, wire: Wire, catcher: Catcher, broker: str
 ) -> None:
     follow_up = wire.celery.signature("deliver", args=[["0" * 32]], queue="elsewhere")
-    bad: Sequence[list[object]] = (
-        [],
-        ["x"],
-        [["x"]],
-        [[1]],
-        [["A" * 32]],
-        [[], []],
-        [{"a": 1}],
-        [None],
-    )
+    bad: Sequence[list[object]] = ([], ["x"], [["x"]], [[1]], [["A" * 32]], [[], []], [{"a": 1}], [None])
     for args in bad:
         wire.celery.send_task("deliver", args=args)
     wire.celery.send_task("deliver", args=[[]], kwargs={"extra": 1})
@@ -123,10 +114,7 @@ def test_mail_goes_out_while_the_broker_is_away_and_it_still_stops(
     environ: dict[str, str], asked: AskFor, catcher: Catcher
 ) -> None:
     asked()
-    away = {
-        "BANKSMAN_BROKER_URL": f"redis://127.0.0.1:{ports.free()}/0",
-        "BANKSMAN_SWEEP_SECONDS": "0.05",
-    }
+    away = {"BANKSMAN_BROKER_URL": f"redis://127.0.0.1:{ports.free()}/0", "BANKSMAN_SWEEP_SECONDS": "0.05"}
 
     with notifier(environ | away) as process:
         assert settled(lambda: len(catcher.raw) == 2)
@@ -134,11 +122,7 @@ def test_mail_goes_out_while_the_broker_is_away_and_it_still_stops(
 
 
 def test_a_killed_notifiers_claims_are_taken_up_again(
-    environ: dict[str, str],
-    asked: AskFor,
-    catcher: Catcher,
-    door: Door,
-    owner_pool: ledger.Pool,
+    environ: dict[str, str], asked: AskFor, catcher: Catcher, door: Door, owner_pool: ledger.Pool
 ) -> None:
     asked()
     catcher.on_data = "451 not now"

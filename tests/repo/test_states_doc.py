@@ -5,15 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from banksman.states import (
-    FINAL,
-    REQUEST_MOVES,
-    RUN_MOVES,
-    SETTLES,
-    VERDICTS,
-    RequestState,
-    RunStatus,
-)
+from banksman.states import FINAL, REQUEST_MOVES, RUN_MOVES, SETTLES, VERDICTS, RequestState, RunStatus
 
 PAGE = (Path(__file__).parents[2] / "docs" / "states.md").read_text()
 

@@ -37,10 +37,7 @@ sys.exit(", ".join(sorted({"pydantic_ai", "pydantic_deep"} & set(sys.modules))) 
 @pytest.mark.parametrize("package", ["banksman_gateway", "banksman_notifier", "banksman.ledger", "banksman.wire"])
 def test_the_agent_libraries_stay_out_of_every_process_but_the_worker(package: str) -> None:
     result = subprocess.run(
-        [sys.executable, "-c", LOAD_EVERYTHING, package],
-        capture_output=True,
-        text=True,
-        check=False,
+        [sys.executable, "-c", LOAD_EVERYTHING, package], capture_output=True, text=True, check=False
     )
 
     assert result.returncode == 0, result.stderr

@@ -119,7 +119,7 @@ def site(
     ) -> Site:
         loop = Loop()
         executor = ThreadPoolExecutor(4)
-        leases = Leases(worker_pool, lease, loop.loop)
+        leases = Leases(worker_pool, lease, loop)
         closing.extend([loop.close, executor.shutdown, leases.close])
         worker = Worker(
             name=f"test-{len(closing)}",

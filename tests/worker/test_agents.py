@@ -11,13 +11,7 @@ from textwrap import dedent
 from typing import Any
 
 import pytest
-from pydantic_ai import (
-    Agent,
-    AgentRunResult,
-    CallDeferred,
-    DeferredToolRequests,
-    DeferredToolResults,
-)
+from pydantic_ai import Agent, AgentRunResult, CallDeferred, DeferredToolRequests, DeferredToolResults
 from pydantic_deep import DeepAgentDeps  # pyright: ignore[reportMissingTypeStubs]
 
 from banksman.errors import ConfigurationError
@@ -75,9 +69,7 @@ def test_the_shipped_examples_load() -> None:
     assert loaded["support"].output_type == [str, DeferredToolRequests]
 
 
-def test_a_module_of_the_current_directory_is_found_with_its_deps_and_version(
-    module: Writer,
-) -> None:
+def test_a_module_of_the_current_directory_is_found_with_its_deps_and_version(module: Writer) -> None:
     spec = module(
         "acme_refunds",
         """
@@ -173,10 +165,7 @@ def test_a_missing_module_and_a_missing_import_are_told_apart(module: Writer, tm
         ("agents = Agent(model())", "has no name"),
         ("agents = {'a': Agent()}", "'a' in acme_wrong:agents has no model"),
         ("agents = {'a': Listed(Agent(model()), version='')}", "version of the agent 'a'"),
-        (
-            "agents = {'a': Agent(model(), deps_type=dict)}",
-            "expects deps of type dict, and nothing makes them",
-        ),
+        ("agents = {'a': Agent(model(), deps_type=dict)}", "expects deps of type dict, and nothing makes them"),
         (
             "async def deps(workspace): ...\nagents = {'a': Listed(Agent(model()), deps=deps)}",
             "should be an ordinary function",
@@ -240,14 +229,12 @@ def test_support_asks_then_waits_then_answers_from_both() -> None:
         assert put.metadata["options"] == ["Send a new one", "Say sorry"]
 
         sent = await support_says(
-            message_history=asked.all_messages(),
-            deferred_tool_results=put.answered("Send a new one"),
+            message_history=asked.all_messages(), deferred_tool_results=put.answered("Send a new one")
         )
         assert waiting(sent).metadata == {"banksman": "external", "order": "A-1042"}
 
         told = await support_says(
-            message_history=sent.all_messages(),
-            deferred_tool_results=waiting(sent).answered("left with the neighbour"),
+            message_history=sent.all_messages(), deferred_tool_results=waiting(sent).answered("left with the neighbour")
         )
         assert told.output == "A new one was sent: left with the neighbour"
 

@@ -174,11 +174,7 @@ def test_interrupt_on_marks_any_tool_and_only_the_tools_it_names() -> None:
     tools = asyncio.run(tools_of(agent))
 
     assert deep.flagged_tools(agent) == {"edit_file", "send_email", "fax"}
-    assert {name for name, tool in tools.items() if tool.kind == "unapproved"} == {
-        "edit_file",
-        "send_email",
-        "fax",
-    }
+    assert {name for name, tool in tools.items() if tool.kind == "unapproved"} == {"edit_file", "send_email", "fax"}
     assert deep.flagged_tools(Agent(TestModel())) == frozenset()
 
 
@@ -275,12 +271,7 @@ class SlowStart(AbstractCapability[Any]):
     """Lets each file tool start late, as a journal that waits for its row does."""
 
     async def before_tool_execute(
-        self,
-        ctx: RunContext[Any],
-        *,
-        call: ToolCallPart,
-        tool_def: ToolDefinition,
-        args: dict[str, Any],
+        self, ctx: RunContext[Any], *, call: ToolCallPart, tool_def: ToolDefinition, args: dict[str, Any]
     ) -> dict[str, Any]:
         del ctx, tool_def
         await asyncio.sleep(0.05 if call.tool_name == "write_file" else 0)
@@ -367,10 +358,7 @@ def test_another_process_finds_everything(tmp_path: Any) -> None:
     )
 
     done = subprocess.run(
-        [sys.executable, "-c", _OTHER_PROCESS, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=False,
+        [sys.executable, "-c", _OTHER_PROCESS, str(tmp_path)], capture_output=True, text=True, check=False
     )
 
     assert done.returncode == 0, done.stderr

@@ -43,12 +43,7 @@ def test_a_command_sees_the_files_and_its_changes_are_kept() -> None:
     assert "changed /data/a.txt" in said
     assert "deleted /old.txt" in said
     assert "/same.txt" not in said
-    assert sorted(workspace.manifest()) == [
-        "/backup.sh",
-        "/data/a.txt",
-        "/out/data.tar.gz",
-        "/same.txt",
-    ]
+    assert sorted(workspace.manifest()) == ["/backup.sh", "/data/a.txt", "/out/data.tar.gz", "/same.txt"]
     assert workspace.read("/data/a.txt") == b"amore\n"
     assert workspace.read("/out/data.tar.gz").startswith(b"\x1f\x8b")
 
@@ -130,10 +125,7 @@ def test_a_command_inherits_no_open_file_or_socket() -> None:
         listening.bind(("127.0.0.1", 0))
         listening.set_inheritable(True)
 
-        said = run(
-            Workspace("run_1"),
-            "for f in 3 4 5 6 7 8 9; do (: <&$f) 2>/dev/null && echo $f; done; true",
-        )
+        said = run(Workspace("run_1"), "for f in 3 4 5 6 7 8 9; do (: <&$f) 2>/dev/null && echo $f; done; true")
 
     assert said == "The command succeeded and printed nothing."
 
@@ -142,11 +134,7 @@ def test_a_command_is_stopped_at_its_deadline_with_all_it_started() -> None:
     workspace = Workspace("run_1")
     began = time.monotonic()
 
-    said = run(
-        workspace,
-        "echo kept > before.txt; sleep 300 & setsid sleep 301 & sh -c 'sleep 302; true'",
-        seconds=1,
-    )
+    said = run(workspace, "echo kept > before.txt; sleep 300 & setsid sleep 301 & sh -c 'sleep 302; true'", seconds=1)
 
     assert time.monotonic() - began < 20
     assert said.startswith("Command failed (exit code 124):")
@@ -252,9 +240,7 @@ def test_a_command_cannot_reach_the_files_of_another_runs_command() -> None:
     assert "of run 1" not in spied
 
 
-def test_what_a_killed_worker_left_is_removed_by_the_next_command(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_what_a_killed_worker_left_is_removed_by_the_next_command(monkeypatch: pytest.MonkeyPatch) -> None:
     leave = (
         "import os, signal; from banksman_worker import scratch;"
         f"scratch._GROUPS = {MINE[:1]};"
@@ -279,16 +265,11 @@ def test_two_commands_never_share_a_directory(monkeypatch: pytest.MonkeyPatch) -
     with scratch.private_directory() as one, scratch.private_directory() as two:
         assert one.root != two.root
         assert one.user is None or one.user != two.user
-        with (
-            pytest.raises(BanksmanError, match="in use"),
-            scratch.private_directory(),
-        ):
+        with pytest.raises(BanksmanError, match="in use"), scratch.private_directory():
             pass
 
 
-def test_changes_past_the_limits_are_refused_as_a_whole_and_said(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_changes_past_the_limits_are_refused_as_a_whole_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workspaces, "MAX_FILE_BYTES", 100)
     workspace = Workspace("run_1")
     workspace.write("/a", b"1")

@@ -28,9 +28,7 @@ from pydantic_ai.native_tools import CodeExecutionTool
 from pydantic_ai.tools import ToolDefinition
 from pydantic_ai.toolsets import AbstractToolset, ExternalToolset, FunctionToolset, ToolsetTool
 from pydantic_deep import create_deep_agent  # pyright: ignore[reportMissingTypeStubs]
-from pydantic_deep.features.patch import (  # pyright: ignore[reportMissingTypeStubs]
-    PatchToolCallsCapability,
-)
+from pydantic_deep.features.patch import PatchToolCallsCapability  # pyright: ignore[reportMissingTypeStubs]
 from subagents_pydantic_ai import create_subagent_toolset
 
 from banksman import policy
@@ -101,10 +99,7 @@ def direct(**arguments: Any) -> Agent[Any, Any]:
 def test_every_tool_of_the_examples_has_its_gate() -> None:
     rows = {(row.agent, row.tool): row for row in check.rows(EXAMPLES)}
 
-    assert {tool for agent, tool in rows if agent == "sysadmin"} == {
-        *(set(EFFECTS) - {"hashline_edit"}),
-        "execute",
-    }
+    assert {tool for agent, tool in rows if agent == "sysadmin"} == {*(set(EFFECTS) - {"hashline_edit"}), "execute"}
     asked = {key for key, row in rows.items() if row.verdict == "ask"}
     assert asked == {
         ("desk", "issue_refund"),
@@ -218,10 +213,7 @@ def test_what_reaches_the_gate_is_asked_about_instead_of_refused() -> None:
 
 
 def test_our_deep_agent_is_not_refused() -> None:
-    assert set(tools_of(deep_agent(model(), interrupt_on={"write_file": True}))) >= {
-        "write_file",
-        "execute",
-    }
+    assert set(tools_of(deep_agent(model(), interrupt_on={"write_file": True}))) >= {"write_file", "execute"}
 
 
 def test_a_provider_tool_is_refused_by_name_with_a_remedy() -> None:
@@ -310,8 +302,7 @@ def test_an_output_function_needs_its_authors_word(output: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "output",
-    [str, Refund, list[int], Refund | None, [Refund, ToolOutput(list[str])], dict[str, Any]],
+    "output", [str, Refund, list[int], Refund | None, [Refund, ToolOutput(list[str])], dict[str, Any]]
 )
 def test_an_output_that_is_only_data_is_taken(output: Any) -> None:
     assert set(tools_of(Agent(model(), tools=[send], output_type=output))) == {"send"}
@@ -423,9 +414,7 @@ def test_an_agent_that_cannot_start_says_why() -> None:
         tools_of(twice)
 
 
-def test_check_prints_the_gates_or_the_sentence_that_a_worker_would_stop_with(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_check_prints_the_gates_or_the_sentence_that_a_worker_would_stop_with(monkeypatch: pytest.MonkeyPatch) -> None:
     import banksman_plain
 
     good, bad = io.StringIO(), io.StringIO()

@@ -58,8 +58,9 @@ Dies = Callable[..., tuple[RunId, Site, threading.Thread]]
 
 
 @pytest.fixture
-def dies_inside(site: SiteMaker, stuck: Stuck, owner_pool: ledger.Pool) -> Dies:
+def dies_inside(site: SiteMaker, stuck: Stuck, owner_pool: ledger.Pool) -> Iterator[Dies]:
     """Carry a run into its tool, and take the run from the worker that is stuck there."""
+    zombies: list[threading.Thread] = []
 
     def make(agent: Agent[None, str], *, approve: bool, policy: Policy | None = None) -> Any:
         first = site({"actor": agent}, policy=policy)
@@ -71,6 +72,7 @@ def dies_inside(site: SiteMaker, stuck: Stuck, owner_pool: ledger.Pool) -> Dies:
                     first.vote(request, "approve", by=reviewer, reason="Looks right.")
         number = first.run(run_id).segment
         thread = threading.Thread(target=segment.advance, args=(first.worker, run_id, number))
+        zombies.append(thread)
         thread.start()
         assert stuck.entered.wait(20)
         first.worker.leases.close()  # its heart stops; what it does next is a zombie's doing
@@ -78,7 +80,10 @@ def dies_inside(site: SiteMaker, stuck: Stuck, owner_pool: ledger.Pool) -> Dies:
             conn.execute("UPDATE runs SET due_at = clock_timestamp() - interval '1 second'")
         return run_id, site({"actor": agent}, policy=policy), thread
 
-    return make
+    yield make
+    stuck.released.set()
+    for zombie in zombies:
+        zombie.join(20)
 
 
 def journal_of(pool: ledger.Pool, run_id: RunId) -> list[Execution]:
@@ -118,10 +123,7 @@ def test_a_rerun_runs_it_once_more_and_no_oftener(dies_inside: Dies, stuck: Stuc
 
     assert run.status is RunStatus.FINISHED
     assert stuck.deeds == ["it", "it"]
-    assert [(item.attempt, item.state) for item in journal_of(worker_pool, run_id)] == [
-        (1, "started"),
-        (2, "finished"),
-    ]
+    assert [(item.attempt, item.state) for item in journal_of(worker_pool, run_id)] == [(1, "started"), (2, "finished")]
 
 
 def test_stopping_an_unknown_outcome_cancels_the_run(dies_inside: Dies, stuck: Stuck) -> None:

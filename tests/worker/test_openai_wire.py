@@ -117,11 +117,7 @@ def test_an_edited_call_runs_as_edited_and_the_provider_is_told(site: SiteMaker,
 
 
 def test_a_mixed_turn_answers_every_call_of_it(site: SiteMaker, stub: Provider, model: str) -> None:
-    calls = (
-        ("c1", "weigh", '{"grams": 2.5}'),
-        ("c2", "pay", '{"amount": 1}'),
-        ("c3", "pay", '{"amount": 2}'),
-    )
+    calls = (("c1", "weigh", '{"grams": 2.5}'), ("c2", "pay", '{"amount": 1}'), ("c3", "pay", '{"amount": 2}'))
     stub.script(Turn(calls=calls), DONE)
     here = a_site(site, model)
     run_id, requests = here.waiting("payer")

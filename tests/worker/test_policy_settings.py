@@ -26,8 +26,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tool", "tier", "approvals"),
-    [("refund", Tier.LOW, 1), ("execute", Tier.HIGH, 2), ("other", Tier.MEDIUM, 1)],
+    ("tool", "tier", "approvals"), [("refund", Tier.LOW, 1), ("execute", Tier.HIGH, 2), ("other", Tier.MEDIUM, 1)]
 )
 def test_an_operator_sets_a_tools_tier_and_high_takes_two_people(
     monkeypatch: pytest.MonkeyPatch, tool: str, tier: Tier, approvals: int

@@ -8,14 +8,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 from pydantic_ai import Agent, ApprovalRequired, CallDeferred, RunContext
-from pydantic_ai.messages import (
-    ModelMessage,
-    ModelRequest,
-    ModelResponse,
-    TextPart,
-    ToolCallPart,
-    ToolReturnPart,
-)
+from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, TextPart, ToolCallPart, ToolReturnPart
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 
 from banksman import ledger
@@ -269,11 +262,7 @@ def test_a_new_default_under_a_parked_call_is_asked_again(site: SiteMaker) -> No
 
 @pytest.mark.parametrize(
     ("then", "now", "asked_again"),
-    [
-        (Tier.LOW, Tier.MEDIUM, True),
-        (Tier.MEDIUM, Tier.MEDIUM, False),
-        (Tier.MEDIUM, Tier.LOW, False),
-    ],
+    [(Tier.LOW, Tier.MEDIUM, True), (Tier.MEDIUM, Tier.MEDIUM, False), (Tier.MEDIUM, Tier.LOW, False)],
 )
 def test_only_a_stricter_policy_voids_a_decision(site: SiteMaker, then: Tier, now: Tier, asked_again: bool) -> None:
     before = a_site(site, ("pay", {"amount": 5}), policy=Policy(tier=then))

@@ -188,9 +188,7 @@ def test_recorded_changes_can_be_done_again_on_an_older_copy() -> None:
     assert not older.changes_since(workspace.manifest())
 
 
-def test_removing_a_directory_frees_the_room_its_files_took(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_removing_a_directory_frees_the_room_its_files_took(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workspaces, "MAX_TOTAL_BYTES", 10)
     workspace = Workspace("run_1")
     workspace.write("/d/a", b"x" * 10)

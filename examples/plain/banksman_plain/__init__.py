@@ -81,11 +81,7 @@ _CHOICES = ("Send a new one", "Say sorry")
 
 def _ask_what_to_do(seen: Seen) -> Turn:
     return Call(
-        "ask_person",
-        {
-            "question": f"A customer writes: {seen.prompt} What shall we do?",
-            "choices": list(_CHOICES),
-        },
+        "ask_person", {"question": f"A customer writes: {seen.prompt} What shall we do?", "choices": list(_CHOICES)}
     )
 
 

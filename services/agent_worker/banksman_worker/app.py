@@ -63,15 +63,11 @@ def run(settings: WorkerSettings) -> int:
     listed = {agent.name: _tools(loop, agent, policy) for agent in loaded.values()}
 
     pool = ledger.open_pool(settings.database_url.get_secret_value(), size=_HOPS + _DESKS + 2, name="banksman-worker")
-    wire = Wire(
-        settings.broker_url.get_secret_value(),
-        "banksman-worker",
-        expires=settings.redispatch_seconds,
-    )
+    wire = Wire(settings.broker_url.get_secret_value(), "banksman-worker", expires=settings.redispatch_seconds)
     with ledger.transaction(pool) as conn:
         announced.announce(conn, {name: (loaded[name].version, tools) for name, tools in listed.items()})
     executor = ThreadPoolExecutor(_HOPS, thread_name_prefix="ledger")
-    leases = Leases(pool, settings.lease, loop.loop)
+    leases = Leases(pool, settings.lease, loop)
     name = f"{socket.gethostname()}:{os.getpid()}"
     worker = Worker(
         name,

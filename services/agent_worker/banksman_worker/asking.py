@@ -31,8 +31,7 @@ MAX_CHOICES = 20
 _Question = Annotated[str, Field(min_length=1, max_length=4_000, description="The question, complete on its own.")]
 _Choice = Annotated[str, Field(min_length=1, max_length=200)]
 _Choices = Annotated[
-    list[_Choice],
-    Field(min_length=2, max_length=MAX_CHOICES, description="The answers to choose from, if few."),
+    list[_Choice], Field(min_length=2, max_length=MAX_CHOICES, description="The answers to choose from, if few.")
 ]
 
 

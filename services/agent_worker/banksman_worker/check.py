@@ -52,10 +52,7 @@ def main(specs: Sequence[str], policy: Policy | None = None, out: TextIO | None 
 
 def table(found: Sequence[CheckRow]) -> str:
     """The rows as plain text, in columns."""
-    lines = [
-        _COLUMNS,
-        *((r.agent, r.version, r.tool, r.verdict, r.tier or "-", f"{r.rule}: {r.why}") for r in found),
-    ]
+    lines = [_COLUMNS, *((r.agent, r.version, r.tool, r.verdict, r.tier or "-", f"{r.rule}: {r.why}") for r in found)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(_COLUMNS) - 1)]
     return "".join(
         "  ".join([*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[-1]]) + "\n"

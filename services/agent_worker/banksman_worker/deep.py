@@ -27,15 +27,9 @@ from pydantic_ai.models import Model
 from pydantic_ai.tools import ToolDefinition
 from pydantic_ai.toolsets import AbstractToolset, FunctionToolset
 from pydantic_ai.workspaces import WorkspaceBackend, WorkspaceRef
-from pydantic_deep import (  # pyright: ignore[reportMissingTypeStubs]
-    DeepAgentDeps,
-    create_deep_agent,
-)
+from pydantic_deep import DeepAgentDeps, create_deep_agent  # pyright: ignore[reportMissingTypeStubs]
 from pydantic_deep.models import DEFAULT_MODEL  # pyright: ignore[reportMissingTypeStubs]
-from pydantic_deep.types import (  # pyright: ignore[reportMissingTypeStubs]
-    Todo,
-    UploadedFile,
-)
+from pydantic_deep.types import Todo, UploadedFile  # pyright: ignore[reportMissingTypeStubs]
 
 from banksman.errors import ConfigurationError
 from banksman_worker import execute as commands
@@ -212,8 +206,7 @@ def _commands() -> FunctionToolset[DeepAgentDeps]:
         ctx: RunContext[DeepAgentDeps],
         command: Annotated[str, Field(description="A command line for /bin/sh.")],
         timeout: Annotated[  # noqa: ASYNC109  the name that models and reviewers know
-            int,
-            Field(ge=1, le=commands.MAX_SECONDS, description="Seconds until it is stopped."),
+            int, Field(ge=1, le=commands.MAX_SECONDS, description="Seconds until it is stopped.")
         ] = commands.DEFAULT_SECONDS,
     ) -> str:
         """Run a shell command on a private copy of the workspace, and keep the changes it makes.

@@ -24,14 +24,7 @@ class Dispatcher:
     """Looks every `interval` seconds, and again at once while the window was full."""
 
     def __init__(
-        self,
-        pool: ledger.Pool,
-        wire: Wire,
-        *,
-        interval: float,
-        window: int,
-        redispatch: timedelta,
-        max_attempts: int,
+        self, pool: ledger.Pool, wire: Wire, *, interval: float, window: int, redispatch: timedelta, max_attempts: int
     ) -> None:
         self._pool, self._wire = pool, wire
         self._interval, self._window = interval, window
@@ -51,12 +44,7 @@ class Dispatcher:
     def look(self) -> Sequence[Due]:
         """One round: whatever is due and fits the window is dispatched, or is stuck."""
         with ledger.transaction(self._pool) as conn:
-            due = runs.dispatch(
-                conn,
-                window=self._window,
-                redispatch=self._redispatch,
-                max_attempts=self._max_attempts,
-            )
+            due = runs.dispatch(conn, window=self._window, redispatch=self._redispatch, max_attempts=self._max_attempts)
             stuck = [item for item in due if item.status is RunStatus.STUCK]
             cancelled = runs.bury_cancelled(conn)
             for run_id in cancelled:

@@ -25,10 +25,10 @@ from pydantic_core import to_jsonable_python
 
 from banksman import digest, ids, policy
 from banksman.digest import Json
-from banksman.errors import InvalidInput, Ungateable
+from banksman.errors import InvalidInput, NotGenuine, Ungateable
 from banksman.ids import RequestId
 from banksman.policy import Effects, Policy
-from banksman.records import Claim, Requirement, Settled
+from banksman.records import Claim, Execution, Requirement, Settled
 from banksman.states import Kind, RequestState
 from banksman_worker import conversation
 from banksman_worker.agents import Loaded
@@ -58,6 +58,7 @@ class Cleared:
 
     digest: bytes
     effects: Effects
+    arguments: Mapping[str, Json]
     request_id: RequestId | None = None
     resolved: Resolved | None = None
     local: bool = False
@@ -88,6 +89,8 @@ class Gate:
     policy: Policy
     workspace: Workspace
     resolved: Mapping[Key, Resolved]
+    earlier: Mapping[Key, Execution] = field(default_factory=dict[Key, Execution])
+    """What earlier attempts at this segment left in the journal."""
     drafts: dict[Key, Draft] = field(default_factory=dict[Key, Draft])
     cleared: dict[Key, Cleared] = field(default_factory=dict[Key, Cleared])
     tools: Mapping[str, ToolsetTool[Any]] = field(default_factory=dict[str, ToolsetTool[Any]])
@@ -130,12 +133,33 @@ class Gate:
         """The arguments, unchanged, when the call may start; `ApprovalRequired` when a person must say so."""
         key = (conversation.step_of(ctx.messages), call.tool_call_id)
         seen = self._look(ctx, key, tool, arguments)
+        if self._is_history(key, seen):
+            return arguments
         resolved = self.resolved.get(key)
         if resolved is None:
             self._judge(key, seen)
         else:
             self._compare(key, seen, resolved)
         return arguments
+
+    def _is_history(self, key: Key, seen: _Seen) -> bool:
+        """Whether the call is over already, so that only the journal has something to say; one in doubt is asked.
+
+        This comes before every comparison: what has happened, or may have, must not be asked about as if it had not.
+        """
+        last, resolved = self.earlier.get(key), self.resolved.get(key)
+        if last is None or last.outcome == "deferred" or seen.effects == "workspace":
+            return False
+        if last.tool != seen.tool:
+            raise NotGenuine(f"The journal has a call of {last.tool} under the id of one of {seen.tool}.")
+        told = resolved is not None and resolved.settled.kind is Kind.OUTCOME and resolved.statement is not None
+        happened = told and resolved is not None and resolved.settled.state is RequestState.ANSWERED
+        if last.state == "finished" or happened:
+            self.cleared[key] = Cleared(last.digest, seen.effects, seen.arguments, resolved=resolved)
+            return True
+        if told or seen.effects in ("harmless", "idempotent"):
+            return False
+        raise self.doubt(key)
 
     def refuse_edit(self, ctx: RunContext[Any], call: ToolCallPart, error: ValidationError | ModelRetry) -> bool:
         """Remember that the tool refused the arguments a person edited; False when nobody edited this call."""
@@ -170,10 +194,11 @@ class Gate:
 
     def doubt(self, key: Key) -> ApprovalRequired:
         """A dead attempt started this call, and nobody knows whether it happened: a person must settle that."""
-        seen, cleared = self._seen[key], self.cleared.pop(key)
+        seen, resolved = self._seen[key], self.resolved.get(key)
+        self.cleared.pop(key, None)
         requirement = self._requirement(seen)
-        if cleared.resolved is not None:
-            original = digest.parse(cleared.resolved.settled.action, limit=4 * digest.MAX_BYTES)
+        if resolved is not None:
+            original = digest.parse(resolved.settled.action, limit=4 * digest.MAX_BYTES)
             requirement = Requirement.from_json(original["requirement"])
             seen = replace(seen, operands=original["operands"])
         self._draft(seen, Kind.OUTCOME, requirement, {})
@@ -206,7 +231,7 @@ class Gate:
             key=key,
             tool=tool.name,
             arguments=plain,
-            operands=self._files.of(tool.name, plain),
+            operands=self._files.of(plain),
             schema=tool.parameters_json_schema,
             description=tool.description or "",
             flagged=bool((tool.metadata or {}).get(_FLAG)),
@@ -227,11 +252,15 @@ class Gate:
             raise Ungateable(f"A call of {name} has arguments that JSON cannot hold: {error}") from None
         if len(digest.canonical(plain)) > digest.MAX_BYTES:
             raise ModelRetry(f"The arguments of {name} exceed {digest.MAX_BYTES:,} bytes. Nothing ran.")
-        if plain == arguments and _is_plain(arguments):
-            return plain
         held = self.tools.get(name)
-        back = held.args_validator.validate_python(plain) if held is not None else None
-        if back != arguments:
+        if held is None and _is_plain(arguments):
+            return plain
+        try:
+            back = held.args_validator.validate_python(plain) if held is not None else None
+            same = back == arguments and digest.canonical(to_jsonable_python(back)) == digest.canonical(plain)
+        except ValueError:
+            same = False
+        if not same:
             raise Ungateable(
                 f"The tool {name} cannot be asked about: its arguments do not survive a round trip through JSON, so"
                 " something else would run than was shown. Give its parameters types that JSON holds."
@@ -246,7 +275,7 @@ class Gate:
             self._ask(seen)
             raise ApprovalRequired
         local = seen.local and not seen.flagged
-        self.cleared[key] = Cleared(digest.of_action(self._action(seen)), seen.effects, local=local)
+        self.cleared[key] = Cleared(digest.of_action(self._action(seen)), seen.effects, seen.arguments, local=local)
 
     def _compare(self, key: Key, seen: _Seen, resolved: Resolved) -> None:
         request_id = resolved.settled.request_id
@@ -260,16 +289,18 @@ class Gate:
             raise ApprovalRequired
         genuine = digest.parse(resolved.settled.action, what="The stored action", limit=4 * digest.MAX_BYTES)
         requirement = Requirement.from_json(genuine["requirement"])
-        operands = self._files.now(genuine["operands"])
+        operands = self._files.now(genuine["operands"], seen.arguments)
         now = self._action(replace(seen, operands=operands), requirement)
         found = digest.of_action(now)
         if found.hex() != resolved.statement["digest"]:
             changed = ", ".join(name for name in sorted(now) if now[name] != genuine.get(name)) or "the decision"
+            if resolved.settled.kind is Kind.OUTCOME:
+                raise self.doubt(key)
             why = f"Since the approval this has changed: {changed}."
             self._ask(seen, why_again=why, before=genuine, replaces=request_id)
             raise ApprovalRequired
         self._hold_to_today(seen, resolved, requirement)
-        self.cleared[key] = Cleared(found, seen.effects, request_id, resolved)
+        self.cleared[key] = Cleared(found, seen.effects, seen.arguments, request_id, resolved)
 
     def _hold_to_today(self, seen: _Seen, resolved: Resolved, met: Requirement) -> None:
         """A decision counts as long as it would do today; a policy that is not stricter voids nothing."""
@@ -341,6 +372,7 @@ class Gate:
             flagged=seen.flagged,
             effects=seen.effects,
             requester=self.claim.requester,
+            local=seen.local,
         )
 
     def _action(self, seen: _Seen, requirement: Requirement | None = None) -> dict[str, Json]:

@@ -160,16 +160,7 @@ def _tool(loaded: Loaded, offered: ToolDefinition, trouble: str | None) -> Tool:
 
 
 def _only_named(loaded: Loaded, name: str, *, unlisted: str | None = None, trouble: str | None = None) -> Tool:
-    return Tool(
-        loaded.name,
-        name,
-        "",
-        "unknown",
-        flagged=False,
-        schema=b"",
-        unlisted=unlisted,
-        trouble=trouble,
-    )
+    return Tool(loaded.name, name, "", "unknown", flagged=False, schema=b"", unlisted=unlisted, trouble=trouble)
 
 
 def _hint(error: Exception) -> str:
@@ -185,10 +176,7 @@ def _never(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
 
 # Able to do everything that an author may ask of a model, so that nothing hides from the list.
 _ABLE = ModelProfile(
-    supports_tools=True,
-    supports_json_schema_output=True,
-    supports_json_object_output=True,
-    supports_image_output=True,
+    supports_tools=True, supports_json_schema_output=True, supports_json_object_output=True, supports_image_output=True
 )
 
 

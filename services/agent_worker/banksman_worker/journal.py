@@ -24,8 +24,9 @@ from typing import Any
 from pydantic_ai import RunContext
 from pydantic_ai.exceptions import ApprovalRequired, CallDeferred, ModelRetry, ToolFailed
 from pydantic_ai.toolsets import ToolsetTool, WrapperToolset
+from pydantic_core import to_jsonable_python
 
-from banksman import ids, ledger, logs
+from banksman import digest, ids, ledger, logs
 from banksman.digest import Json
 from banksman.errors import LostLease, NotGenuine, Unavailable
 from banksman.ledger import Connection, audit, decisions, executions, runs, snapshots
@@ -52,24 +53,33 @@ class Journal:
     in_flight: set[asyncio.Task[Any]]
     """Tools that have started; a worker that stops waits for these."""
 
-    async def call(self, ctx: RunContext[Any], name: str, run: Callable[[], Awaitable[Any]]) -> Any:
+    async def call(
+        self, ctx: RunContext[Any], name: str, arguments: Mapping[str, Any], run: Callable[[], Awaitable[Any]]
+    ) -> Any:
         """Run a tool once, or give back what it returned when it ran."""
         key = (conversation.step_of(ctx.messages), ctx.tool_call_id or "")
         cleared = self.gate.cleared.get(key)
         if cleared is None:
             raise NotGenuine(f"A call of {name} reached its tool without passing the gate. It was not executed.")
+        if digest.canonical(to_jsonable_python(arguments)) != digest.canonical(cleared.arguments):
+            raise NotGenuine(f"The arguments of {name} were changed after the gate had seen them. It was not executed.")
         if cleared.local:
             return await run()
+        task = asyncio.ensure_future(self._carry_out(ctx, key, name, cleared, run))
+        self.in_flight.add(task)
+        task.add_done_callback(self.in_flight.discard)
+        # A cancelled segment must not lose the result of a tool that goes on in its thread.
+        return await asyncio.shield(task)
+
+    async def _carry_out(
+        self, ctx: RunContext[Any], key: Key, name: str, cleared: Cleared, run: Callable[[], Awaitable[Any]]
+    ) -> Any:
         found: _Attempt | _Replay | _Told = await self.hop(lambda: self._start(key, name, cleared))
         if isinstance(found, _Told):
             return found.text
         if isinstance(found, _Replay):
             return self._replay(found)
-        task = asyncio.ensure_future(self._perform(ctx, key, found, cleared, run))
-        self.in_flight.add(task)
-        task.add_done_callback(self.in_flight.discard)
-        # A cancelled segment must not lose the result of a tool that goes on in its thread.
-        return await asyncio.shield(task)
+        return await self._perform(ctx, key, found, cleared, run)
 
     def _start(self, key: Key, name: str, cleared: Cleared) -> _Attempt | _Replay | _Told:
         """Nothing → started, or what an earlier attempt left."""
@@ -95,12 +105,7 @@ class Journal:
                 start_by=start_by,
             )
             if started:
-                body: dict[str, Json] = {
-                    "tool": name,
-                    "step": step,
-                    "call": call_id,
-                    "attempt": attempt,
-                }
+                body: dict[str, Json] = {"tool": name, "step": step, "call": call_id, "attempt": attempt}
                 actor = f"worker:{claim.fence}"
                 event = Event(actor, "execution.started", claim.run_id, cleared.request_id, body)
                 audit.append(conn, event)
@@ -116,8 +121,6 @@ class Journal:
         """What an earlier attempt leaves to do: nothing (None: start), its result, or a person's word for it."""
         if last is None or last.outcome == "deferred" or cleared.effects == "workspace":
             return None
-        if last.digest != cleared.digest and cleared.resolved is None:
-            raise NotGenuine(f"The journal has another call of {last.tool} under this id. It was not executed.")
         if last.state == "finished":
             result: dict[str, Json] = json.loads(last.result or b"{}")
             names = set(results.changes_of(result).written.values())
@@ -154,12 +157,7 @@ class Journal:
         return voters, statement["start_by"]
 
     async def _perform(
-        self,
-        ctx: RunContext[Any],
-        key: Key,
-        attempt: _Attempt,
-        cleared: Cleared,
-        run: Callable[[], Awaitable[Any]],
+        self, ctx: RunContext[Any], key: Key, attempt: _Attempt, cleared: Cleared, run: Callable[[], Awaitable[Any]]
     ) -> Any:
         before = self.gate.workspace.manifest()
         try:
@@ -176,11 +174,7 @@ class Journal:
             raise
         except ToolFailed as error:
             await self._finish(
-                key,
-                attempt,
-                "failed",
-                {"kind": "failed", "value": results.plain(error.message)},
-                cleared,
+                key, attempt, "failed", {"kind": "failed", "value": results.plain(error.message)}, cleared
             )
             raise
         except asyncio.CancelledError:
@@ -200,12 +194,7 @@ class Journal:
         return value
 
     async def _finish(
-        self,
-        key: Key,
-        attempt: _Attempt,
-        outcome: str,
-        result: Mapping[str, Json],
-        cleared: Cleared,
+        self, key: Key, attempt: _Attempt, outcome: str, result: Mapping[str, Json], cleared: Cleared
     ) -> None:
         """Started → finished, however long PostgreSQL is away."""
         claim, (step, call_id) = self.gate.claim, key
@@ -268,10 +257,14 @@ class JournaledToolset(WrapperToolset[Any]):
     async def call_tool(
         self, name: str, tool_args: dict[str, Any], ctx: RunContext[Any], tool: ToolsetTool[Any]
     ) -> Any:
-        def run() -> Awaitable[Any]:
-            return self.wrapped.call_tool(name, tool_args, ctx, tool)
+        async def run() -> Any:
+            try:
+                return await self.wrapped.call_tool(name, tool_args, ctx, tool)
+            except (SystemExit, KeyboardInterrupt) as error:
+                # Let through, it would end the event loop with every run on it.
+                raise RuntimeError(f"The tool {name} tried to end the process ({error!r}).") from error
 
-        return await self.journal.call(ctx, name, run)
+        return await self.journal.call(ctx, name, tool_args, run)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from banksman.errors import Unavailable
 from banksman.ids import RunId
 from banksman.ledger import runs
 from banksman.records import Claim
+from banksman_worker.loop import Loop
 
 Reason = Literal["lost", "cancelled", "drained"]
 
@@ -48,7 +49,7 @@ class Lease:
 class Leases:
     """Every run that this process holds."""
 
-    def __init__(self, pool: ledger.Pool, lease: timedelta, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, pool: ledger.Pool, lease: timedelta, loop: Loop) -> None:
         self._pool, self._lease, self._loop = pool, lease, loop
         self._held: dict[RunId, Lease] = {}
         self._lock = threading.Lock()
@@ -60,7 +61,7 @@ class Leases:
     @contextmanager
     def holding(self, claim: Claim, claimed_at: float) -> Generator[Lease]:
         """Keep a claim alive for the length of the block."""
-        lease = Lease(claim, claimed_at + self._lease.total_seconds(), self._loop)
+        lease = Lease(claim, claimed_at + self._lease.total_seconds(), self._loop.loop)
         with self._lock:
             self._held[claim.run_id] = lease
         try:
@@ -95,13 +96,12 @@ class Leases:
         if not leases:
             self.last_beat = started
             return
+        if started - self._loop.last_tick > self._lease.total_seconds():
+            log.error("The event loop is stuck in a tool that never waits; its runs are given up.", runs=len(leases))
+            return
         try:
             with ledger.transaction(self._pool) as conn:
-                granted = runs.beat(
-                    conn,
-                    {item.claim.run_id: item.claim.fence for item in leases},
-                    lease=self._lease,
-                )
+                granted = runs.beat(conn, {item.claim.run_id: item.claim.fence for item in leases}, lease=self._lease)
         except Unavailable as error:
             log.warning("The heartbeat cannot reach PostgreSQL.", error=str(error)[:200], runs=len(leases))
             return

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import threading
 import time
+
+from banksman import logs
+
+log = logs.get(__name__)
 
 
 class Loop:
@@ -13,11 +19,13 @@ class Loop:
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         self.last_tick = time.monotonic()
+        self._closing = False
         self._thread = threading.Thread(target=self._run, name="loop", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """Stop the loop, once whatever still runs on it has been cancelled."""
+        self._closing = True
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
         self.loop.close()
@@ -25,7 +33,13 @@ class Loop:
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
         self._tick()
-        self.loop.run_forever()
+        try:
+            self.loop.run_forever()
+        finally:
+            if not self._closing:
+                # Nothing in this process can carry a run any more: it ends, and its leases with it.
+                log.critical("The event loop has ended.", why=repr(sys.exc_info()[1]))
+                os._exit(70)
         # A task may start others while it ends.
         while pending := asyncio.all_tasks(self.loop):
             for task in pending:

@@ -7,9 +7,9 @@ call would leave it, because whoever decides sees both calls; any other content 
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from hashlib import sha256
+from posixpath import basename
 from typing import cast
 
 from banksman.digest import Json
@@ -28,20 +28,29 @@ class Operands:
         self._workspace = workspace
         self._proposed: dict[str, list[bytes]] = {}
 
-    def of(self, tool: str, arguments: Mapping[str, Json]) -> dict[str, Json]:
+    def of(self, arguments: Mapping[str, Json]) -> dict[str, Json]:
         """The files that a call names, with what each may hold; a file that is not there and that no earlier call
         would write is no operand.
         """
         found: dict[str, Json] = {}
-        for path in sorted(_named(tool, arguments)):
+        for path in sorted(self._named(arguments)):
             hashes: Hashes = [self._hash(path), *(_hash_of(body) for body in self._proposed.get(path, [])[-1:])]
             if any(hashes):
                 found[path] = cast("list[Json]", list(dict.fromkeys(hashes)))
         return found
 
-    def now(self, recorded: Mapping[str, Json]) -> dict[str, Json]:
-        """The operands of an approved call as they are now: as recorded, or where they changed, what is there."""
-        return {path: hashes if self._hash(path) in hashes else [self._hash(path)] for path, hashes in recorded.items()}
+    def now(self, recorded: Mapping[str, Json], arguments: Mapping[str, Json]) -> dict[str, Json]:
+        """The operands of an approved call as they are now: as recorded, or where they changed, what is there. A file
+        that the call names and that came into being since is one of them.
+        """
+        found: dict[str, Json] = {}
+        for path in sorted({*recorded, *self._named(arguments)}):
+            here = self._hash(path)
+            if path in recorded:
+                found[path] = recorded[path] if here in recorded[path] else [here]
+            elif here is not None:
+                found[path] = [here]
+        return found
 
     def propose(self, tool: str, arguments: Mapping[str, Json]) -> None:
         """Remember what a file would hold once this call was approved."""
@@ -68,6 +77,21 @@ class Operands:
             return _readable(stored)
         return {**(_readable(proposed[-1]) or {}), "proposed": True, "before": _readable(stored)}
 
+    def _named(self, arguments: Mapping[str, Json]) -> set[str]:
+        """The paths that a call names: arguments that are paths, and in a command every file whose name occurs in it,
+        because a shell has more ways to write a path than a parser of ours would know.
+        """
+        names = [
+            value
+            for name, value in arguments.items()
+            if isinstance(value, str) and (name in ("path", "file_path") or value.startswith("/"))
+        ]
+        found = {path for path in map(_normal, names) if path is not None}
+        command = arguments.get("command")
+        if isinstance(command, str):
+            found |= {path for path in (*self._workspace.manifest(), *self._proposed) if basename(path) in command}
+        return found
+
     def _content(self, path: str) -> bytes | None:
         return self._proposed[path][-1] if path in self._proposed else self._stored(path)
 
@@ -93,25 +117,6 @@ def _readable(body: bytes | None) -> dict[str, Json] | None:
         except UnicodeDecodeError:
             text = None
     return {"text": text, "size": len(body), "sha256": _hash_of(body)}
-
-
-def _named(tool: str, arguments: Mapping[str, Json]) -> set[str]:
-    names = [
-        value
-        for name, value in arguments.items()
-        if isinstance(value, str) and (name in ("path", "file_path") or value.startswith("/"))
-    ]
-    command = arguments.get("command")
-    if tool == "execute" and isinstance(command, str):
-        names += _words(command)
-    return {path for path in map(_normal, names) if path is not None}
-
-
-def _words(command: str) -> list[str]:
-    try:
-        return shlex.split(command)
-    except ValueError:
-        return command.split()
 
 
 def _normal(name: str) -> str | None:

@@ -20,12 +20,7 @@ from types import MappingProxyType
 from typing import Any, cast, get_origin
 
 from pydantic_ai import Agent, NativeOutput, PromptedOutput, TextOutput, ToolOutput
-from pydantic_ai.capabilities import (
-    AbstractCapability,
-    CombinedCapability,
-    Hooks,
-    WrapperCapability,
-)
+from pydantic_ai.capabilities import AbstractCapability, CombinedCapability, Hooks, WrapperCapability
 from pydantic_ai.native_tools import AbstractNativeTool
 from pydantic_ai.tools import ToolDefinition
 from pydantic_ai.toolsets import AbstractToolset, FunctionToolset

@@ -102,9 +102,7 @@ def scripted_model(*steps: Step, name: str = "scripted") -> ScriptedModel:
             else:
                 yield {
                     index: DeltaToolCall(
-                        name=part.tool_name,
-                        json_args=part.args_as_json_str(),
-                        tool_call_id=part.tool_call_id,
+                        name=part.tool_name, json_args=part.args_as_json_str(), tool_call_id=part.tool_call_id
                     )
                 }
 

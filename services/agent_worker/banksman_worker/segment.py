@@ -33,11 +33,11 @@ from pydantic_core import to_jsonable_python
 
 from banksman import digest, ids, ledger, logs
 from banksman.digest import Json
-from banksman.errors import BanksmanError, LostLease, NotGenuine, Unavailable
+from banksman.errors import BanksmanError, LostLease, NotGenuine, Unavailable, Ungateable
 from banksman.ids import NoticeId, RequestId, RunId
-from banksman.ledger import Connection, audit, people, requests, runs, snapshots
+from banksman.ledger import Connection, audit, executions, people, requests, runs, snapshots
 from banksman.policy import Policy
-from banksman.records import Claim, Event, NewRequest, Settled, Snapshot
+from banksman.records import Claim, Event, Execution, NewRequest, Settled, Snapshot
 from banksman.signing import Verifier
 from banksman.states import Kind, RequestState
 from banksman.wire import Wire
@@ -133,9 +133,13 @@ def _load(worker: Worker, claim: Claim) -> Segment:
         manifest = cast("dict[str, str]", talk.state.get("workspace", {}))
         blobs = snapshots.blobs(conn, claim.run_id, set(manifest.values()))
         waited_for: Sequence[Settled] = requests.settled(conn, claim.run_id, claim.segment) if claim.segment else ()
+        # A first claim of a first segment has nothing behind it.
+        fresh = claim.segment == 0 and claim.fence == 1
+        earlier: Sequence[Execution] = () if fresh else executions.of_run(conn, claim.run_id)
     workspace = Workspace.restore(ids.show("run", claim.run_id), manifest, blobs, talk.state)
     resolved = {(item.step, item.call_id): _resolve(worker.verifier, item) for item in waited_for}
-    gate = Gate(claim, loaded, worker.policy, workspace, resolved)
+    known = {(item.step, item.call_id): item for item in sorted(earlier, key=lambda item: item.attempt)}
+    gate = Gate(claim, loaded, worker.policy, workspace, resolved, known)
     usage = _USAGE.validate_python(talk.state.get("usage", {}))
     deps = loaded.deps_for(workspace)
     return Segment(claim, loaded, talk, workspace, set(blobs), resolved, usage, gate, deps)
@@ -165,7 +169,10 @@ def _converse(worker: Worker, segment: Segment, lease: Lease) -> AgentRunResult[
         lease.task = asyncio.current_task()
         if lease.stopped is not None:
             raise asyncio.CancelledError
-        return await _run_agent(worker, segment, lease)
+        try:
+            return await _run_agent(worker, segment, lease)
+        except (SystemExit, KeyboardInterrupt) as error:
+            raise RuntimeError(f"The agent tried to end the process ({error!r}).") from error
 
     future = asyncio.run_coroutine_threadsafe(talk(), worker.loop)
     return future.result()
@@ -271,6 +278,12 @@ def _draft_external(segment: Segment, output: DeferredToolRequests, result: Agen
             held = segment.gate.tools.get(call.tool_name)
             words = conversation.said(messages)
             segment.gate.external(call, step, held.tool_def if held else None, words)
+    for call in output.approvals:
+        if (step, call.tool_call_id) not in segment.gate.drafts:
+            raise Ungateable(
+                f"A hook of the agent asked for approval of {call.tool_name} where the gate could not see it. Flag the"
+                " tool with requires_approval=True, or raise ApprovalRequired in its body."
+            )
 
 
 def _park(worker: Worker, segment: Segment, result: AgentRunResult[Any]) -> None:
@@ -337,16 +350,16 @@ def _finish(worker: Worker, segment: Segment, result: AgentRunResult[Any], outpu
 
 def _stopped(worker: Worker, claim: Claim, lease: Lease, error: BaseException) -> None:
     """The conversation was cut off: cancelled by a person, drained, or lost to another worker."""
-    if lease.stopped == "cancelled":
-        with ledger.transaction(worker.pool) as conn:
-            if runs.stop(conn, claim.run_id, claim.fence):
-                audit.append(conn, _event(claim, "run.cancelled"))
-        worker.wire.changed(run=claim.run_id)
-    elif lease.stopped == "drained":
-        with ledger.transaction(worker.pool) as conn:
+    with ledger.transaction(worker.pool) as conn:
+        cancelled = runs.stop(conn, claim.run_id, claim.fence)
+        if cancelled:
+            audit.append(conn, _event(claim, "run.cancelled"))
+        elif lease.stopped == "drained":
             runs.release(conn, {claim.run_id: claim.fence})
             audit.append(conn, _event(claim, "run.released"))
-    else:
+    if cancelled:
+        worker.wire.changed(run=claim.run_id)
+    elif lease.stopped != "drained":
         log.warning("A run was lost to another worker; nothing of this attempt counts.", error=str(error)[:200])
 
 

@@ -143,11 +143,7 @@ def read(conn: Connection, request_id: RequestId, reader: Person | None, channel
 
 
 def hindrance(
-    request: Request,
-    requirement: Requirement,
-    reader: Person,
-    channel: Channel,
-    cast_: Sequence[Vote],
+    request: Request, requirement: Requirement, reader: Person, channel: Channel, cast_: Sequence[Vote]
 ) -> str | None:
     """Why this reader's vote would be refused, told before they fill in a form. `decide` has the last word."""
     groups = set(requirement.groups)
@@ -197,9 +193,7 @@ def _reason(decision: Decision | None) -> str | None:
 
 
 def _earlier(
-    versions: Sequence[tuple[int, bytes, PersonId | None]],
-    context: Mapping[str, Json],
-    names: Mapping[PersonId, str],
+    versions: Sequence[tuple[int, bytes, PersonId | None]], context: Mapping[str, Json], names: Mapping[PersonId, str]
 ) -> Sequence[Earlier]:
     found: list[Earlier] = []
     for number, body, author in versions:

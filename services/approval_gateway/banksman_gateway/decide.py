@@ -15,14 +15,7 @@ from typing import Literal, cast
 
 from banksman import digest, ids
 from banksman.digest import Json
-from banksman.errors import (
-    AlreadyDecided,
-    AlreadyVoted,
-    Changed,
-    InvalidInput,
-    NotAllowed,
-    NotGenuine,
-)
+from banksman.errors import AlreadyDecided, AlreadyVoted, Changed, InvalidInput, NotAllowed, NotGenuine
 from banksman.ids import RequestId, RunId, VoteId
 from banksman.ledger import Connection, audit, decisions, people, requests, runs, votes
 from banksman.records import Decision, Event, Key, Person, Request, Vote
@@ -84,18 +77,13 @@ class Outcome:
 
 
 def vote(
-    conn: Connection,
-    request_id: RequestId,
-    voter: Voter,
-    ballot: Ballot,
-    *,
-    signer: Signer,
-    hint: timedelta,
+    conn: Connection, request_id: RequestId, voter: Voter, ballot: Ballot, *, signer: Signer, hint: timedelta
 ) -> Outcome:
     """One vote on an open request, and, when it completes the requirement, the signed decision."""
     request = requests.hold(conn, request_id)
     _must_be_open(conn, request)
     _must_be_what_was_shown(request, ballot)
+    _genuine_action(request)
     _must_fit(request, ballot)
     _must_be_entitled(conn, request, voter, ballot)
     if ballot.arguments is not None:
@@ -103,13 +91,7 @@ def vote(
     _cast(conn, request, voter, ballot)
     counted = _counted(conn, request, ballot)
     if SETTLES[ballot.verdict] is RequestState.APPROVED and len(counted) < request.requirement.approvals:
-        _note(
-            conn,
-            request,
-            voter,
-            "vote.cast",
-            {"verdict": ballot.verdict.value, "revision": request.revision},
-        )
+        _note(conn, request, voter, "vote.cast", {"verdict": ballot.verdict.value, "revision": request.revision})
         return Outcome(request, None)
     return _settle(conn, request, voter, ballot, counted, signer=signer, hint=hint)
 
@@ -196,33 +178,16 @@ def _edit(conn: Connection, request: Request, voter: Voter, ballot: Ballot) -> R
     assert voter.person is not None
     action = _genuine_action(request)
     arguments = digest.check(_merge(action["arguments"], ballot.arguments), what="The edited arguments")
-    if arguments == action["arguments"]:
+    if digest.canonical(arguments) == digest.canonical(action["arguments"]):
         return request
     _must_match_schema(conn, request, arguments)
     edited = {**action, "arguments": arguments}
     body = digest.canonical(edited)
     revised = replace(
-        request,
-        revision=request.revision + 1,
-        action=body,
-        digest=digest.of_action(edited),
-        author_id=voter.person.id,
+        request, revision=request.revision + 1, action=body, digest=digest.of_action(edited), author_id=voter.person.id
     )
-    requests.revise(
-        conn,
-        request.id,
-        revised.revision,
-        action=body,
-        digest=revised.digest,
-        author=voter.person.id,
-    )
-    _note(
-        conn,
-        request,
-        voter,
-        "request.revised",
-        {"revision": revised.revision, "digest": revised.digest.hex()},
-    )
+    requests.revise(conn, request.id, revised.revision, action=body, digest=revised.digest, author=voter.person.id)
+    _note(conn, request, voter, "request.revised", {"revision": revised.revision, "digest": revised.digest.hex()})
     return revised
 
 
@@ -299,13 +264,7 @@ def _settle(
     decision = Decision(request.id, request.revision, verdict, signer.sign(statement), start_by, now)
     if not decisions.settle(conn, decision):
         raise AlreadyDecided("This request was settled a moment ago. Read it again.", {"state": "settled"})
-    _note(
-        conn,
-        request,
-        voter,
-        f"request.{verdict.value}",
-        {"revision": request.revision, "kid": signer.kid},
-    )
+    _note(conn, request, voter, f"request.{verdict.value}", {"revision": request.revision, "kid": signer.kid})
     settled = replace(request, state=verdict, settled_at=now)
     if ballot.stop_run or ballot.verdict is Verdict.STOP:
         runs.cancel(conn, request.run_id)
@@ -369,6 +328,8 @@ def _genuine_action(request: Request) -> dict[str, Json]:
     action = digest.parse(request.action, what="The stored action", limit=4 * digest.MAX_BYTES)
     if digest.of_action(action) != request.digest:
         raise NotGenuine("The stored request does not match its own digest. Nothing can be decided on it.")
+    if action["requirement"] != request.requirement.as_json() or action["requirement"]["tier"] != request.tier.value:
+        raise NotGenuine("The stored requirement is not the one under the digest. Nothing can be decided on it.")
     return action
 
 

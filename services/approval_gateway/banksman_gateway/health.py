@@ -86,9 +86,7 @@ class _Counted(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """The gauges as of now, or as of a few seconds ago."""
         yield GaugeMetricFamily(
-            "banksman_broker_up",
-            "Whether the broker tells of changes.",
-            int(self._here.pulse.beats),
+            "banksman_broker_up", "Whether the broker tells of changes.", int(self._here.pulse.beats)
         )
         gauges = self._fresh()
         yield GaugeMetricFamily("banksman_postgresql_up", "Whether PostgreSQL answers.", int(gauges is not None))

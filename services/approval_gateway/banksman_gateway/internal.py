@@ -28,10 +28,7 @@ async def _is_notifier(request: Request) -> None:
 
 
 router = APIRouter(
-    prefix="/internal",
-    route_class=StrictRoute,
-    include_in_schema=False,
-    dependencies=[Depends(_is_notifier)],
+    prefix="/internal", route_class=StrictRoute, include_in_schema=False, dependencies=[Depends(_is_notifier)]
 )
 
 

@@ -82,11 +82,7 @@ def redeem(typed: Typed, here: Here) -> Response:
                     lifetime=LIFETIME,
                 )
                 made = keys.get(conn, key_id)
-                event = Event(
-                    ids.show("per", person.id),
-                    "token.made",
-                    body={"key": ids.show("key", key_id)},
-                )
+                event = Event(ids.show("per", person.id), "token.made", body={"key": ids.show("key", key_id)})
                 audit.append(conn, event)
                 token = Token(token=minted.text, expires_at=made.expires_at, person=person.email)
                 return Response(door.to_bytes(token), 201, media_type="application/json")

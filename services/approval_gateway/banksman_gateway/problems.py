@@ -74,10 +74,7 @@ _HTTP = {
 }
 
 ALSO: dict[int | str, dict[str, Any]] = {
-    "4XX": {
-        "model": shapes.Problem,
-        "description": "What the caller can mend, as a problem (RFC 9457).",
-    },
+    "4XX": {"model": shapes.Problem, "description": "What the caller can mend, as a problem (RFC 9457)."},
     "5XX": {"model": shapes.Problem, "description": "What the caller can only wait for."},
 }
 """For a router's `responses`: the errors that every endpoint shares."""

@@ -66,7 +66,7 @@ def vote(request_id: str, request: Request, here: Here, session: MaybeSignedIn, 
             _must_know_code(here, reader.notice, wanted, form)
         with door.transaction(here) as conn:
             shown = card.read(conn, wanted, reader.person, reader.voter.channel)
-            ballot = _ballot(shown, form)
+            ballot = _ballot(shown, form, by_link=reader.notice is not None)
             outcome = decide.vote(conn, wanted, reader.voter, ballot, signer=here.signer, hint=here.hint)
             if reader.notice is not None and not notices.use(conn, reader.notice.id):
                 raise NotAllowed("This link has been used.")
@@ -204,7 +204,7 @@ def _must_know_code(here: Parts, notice: Notice, wanted: RequestId, form: Form) 
         raise NotAllowed(f"That is not the code in your mail. Tries left: {max(left, 0)}.")
 
 
-def _ballot(shown: Card, form: Form) -> Ballot:
+def _ballot(shown: Card, form: Form, *, by_link: bool) -> Ballot:
     try:
         verdict = Verdict(form.text("verdict"))
     except ValueError:
@@ -212,19 +212,15 @@ def _ballot(shown: Card, form: Form) -> Ballot:
     revision, seen_digest, rendered = _must_be_shown(shown, form)
     arguments = None
     if "arguments" in form.fields:
+        if by_link:
+            raise NotAllowed("A mailed link decides on what is shown; to change it, sign in.")
         edited = _arguments(form.fields["arguments"])
         arguments = patch.between(shown.action["arguments"], edited)
         now = render.hash({**shown.action, "arguments": edited}, shown.context)
     else:
         now = render.hash(shown.action, shown.context)
-    if rendered != now.hex() and (revision, seen_digest) == (
-        shown.request.revision,
-        shown.request.digest,
-    ):
-        raise Changed(
-            "This page would be drawn differently now. Read the request again.",
-            {"changed": "rendering"},
-        )
+    if rendered != now.hex() and (revision, seen_digest) == (shown.request.revision, shown.request.digest):
+        raise Changed("This page would be drawn differently now. Read the request again.", {"changed": "rendering"})
     return Ballot(
         verdict=verdict,
         digest=seen_digest,

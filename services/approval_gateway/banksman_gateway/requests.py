@@ -38,8 +38,7 @@ class VoteBody(Body):
     revision: Annotated[int, Field(ge=1, le=2**31 - 1, strict=True)]
     reason: Annotated[str | None, StringConstraints(max_length=4000)] = None
     arguments: dict[str, Json] | None = Field(
-        None,
-        description="Edits the call: a JSON merge patch (RFC 7396) onto the arguments that were shown.",
+        None, description="Edits the call: a JSON merge patch (RFC 7396) onto the arguments that were shown."
     )
     answer: Json = Field(None, description="For kinds question and external; for `happened`, what to tell the model.")
     stop_run: Annotated[bool, Field(strict=True)] = False
@@ -115,11 +114,7 @@ def list_requests(wanted: Annotated[RequestFilter, Query()], way: ToRead) -> Res
     return door.respond(200, door.to_bytes(page))
 
 
-@router.get(
-    "/requests/events",
-    response_class=Response,
-    responses={200: {"content": {"text/event-stream": {}}}},
-)
+@router.get("/requests/events", response_class=Response, responses={200: {"content": {"text/event-stream": {}}}})
 async def stream_events(request: Request, way: ToRead) -> Response:
     """What happens to requests as it happens (server-sent events), from now on or after `Last-Event-ID`."""
     return await events.of_requests(way, request.headers.get("last-event-id"))

@@ -95,10 +95,7 @@ def submit(conn: Connection, asked: Submission, by: Submitter, *, hint: timedelt
         finish_by=asked.finish_by,
     )
     run = rows.create(conn, new, hint=hint)
-    audit.append(
-        conn,
-        Event(by.actor, "run.submitted", new.id, body={"agent": new.agent, "requester": new.requester}),
-    )
+    audit.append(conn, Event(by.actor, "run.submitted", new.id, body={"agent": new.agent, "requester": new.requester}))
     return run
 
 
@@ -123,10 +120,7 @@ def retry(conn: Connection, run_id: RunId, actor: str, *, hint: timedelta) -> tu
     status = rows.lock(conn, run_id)
     segment = rows.retry(conn, run_id, hint=hint)
     if segment is None:
-        raise Conflict(
-            f"Only a stuck run is tried again; this one is {status.value}.",
-            {"status": status.value},
-        )
+        raise Conflict(f"Only a stuck run is tried again; this one is {status.value}.", {"status": status.value})
     audit.append(conn, Event(actor, "run.retried", run_id, body={"segment": segment}))
     return rows.get(conn, run_id), segment
 
@@ -232,10 +226,7 @@ def list_timeline(run_id: RunPath, way: ToRead) -> Response:
 @router.get(
     "/{run_id}/events",
     response_class=Response,
-    responses={
-        200: {"content": {"text/event-stream": {}}},
-        204: {"description": "Over; nothing is new."},
-    },
+    responses={200: {"content": {"text/event-stream": {}}}, 204: {"description": "Over; nothing is new."}},
 )
 async def stream_events(run_id: RunPath, request: Request, way: ToRead) -> Response:
     """What happens to the run as it happens (server-sent events), from the beginning or after `Last-Event-ID`."""

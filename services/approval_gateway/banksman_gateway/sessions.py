@@ -94,11 +94,7 @@ def set_cookie(response: Response, settings: GatewaySettings, use: str, value: s
 def drop_cookie(response: Response, settings: GatewaySettings, use: str) -> None:
     """Take a cookie back."""
     response.delete_cookie(
-        _name(settings, use),
-        path="/",
-        secure=not settings.on_localhost,
-        httponly=True,
-        samesite="lax",
+        _name(settings, use), path="/", secure=not settings.on_localhost, httponly=True, samesite="lax"
     )
 
 

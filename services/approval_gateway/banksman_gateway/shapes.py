@@ -225,20 +225,12 @@ def request(found: records.Request, around: Around) -> Request:
         decision=_decision(around),
         votes=[_vote(vote, by) for vote, by in around.votes],
         siblings=[
-            Sibling(
-                id=ids.show("req", other.id),
-                kind=other.kind.value,
-                tool=other.tool,
-                state=other.state.value,
-            )
+            Sibling(id=ids.show("req", other.id), kind=other.kind.value, tool=other.tool, state=other.state.value)
             for other in around.siblings
         ],
         revisions=[
             Revision(
-                revision=old.revision,
-                by=old.by,
-                digest=old.digest.hex(),
-                arguments=_read(old.action).get("arguments"),
+                revision=old.revision, by=old.by, digest=old.digest.hex(), arguments=_read(old.action).get("arguments")
             )
             for old in around.revisions
         ],

@@ -69,9 +69,5 @@ def _serve(office: Office, sweep: Sweep, health_port: int) -> int:
     # The sweep delivers also while the broker is away, so it does not wait for it.
     sweep.start()
     return consumer.serve(
-        office.wire.celery,
-        name="notifier",
-        queues=[APPROVALS],
-        threads=_THREADS,
-        health_port=health_port,
+        office.wire.celery, name="notifier", queues=[APPROVALS], threads=_THREADS, health_port=health_port
     )

@@ -76,13 +76,7 @@ def _links(office: Office, wanted: Sequence[NoticeId]) -> Links:
 
 
 def _attempt(
-    office: Office,
-    notice: Notice,
-    fence: int,
-    matter: Matter,
-    *,
-    links: Links,
-    way: Callable[[Opener], Channel],
+    office: Office, notice: Notice, fence: int, matter: Matter, *, links: Links, way: Callable[[Opener], Channel]
 ) -> tuple[str, Move]:
     """Try once, and say what became of it: an event's name and the move that records it."""
     if not matter.wanted:
@@ -113,11 +107,7 @@ def _attempt(
 
 
 def _bury(notice: Notice, fence: int, error: str) -> tuple[str, Move]:
-    log.error(
-        "A notice is dead: its reviewer was not told.",
-        notice=ids.show("ntc", notice.id),
-        error=error,
-    )
+    log.error("A notice is dead: its reviewer was not told.", notice=ids.show("ntc", notice.id), error=error)
     return "notice.dead", partial(notices.bury, notice_id=notice.id, fence=fence, error=error)
 
 
@@ -143,11 +133,7 @@ def _settle(office: Office, notice: Notice, matter: Matter, outcome: tuple[str, 
         action,
         matter.run_id,
         matter.request_id,
-        {
-            "notice": ids.show("ntc", notice.id),
-            "person": ids.show("per", notice.person_id),
-            "channel": notice.channel,
-        },
+        {"notice": ids.show("ntc", notice.id), "person": ids.show("per", notice.person_id), "channel": notice.channel},
     )
     with ledger.transaction(office.pool) as conn:
         moved = move(conn)

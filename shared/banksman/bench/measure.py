@@ -176,11 +176,7 @@ def _percentiles(ascending: Sequence[float]) -> dict[str, float]:
 
 
 def _machine() -> dict[str, str]:
-    found = {
-        "cpus": str(os.cpu_count()),
-        "python": platform.python_version(),
-        "system": platform.platform(),
-    }
+    found = {"cpus": str(os.cpu_count()), "python": platform.python_version(), "system": platform.platform()}
     return found | {name: version(name) for name in _LIBRARIES}
 
 
@@ -191,13 +187,7 @@ def _stack(folder: Path, workers: int) -> Generator[dict[str, Any]]:
     arguments = ("--data-dir", str(data), "--agents", _AGENTS, "--workers", str(workers))
     stack = Service(
         name="the stack",
-        argv=[
-            sys.executable,
-            "-m",
-            "banksman.embedded.child",
-            "banksman.embedded.stack",
-            *arguments,
-        ],
+        argv=[sys.executable, "-m", "banksman.embedded.child", "banksman.embedded.stack", *arguments],
         env={name: value for name, value in os.environ.items() if not name.startswith("BANKSMAN_")},
         cwd=folder,
         lifeline=True,

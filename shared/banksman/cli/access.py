@@ -24,9 +24,7 @@ _ACTOR = "owner"
 _WHERE = "Works on the database of BANKSMAN_DATABASE_URL (its owner's, as for migrate), else of the nearest stack."
 
 keys = typer.Typer(
-    help=f"API keys of programs, and people's tokens. {_WHERE}",
-    no_args_is_help=True,
-    rich_markup_mode=None,
+    help=f"API keys of programs, and people's tokens. {_WHERE}", no_args_is_help=True, rich_markup_mode=None
 )
 reviewers = typer.Typer(help=f"The people who may sign in. {_WHERE}", no_args_is_help=True, rich_markup_mode=None)
 
@@ -284,9 +282,6 @@ def _state(key: StoredKey) -> str:
 def _card(person: Person) -> dict[str, Any]:
     from banksman import ids
 
-    lists: dict[str, Sequence[str]] = {
-        "roles": sorted(person.roles),
-        "groups": sorted(person.groups),
-    }
+    lists: dict[str, Sequence[str]] = {"roles": sorted(person.roles), "groups": sorted(person.groups)}
     facts = {"id": ids.show("per", person.id), "email": person.email, "name": person.name}
     return facts | lists | {"disabled": person.disabled}

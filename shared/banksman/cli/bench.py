@@ -33,8 +33,7 @@ def bench(
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("")
         figures = measure.measure(
-            plan,
-            lambda what, done, total: progress.update(task, description=what, completed=done, total=total),
+            plan, lambda what, done, total: progress.update(task, description=what, completed=done, total=total)
         )
     if as_json:
         show.as_json(figures.as_json())

@@ -14,19 +14,12 @@ from banksman.errors import InvalidInput
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Ids = Annotated[
     list[str] | None,
-    typer.Argument(
-        metavar="[ID]...",
-        help="Ids; read from standard input when none is given.",
-        show_default=False,
-    ),
+    typer.Argument(metavar="[ID]...", help="Ids; read from standard input when none is given.", show_default=False),
 ]
 As = Annotated[
     str | None,
     typer.Option(
-        "--as",
-        metavar="EMAIL",
-        help="Act as this reviewer of the stack on this machine.",
-        show_default=False,
+        "--as", metavar="EMAIL", help="Act as this reviewer of the stack on this machine.", show_default=False
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print ids only.")]

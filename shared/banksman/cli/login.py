@@ -31,8 +31,7 @@ def login(
     token: Annotated[
         bool,
         typer.Option(
-            "--token",
-            help="Keep a token or an API key that you have: typed in, or read from standard input.",
+            "--token", help="Keep a token or an API key that you have: typed in, or read from standard input."
         ),
     ] = False,
 ) -> None:

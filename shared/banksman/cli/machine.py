@@ -28,11 +28,7 @@ def up(
     *,
     workers: Annotated[int, typer.Option(min=1, help="How many worker processes.")] = 1,
     agents: Annotated[
-        str,
-        typer.Option(
-            metavar="MODULE:ATTR",
-            help="Your agents, separated by commas; the examples when not given.",
-        ),
+        str, typer.Option(metavar="MODULE:ATTR", help="Your agents, separated by commas; the examples when not given.")
     ] = "",
     port: Annotated[int, typer.Option(min=0, max=65535, help="The gateway's port; 0 takes a free one.")] = 8420,
 ) -> None:
@@ -81,10 +77,7 @@ def init(
 
 
 def check(
-    specs: Annotated[
-        list[str],
-        typer.Argument(metavar="MODULE:ATTR...", help="Your agents, as in BANKSMAN_AGENTS."),
-    ],
+    specs: Annotated[list[str], typer.Argument(metavar="MODULE:ATTR...", help="Your agents, as in BANKSMAN_AGENTS.")],
 ) -> None:
     """List every tool of every agent with what its gate would do. The exit code is 1 if a worker would refuse."""
     sys.path.insert(0, str(Path.cwd()))
@@ -97,8 +90,7 @@ def check(
 def migrate(
     *,
     print_roles: Annotated[
-        bool,
-        typer.Option("--print-roles", help="Print the SQL that makes the roles, for whoever may run it."),
+        bool, typer.Option("--print-roles", help="Print the SQL that makes the roles, for whoever may run it.")
     ] = False,
 ) -> None:
     """Bring the database of BANKSMAN_DATABASE_URL (the owner's) up to date."""
@@ -132,10 +124,7 @@ def doctor(*, as_json: given.Json = False) -> None:
     if as_json:
         show.as_json([{"what": what, "good": good, "says": says} for what, good, says in findings])
     else:
-        show.table(
-            ["", "what", ""],
-            [["ok" if good else "NO", what, says] for what, good, says in findings],
-        )
+        show.table(["", "what", ""], [["ok" if good else "NO", what, says] for what, good, says in findings])
     raise typer.Exit(0 if all(good for _, good, _ in findings) else 1)
 
 
@@ -145,11 +134,7 @@ def extras(name: str) -> Generator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] in (
-            "banksman",
-            "banksman_worker",
-            "banksman_gateway",
-        ):
+        if (error.name or "").partition(".")[0] in ("banksman", "banksman_worker", "banksman_gateway"):
             raise
         raise ConfigurationError(
             f"This needs {error.name}, which is not installed: pip install 'banksman[{name}]'"

@@ -100,8 +100,7 @@ def stack_file() -> Path | None:
         return path if path.is_file() else None
     here = Path.cwd()
     return next(
-        (path for folder in (here, *here.parents) if (path := folder / ".banksman" / "stack.json").is_file()),
-        None,
+        (path for folder in (here, *here.parents) if (path := folder / ".banksman" / "stack.json").is_file()), None
     )
 
 

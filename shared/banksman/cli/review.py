@@ -46,15 +46,7 @@ def requests(
         typer.echo("Nothing waits." if state == "open" else "There is none.")
     else:
         rows = [
-            [
-                item.id,
-                item.kind,
-                item.tier,
-                item.state,
-                item.agent,
-                item.tool,
-                show.until(item.expires_at),
-            ]
+            [item.id, item.kind, item.tier, item.state, item.agent, item.tool, show.until(item.expires_at)]
             for item in found
         ]
         show.table(["request", "kind", "tier", "state", "agent", "tool", "time left"], rows)
@@ -105,10 +97,7 @@ def deny(
 
 def answer(
     request_id: Annotated[str, typer.Argument(metavar="REQUEST", help="A request of kind question or external.")],
-    value: Annotated[
-        str | None,
-        typer.Argument(help="The answer: JSON, or plain text.", show_default=False),
-    ] = None,
+    value: Annotated[str | None, typer.Argument(help="The answer: JSON, or plain text.", show_default=False)] = None,
     *,
     text: Annotated[bool, typer.Option("--text", help="Take the answer as text even when it is JSON.")] = False,
     as_email: given.As = None,
@@ -174,8 +163,7 @@ def open_inbox(
 
 def mail(
     number: Annotated[
-        int | None,
-        typer.Argument(min=1, help="Which mail to show; 1 is the newest.", show_default=False),
+        int | None, typer.Argument(min=1, help="Which mail to show; 1 is the newest.", show_default=False)
     ] = None,
     *,
     to: Annotated[str, typer.Option(help="Only mail to this address.", show_default=False)] = "",
@@ -224,10 +212,7 @@ def _each(
         for request_id in wanted:
             request = banksman.request(request_id)
             if request.state != "open":
-                raise Conflict(
-                    f"{request.id} is {request.state} already.{_winner(request)}",
-                    {"state": request.state},
-                )
+                raise Conflict(f"{request.id} is {request.state} already.{_winner(request)}", {"state": request.state})
             if not as_json:
                 show.request(request)
             said = None if arguments is None else arguments(request)

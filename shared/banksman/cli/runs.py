@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 def submit(
     agent: Annotated[str, typer.Argument(help="The agent's name.")],
     prompt: Annotated[
-        str | None,
-        typer.Argument(help="What to do; read from standard input when not given.", show_default=False),
+        str | None, typer.Argument(help="What to do; read from standard input when not given.", show_default=False)
     ] = None,
     *,
     metadata: Annotated[str, typer.Option(help="A JSON object to keep with the run.")] = "{}",

@@ -36,10 +36,7 @@ def run(found: Run) -> None:
     facts = [
         ("run", found.id),
         ("agent", found.agent),
-        (
-            "status",
-            found.status + (", to be cancelled" if found.cancel_requested and not found.over else ""),
-        ),
+        ("status", found.status + (", to be cancelled" if found.cancel_requested and not found.over else "")),
         ("requester", found.requester),
         ("created", moment(found.created_at)),
         ("finished", moment(found.finished_at)),
@@ -65,16 +62,10 @@ def request(found: Request) -> None:
         typer.echo(f"Asked again: {_indented(found.context.why_again)}")
     if found.context.said:
         typer.echo(f"The agent says (unverified): {_indented(found.context.said)}")
-    because, rule = (
-        str(found.requirement.get("because", "")),
-        str(found.requirement.get("rule", "")),
-    )
+    because, rule = (str(found.requirement.get("because", "")), str(found.requirement.get("rule", "")))
     if because:
         typer.echo(f"Held by the rule {prose(rule)}: {prose(because)}")
-    needed, silence = (
-        found.requirement.get("approvals", 1),
-        found.requirement.get("on_expiry", "deny"),
-    )
+    needed, silence = (found.requirement.get("approvals", 1), found.requirement.get("on_expiry", "deny"))
     after = "the run ends" if silence == "stop" else "the call is not made"
     typer.echo(f"Needs {needed} of its reviewers until {moment(found.expires_at)}; if nobody decides, {after}.")
     if found.siblings:

@@ -66,10 +66,7 @@ class _Demo:
 
     def show(self) -> int:
         url = self._facts["gateway_url"]
-        with (
-            Client(url, self._facts["submit_key"]) as program,
-            Client(url, self._reviewer["token"]) as person,
-        ):
+        with Client(url, self._facts["submit_key"]) as program, Client(url, self._reviewer["token"]) as person:
             run = program.submit("sysadmin", PROMPT)
             self._say(f"Submitted {run.id}:\n  {PROMPT}")
             if self._asker:
@@ -107,10 +104,7 @@ class _Demo:
 
     def _decide(self, person: Client, request: Request) -> None:
         if self._asker is None:
-            yes, reason = (
-                request.tool != "execute",
-                f"User denied {request.tool} for safety reasons",
-            )
+            yes, reason = (request.tool != "execute", f"User denied {request.tool} for safety reasons")
         else:
             answer = self._ask(person, request)
             if answer is None:

@@ -12,18 +12,7 @@ from dataclasses import dataclass, field
 
 from banksman.embedded.keyring import Keyring
 
-_PLAIN = (
-    "PATH",
-    "HOME",
-    "LANG",
-    "LC_ALL",
-    "LC_CTYPE",
-    "TZ",
-    "TMPDIR",
-    "PYTHONPATH",
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-)
+_PLAIN = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "PYTHONPATH", "SSL_CERT_FILE", "SSL_CERT_DIR")
 _LOGS = ("LOG_FORMAT", "LOG_LEVEL")
 # What the caller may set for each service; everything else is the stack's to say.
 TUNING: Mapping[str, tuple[str, ...]] = {

@@ -136,22 +136,12 @@ def at(home: Path, *, port: int, password: str, durable: bool = True) -> Postgre
 
 @contextlib.contextmanager
 def running(
-    home: Path,
-    *,
-    durable: bool = True,
-    port: int | None = None,
-    password: str | None = None,
-    within: float = 60.0,
+    home: Path, *, durable: bool = True, port: int | None = None, password: str | None = None, within: float = 60.0
 ) -> Generator[Postgres]:
     """A server for the length of a `with` block. Its log is `<home>.log`; `home` holds nothing else of yours."""
     if password is None and (home / "data").exists():
         raise ConfigurationError(f"{home} exists, so its password is needed to start it again.")
-    server = at(
-        home,
-        port=port or ports.free(),
-        password=password or secrets.token_urlsafe(24),
-        durable=durable,
-    )
+    server = at(home, port=port or ports.free(), password=password or secrets.token_urlsafe(24), durable=durable)
     server.prepare()
     log = server.home.with_name(f"{server.home.name}.log")
     with service.running(server.service(), ready=server.ready, log=log, within=within):
@@ -181,12 +171,7 @@ def _initialise(server: Postgres) -> None:
         )
         create = f"CREATE DATABASE {DATABASE};\n"
         fsync = "on" if server.durable else "off"
-        _run(
-            server,
-            draft,
-            ["postgres", "--single", "-j", "-D", folder, "-c", f"fsync={fsync}", "postgres"],
-            create,
-        )
+        _run(server, draft, ["postgres", "--single", "-j", "-D", folder, "-c", f"fsync={fsync}", "postgres"], create)
         draft.rename(server.data)
     finally:
         words.unlink(missing_ok=True)

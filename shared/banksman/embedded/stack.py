@@ -190,11 +190,7 @@ class _Starting:
             env = environment.of_worker(self._environ, where, ring, agents=self._options.agents, health_port=health)
             services.append(
                 _python(
-                    f"worker-{number}",
-                    "banksman_worker",
-                    env=env,
-                    user_code=True,
-                    stop_within=_drain_seconds(env) + 10,
+                    f"worker-{number}", "banksman_worker", env=env, user_code=True, stop_within=_drain_seconds(env) + 10
                 )
             )
             self._waiting_for[f"worker-{number}"] = partial(_says_ok, health, "/healthz")
@@ -228,12 +224,7 @@ class _Starting:
 
 
 def _python(
-    name: str,
-    module: str,
-    *arguments: str,
-    env: Mapping[str, str],
-    user_code: bool = False,
-    stop_within: float = 15.0,
+    name: str, module: str, *arguments: str, env: Mapping[str, str], user_code: bool = False, stop_within: float = 15.0
 ) -> Service:
     """One of our own processes. Only a worker finds the modules of the current folder: they are the user's agents."""
     safe_path = () if user_code else ("-P",)

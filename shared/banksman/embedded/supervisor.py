@@ -77,10 +77,7 @@ class Supervisor:
         return self
 
     def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
             self.stop()
@@ -256,11 +253,7 @@ class Supervisor:
             self._record,
             json.dumps(
                 {
-                    c.service.name: {
-                        "pid": p.pid,
-                        "born": p.born,
-                        "stop": c.service.stop_signal.name,
-                    }
+                    c.service.name: {"pid": p.pid, "born": p.born, "stop": c.service.stop_signal.name}
                     for c, p in found
                     if p is not None
                 }

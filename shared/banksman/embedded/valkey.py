@@ -83,32 +83,15 @@ class Valkey:
 def at(home: Path, *, port: int, password: str, durable: bool = True) -> Valkey:
     """A server for this folder; nothing is started or written."""
     who = account.for_servers()
-    return Valkey(
-        home=home.absolute(),
-        port=port,
-        password=password,
-        durable=durable,
-        binary=_find(who),
-        account=who,
-    )
+    return Valkey(home=home.absolute(), port=port, password=password, durable=durable, binary=_find(who), account=who)
 
 
 @contextlib.contextmanager
 def running(
-    home: Path,
-    *,
-    durable: bool = True,
-    port: int | None = None,
-    password: str | None = None,
-    within: float = 30.0,
+    home: Path, *, durable: bool = True, port: int | None = None, password: str | None = None, within: float = 30.0
 ) -> Generator[Valkey]:
     """A server for the length of a `with` block. Its log is `<home>.log`; `home` holds nothing else of yours."""
-    server = at(
-        home,
-        port=port or ports.free(),
-        password=password or secrets.token_urlsafe(24),
-        durable=durable,
-    )
+    server = at(home, port=port or ports.free(), password=password or secrets.token_urlsafe(24), durable=durable)
     server.prepare()
     log = server.home.with_name(f"{server.home.name}.log")
     with service.running(server.service(), ready=server.ready, log=log, within=within):

@@ -25,13 +25,7 @@ def append(conn: Connection, *events: Event) -> None:
             [
                 value
                 for event in part
-                for value in (
-                    event.actor,
-                    event.action,
-                    event.run_id,
-                    event.request_id,
-                    Jsonb(dict(event.body)),
-                )
+                for value in (event.actor, event.action, event.run_id, event.request_id, Jsonb(dict(event.body)))
             ],
         )
 

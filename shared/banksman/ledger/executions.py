@@ -82,15 +82,7 @@ def start(
 
 
 def finish(
-    conn: Connection,
-    run_id: RunId,
-    fence: int,
-    *,
-    step: int,
-    call_id: str,
-    attempt: int,
-    outcome: str,
-    result: bytes,
+    conn: Connection, run_id: RunId, fence: int, *, step: int, call_id: str, attempt: int, outcome: str, result: bytes
 ) -> bool:
     """Started → finished, by the attempt that started it, which may say so even after it lost its lease."""
     return (
@@ -117,27 +109,13 @@ def finish(
 def of_run(conn: Connection, run_id: RunId) -> Sequence[Execution]:
     """Every execution of a run, oldest first."""
     rows = conn.execute(
-        f"SELECT {_COLUMNS} FROM executions WHERE run_id = %s ORDER BY started_at, step, attempt",
-        (run_id,),
+        f"SELECT {_COLUMNS} FROM executions WHERE run_id = %s ORDER BY started_at, step, attempt", (run_id,)
     ).fetchall()
     return [_execution(run_id, row) for row in rows]
 
 
 def _execution(run_id: RunId, row: Sequence[Any]) -> Execution:
-    (
-        step,
-        call_id,
-        attempt,
-        tool,
-        digest,
-        fence,
-        state,
-        outcome,
-        result,
-        request_id,
-        started_at,
-        finished_at,
-    ) = row
+    (step, call_id, attempt, tool, digest, fence, state, outcome, result, request_id, started_at, finished_at) = row
     return Execution(
         step=step,
         call_id=call_id,

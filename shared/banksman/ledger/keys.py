@@ -72,8 +72,7 @@ def revoke(conn: Connection, key_id: KeyId) -> bool:
     """Valid → revoked, at once; False when it was already."""
     return (
         conn.execute(
-            "UPDATE keys SET revoked_at = clock_timestamp() WHERE id = %s AND revoked_at IS NULL",
-            (key_id,),
+            "UPDATE keys SET revoked_at = clock_timestamp() WHERE id = %s AND revoked_at IS NULL", (key_id,)
         ).rowcount
         == 1
     )
@@ -147,7 +146,4 @@ def session(conn: Connection, id_hash: bytes, *, idle: timedelta) -> Person | No
 
 def end_session(conn: Connection, id_hash: bytes) -> None:
     """A session → over."""
-    conn.execute(
-        "UPDATE sessions SET ended_at = clock_timestamp() WHERE id_hash = %s AND ended_at IS NULL",
-        (id_hash,),
-    )
+    conn.execute("UPDATE sessions SET ended_at = clock_timestamp() WHERE id_hash = %s AND ended_at IS NULL", (id_hash,))

@@ -78,10 +78,7 @@ def _apply(conn: psycopg.Connection) -> Sequence[str]:
         fingerprint = hashlib.sha256(body).hexdigest()
         if number not in done:
             conn.execute(body)
-            conn.execute(
-                "INSERT INTO migrations (number, name, hash) VALUES (%s, %s, %s)",
-                (number, name, fingerprint),
-            )
+            conn.execute("INSERT INTO migrations (number, name, hash) VALUES (%s, %s, %s)", (number, name, fingerprint))
             applied.append(name)
         elif done[number] != (name, fingerprint):
             raise ConfigurationError(f"Migration {name} is not the one this database was built with.")

@@ -85,13 +85,7 @@ def sent(conn: Connection, notice_id: NoticeId, fence: int) -> bool:
 
 
 def postpone(
-    conn: Connection,
-    notice_id: NoticeId,
-    fence: int,
-    *,
-    error: str,
-    delay: timedelta,
-    counted: bool = True,
+    conn: Connection, notice_id: NoticeId, fence: int, *, error: str, delay: timedelta, counted: bool = True
 ) -> bool:
     """Claimed → due again after `delay`, keeping what went wrong; uncounted when it was not really tried."""
     return _moved(
@@ -145,10 +139,7 @@ def recent_sign_ins(conn: Connection, person: PersonId, *, within: timedelta) ->
 
 def seen(conn: Connection, notice_id: NoticeId) -> None:
     """The first opening of its link, remembered."""
-    conn.execute(
-        "UPDATE notices SET seen_at = clock_timestamp() WHERE id = %s AND seen_at IS NULL",
-        (notice_id,),
-    )
+    conn.execute("UPDATE notices SET seen_at = clock_timestamp() WHERE id = %s AND seen_at IS NULL", (notice_id,))
 
 
 def try_code(conn: Connection, notice_id: NoticeId, *, tries: int) -> bool:
@@ -204,20 +195,7 @@ def of_request(conn: Connection, request_id: RequestId) -> Sequence[Notice]:
 
 
 def _notice(row: Sequence[Any]) -> Notice:
-    (
-        notice_id,
-        kind,
-        person,
-        request,
-        revision,
-        channel,
-        state,
-        attempts,
-        tries,
-        used_at,
-        expires_at,
-        live,
-    ) = row
+    (notice_id, kind, person, request, revision, channel, state, attempts, tries, used_at, expires_at, live) = row
     return Notice(
         id=NoticeId(notice_id),
         kind=kind,
@@ -235,20 +213,7 @@ def _notice(row: Sequence[Any]) -> Notice:
 
 
 def _matter(row: Sequence[Any]) -> Matter:
-    (
-        notice_id,
-        email,
-        wanted,
-        created_at,
-        expires_at,
-        request,
-        run,
-        kind,
-        agent,
-        tool,
-        requirement,
-        requester,
-    ) = row
+    (notice_id, email, wanted, created_at, expires_at, request, run, kind, agent, tool, requirement, requester) = row
     matter = Matter(NoticeId(notice_id), email, wanted, created_at, expires_at)
     if request is None:
         return matter

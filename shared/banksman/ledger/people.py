@@ -17,12 +17,7 @@ _COLUMNS = "id, email, name, roles, groups, disabled_at IS NOT NULL"
 
 
 def upsert(
-    conn: Connection,
-    email: str,
-    *,
-    name: str,
-    roles: Collection[str] = ("reviewer",),
-    groups: Collection[str] = (),
+    conn: Connection, email: str, *, name: str, roles: Collection[str] = ("reviewer",), groups: Collection[str] = ()
 ) -> Person:
     """The person of this address, made or brought up to date."""
     row = conn.execute(
@@ -46,8 +41,7 @@ def disable(conn: Connection, person_id: PersonId) -> bool:
     """
     return (
         conn.execute(
-            "UPDATE people SET disabled_at = clock_timestamp() WHERE id = %s AND disabled_at IS NULL",
-            (person_id,),
+            "UPDATE people SET disabled_at = clock_timestamp() WHERE id = %s AND disabled_at IS NULL", (person_id,)
         ).rowcount
         == 1
     )

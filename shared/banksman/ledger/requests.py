@@ -67,21 +67,12 @@ def hold(conn: Connection, request_id: RequestId) -> Request:
 
     Two people who decide the last two requests of a run meet at the row, one after the other.
     """
-    conn.execute(
-        "SELECT FROM runs WHERE id = (SELECT run_id FROM requests WHERE id = %s) FOR UPDATE",
-        (request_id,),
-    )
+    conn.execute("SELECT FROM runs WHERE id = (SELECT run_id FROM requests WHERE id = %s) FOR UPDATE", (request_id,))
     return get(conn, request_id)
 
 
 def revise(
-    conn: Connection,
-    request_id: RequestId,
-    revision: int,
-    *,
-    action: bytes,
-    digest: bytes,
-    author: PersonId,
+    conn: Connection, request_id: RequestId, revision: int, *, action: bytes, digest: bytes, author: PersonId
 ) -> None:
     """Open at the revision before → open at this one: a person edited what is asked."""
     conn.execute(
@@ -256,8 +247,7 @@ def schema(conn: Connection, schema_hash: bytes) -> bytes:
 def revisions(conn: Connection, request_id: RequestId) -> Sequence[tuple[int, bytes, PersonId | None]]:
     """Every revision of a request: its number, its action's bytes and who edited it (None: the agent)."""
     rows = conn.execute(
-        "SELECT revision, action, author_id FROM revisions WHERE request_id = %s ORDER BY revision",
-        (request_id,),
+        "SELECT revision, action, author_id FROM revisions WHERE request_id = %s ORDER BY revision", (request_id,)
     ).fetchall()
     return [
         (number, vault.open_sealed(action, ("revisions.action", request_id, number)), author)

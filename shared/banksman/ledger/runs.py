@@ -101,6 +101,11 @@ def beat(conn: Connection, held: Mapping[RunId, int], *, lease: timedelta) -> di
     """Extend the leases of every run in `held` (run → fence). A run that is missing from the answer is lost; True
     means that somebody asked for it to stop.
     """
+    # One run's row may be held by somebody else: that must not cost all the others their leases.
+    patience = f"{int(lease.total_seconds() * 1000 / 6)}ms"
+    conn.execute(
+        "SELECT set_config('lock_timeout', %(p)s, true), set_config('statement_timeout', %(p)s, true)", {"p": patience}
+    )
     rows = conn.execute(
         """
         UPDATE runs
@@ -115,27 +120,21 @@ def beat(conn: Connection, held: Mapping[RunId, int], *, lease: timedelta) -> di
 
 
 def park(conn: Connection, run_id: RunId, fence: int, *, version: str, usage: Mapping[str, Json]) -> bool:
-    """Running → waiting; the segment is over."""
+    """Running → waiting; the segment is over, and nobody asked for the run to stop."""
     return _ended(
         conn,
         """
         UPDATE runs
         SET status = 'waiting', segment = segment + 1, attempts = 0, owner = NULL, dispatched = false, due_at = NULL,
             agent_version = %(version)s, usage = %(usage)s
-        WHERE id = %(id)s AND fence = %(fence)s AND status = 'running'
+        WHERE id = %(id)s AND fence = %(fence)s AND status = 'running' AND cancel_at IS NULL
         """,
         {"id": run_id, "fence": fence, "version": version, "usage": Jsonb(dict(usage))},
     )
 
 
 def finish(
-    conn: Connection,
-    run_id: RunId,
-    fence: int,
-    *,
-    output: Json,
-    version: str,
-    usage: Mapping[str, Json],
+    conn: Connection, run_id: RunId, fence: int, *, output: Json, version: str, usage: Mapping[str, Json]
 ) -> bool:
     """Running → finished, with the agent's answer."""
     return _ended(

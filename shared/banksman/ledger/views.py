@@ -271,24 +271,9 @@ def _notices(conn: Connection, run_id: RunId) -> list[Happening]:
         (run_id,),
     ).fetchall()
     found: list[Happening] = []
-    for (
-        notice,
-        request,
-        email,
-        channel,
-        state_,
-        attempts,
-        sent_at,
-        seen_at,
-        used_at,
-        created_at,
-    ) in rows:
+    for notice, request, email, channel, state_, attempts, sent_at, seen_at, used_at, created_at in rows:
         request_id = RequestId(request)
-        detail: dict[str, Json] = {
-            "notice": ids.show("ntc", notice),
-            "to": email,
-            "channel": channel,
-        }
+        detail: dict[str, Json] = {"notice": ids.show("ntc", notice), "to": email, "channel": channel}
         queued = {**detail, "state": state_, "attempts": attempts}
         found.append(Happening(created_at, "worker", "notice.queued", request_id, queued))
         if sent_at is not None:
