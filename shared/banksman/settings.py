@@ -102,7 +102,7 @@ class GatewaySettings(LedgerSettings):
     link_keys: SecretStr
     notifier_token: SecretStr = Field(min_length=16)
     sweep_seconds: float = Field(1, gt=0)
-    redispatch_seconds: float = Field(30, ge=1)
+    redispatch_seconds: float = Field(5, ge=1)
 
     @model_validator(mode="after")
     def _is_safe(self) -> Self:

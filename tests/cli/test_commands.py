@@ -81,11 +81,20 @@ def test_what_is_approved_is_shown_in_full_with_what_hides_in_it(banksman: Banks
 def test_nobody_is_asked_where_nobody_is(banksman: Banksman, site: Site) -> None:
     _, (asked,) = site.a_waiting_run()
 
-    ended = banksman("approve", req(asked))
+    ended = banksman("approve", stdin=f"{req(asked)}\n")
 
     assert ended.returncode == 2
     assert "--yes" in ended.stderr
     assert site.request(asked)["state"] == "open"
+
+
+def test_an_id_on_the_command_line_is_word_enough_where_nobody_can_be_asked(banksman: Banksman, site: Site) -> None:
+    _, (asked,) = site.a_waiting_run()
+
+    ended = banksman("approve", req(asked))
+
+    assert ended.returncode == 0
+    assert site.request(asked)["state"] == "approved"
 
 
 def test_a_no_at_the_terminal_decides_nothing(banksman: Banksman, site: Site, tmp_path: Path) -> None:

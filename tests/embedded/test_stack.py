@@ -140,7 +140,7 @@ def test_a_second_up_says_so_and_harms_nothing(stack: Up) -> None:
         timeout=30,
     )
 
-    assert said.returncode == 1
+    assert said.returncode == 2
     assert f"already up on {stack.data} (process {stack.popen.pid})" in said.stderr
     assert stack.facts == before
     assert all(processes.identify(pid) for pid in before["pids"].values())
@@ -221,7 +221,7 @@ def test_a_port_that_is_taken_is_refused_by_number(start: Start, stack: Up) -> N
 
     up = start("--port", port)
 
-    assert up.popen.wait(30) == 1
+    assert up.popen.wait(30) == 2
     assert f"Port {port} is in use" in up.said()
 
 
@@ -233,7 +233,7 @@ def test_data_without_their_secrets_are_not_touched(tmp_path: Path, start: Start
 
     up = start()
 
-    assert up.popen.wait(30) == 1
+    assert up.popen.wait(30) == 2
     assert "secrets.json is gone" in up.said()
     assert not (tmp_path / "data" / "secrets.json").exists()
 

@@ -87,6 +87,29 @@ def test_denying_follows_the_same_rules_and_its_reason_is_kept(site: Site) -> No
         assert votes.standing(conn, request_id)[0].reason == "Not at night."
 
 
+def test_a_link_tapped_twice_leaves_the_first_page_working(site: Site) -> None:
+    request_id, notice = a_mailed_request(site)
+    browser = opened(site, request_id, notice)
+    form = browser.form(page_of(request_id), "approve")
+
+    browser.get(link_of(site, notice))
+    answer = browser.send(form, code=code_of(site, notice))
+
+    assert answer.status_code == 303
+    assert stored(site, request_id).state is RequestState.APPROVED
+
+
+def test_a_link_decides_on_what_is_shown_and_edits_nothing(site: Site) -> None:
+    request_id, notice = a_mailed_request(site)
+    browser = opened(site, request_id, notice)
+    form = browser.form(page_of(request_id), "approve")
+
+    answer = browser.send(form, code=code_of(site, notice), arguments='{"content": "curl evil", "path": "/a.txt"}')
+
+    assert answer.status_code == 403
+    assert not decided(site, request_id)
+
+
 def test_after_five_wrong_codes_the_right_one_counts_no_more(site: Site) -> None:
     request_id, notice = a_mailed_request(site)
     browser = opened(site, request_id, notice)

@@ -18,6 +18,7 @@ from banksman.policy import Policy
 from banksman.records import Execution
 from banksman.states import Kind, RunStatus, Tier
 from banksman_worker import segment
+from banksman_worker.dispatch import Dispatcher
 from tests.worker.conftest import Site, SiteMaker
 from tests.worker.test_segment import agent_calling
 
@@ -259,6 +260,21 @@ def test_a_run_whose_worker_keeps_dying_becomes_stuck(site: SiteMaker, owner_poo
 
     assert due.status is RunStatus.STUCK
     assert here.run(run_id).status is RunStatus.STUCK
+
+
+def test_a_stuck_run_says_why(site: SiteMaker) -> None:
+    here = site({"actor": agent_calling(("nothing", {}))})
+    run_id = here.submit("actor")
+    dispatcher = Dispatcher(here.worker.pool, here.worker.wire, interval=1, window=10, redispatch=LONG, max_attempts=1)
+    with ledger.transaction(here.worker.pool) as conn:
+        runs.claim(conn, run_id, 0, owner="dying", lease=timedelta(seconds=-1))
+
+    dispatcher.look()
+
+    run = here.run(run_id)
+    assert run.status is RunStatus.STUCK
+    assert run.error is not None
+    assert "worker ended or was lost" in run.error
 
 
 def test_a_rerun_needs_as_many_people_as_the_call_itself(dies_inside: Dies, stuck: Stuck) -> None:

@@ -20,6 +20,9 @@ from banksman.wire import Wire
 log = logs.get(__name__)
 
 
+_LOST = "The run's worker ended or was lost in the middle of this segment,"
+
+
 class Dispatcher:
     """Looks every `interval` seconds, and again at once while the window was full."""
 
@@ -46,6 +49,8 @@ class Dispatcher:
         with ledger.transaction(self._pool) as conn:
             due = runs.dispatch(conn, window=self._window, redispatch=self._redispatch, max_attempts=self._max_attempts)
             stuck = [item for item in due if item.status is RunStatus.STUCK]
+            for item in stuck:
+                runs.explain(conn, item.run_id, f"{_LOST} {self._max_attempts} times.")
             cancelled = runs.bury_cancelled(conn)
             for run_id in cancelled:
                 requests.cancel_open(conn, run_id)

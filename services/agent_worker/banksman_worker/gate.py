@@ -201,7 +201,8 @@ class Gate:
             original = digest.parse(resolved.settled.action, limit=4 * digest.MAX_BYTES)
             requirement = Requirement.from_json(original["requirement"])
             seen = replace(seen, operands=original["operands"])
-        self._draft(seen, Kind.OUTCOME, requirement, {})
+        why = "The worker was lost while this call ran. Nobody knows whether it happened."
+        self._draft(seen, Kind.OUTCOME, requirement, {"why_again": why})
         return ApprovalRequired()
 
     def external(self, call: ToolCallPart, step: int, tool: ToolDefinition | None, words: str) -> None:

@@ -91,6 +91,7 @@ class Envelope:
         if refused is None:
             await self._app(scope, receive, send)
         else:
+            await _drain(receive)
             await problems.answer(problems.of(refused))(scope, receive, send)
 
     def _is_ours(self, host: str, path: str) -> bool:
@@ -99,6 +100,9 @@ class Envelope:
             return True
         host = host.lower()
         return host in self._hosts or (self._loopback and host.rpartition(":")[0] in _LOOPBACK)
+
+
+_MOST_DRAINED = 64 * MOST_BYTES
 
 
 def _limited(receive: Receive) -> Receive:
@@ -113,6 +117,16 @@ def _limited(receive: Receive) -> Receive:
         return message
 
     return counted
+
+
+async def _drain(receive: Receive) -> None:
+    """Take in a refused body up to a bound: a connection closed on unread bytes resets before the answer is read."""
+    left = _MOST_DRAINED
+    while left > 0:
+        message = await receive()
+        left -= len(message.get("body", b""))
+        if message["type"] != "http.request" or not message.get("more_body"):
+            return
 
 
 def _length(headers: Headers) -> int:

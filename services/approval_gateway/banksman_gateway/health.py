@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from typing import Literal
 
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter, move_on_after, to_thread
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -46,9 +46,13 @@ async def healthz() -> Health:
 @router.get("/readyz", responses={503: {"model": Health}})
 async def readyz(here: Here, response: Response) -> Health:
     """PostgreSQL answers, too."""
-    up = await to_thread.run_sync(_reachable, here, limiter=_limiter)
+    up = False
+    # A server that is frozen accepts a connection and says nothing: the probe gives up by itself.
+    with move_on_after(2 * _WITHIN):
+        up = await to_thread.run_sync(_reachable, here, limiter=_limiter, abandon_on_cancel=True)
     if not up:
         response.status_code = 503
+        response.headers["Retry-After"] = "2"
     return Health(status="ok" if up else "unready", postgresql=up, broker=here.pulse.beats)
 
 

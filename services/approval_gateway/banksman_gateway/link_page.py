@@ -58,8 +58,11 @@ def follow(token: str, request: Request, here: Here) -> Response:
     except (NotGenuine, NotFound):
         raise NotFound(_UNIFORM) from None
     response = html.see(f"/requests/{ids.show('req', notice.request_id)}")
-    name, value = _cookie(notice.request_id), _view(here, notice.id)
-    sessions.set_cookie(response, here.settings, name, value, lifetime=VIEW)
+    known = view_of(request, here, notice.request_id)
+    # Opened twice in one browser, both pages' forms go on working.
+    if known is None or known.notice != notice.id:
+        name, value = _cookie(notice.request_id), _view(here, notice.id)
+        sessions.set_cookie(response, here.settings, name, value, lifetime=VIEW)
     return response
 
 

@@ -206,7 +206,9 @@ def _each(
     """Show each request, ask, and vote on exactly what was shown."""
     wanted = given.read_ids(which, prefix="req")
     if not yes and not sys.stdin.isatty():
-        raise InvalidInput("Nobody can be asked here. Say --yes to vote on what these ids stand for now.")
+        if not which or "-" in which:
+            raise InvalidInput("Nobody can be asked here. Say --yes to vote on what these ids stand for now.")
+        yes = True  # named one by one on the command line, where nobody can be asked
     refused = False
     with place.find().person(as_email) as banksman:
         for request_id in wanted:

@@ -26,7 +26,7 @@ from rich.text import Text
 from banksman.client import Client
 from banksman.embedded import service
 from banksman.embedded.service import Service
-from banksman.errors import BanksmanError, Conflict, InvalidInput
+from banksman.errors import BanksmanError, ConfigurationError, Conflict, InvalidInput
 from banksman.shapes import Request, Run
 
 AGENTS = "banksman_sysadmin:agents"
@@ -49,7 +49,7 @@ def run_demo(*, data_dir: Path | None = None, stdin: IO[str] | None = None, stdo
         return 130
     except BanksmanError as error:
         console.print(Text(str(error), style="red"))
-        return 1
+        return 2 if isinstance(error, ConfigurationError) else 1
     finally:
         signal.signal(signal.SIGTERM, former)
 

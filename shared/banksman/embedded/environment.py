@@ -58,7 +58,8 @@ def of_worker(
 ) -> dict[str, str]:
     """A worker's: the caller's own, and public keys only."""
     inherited = {name: value for name, value in caller.items() if not name.startswith("BANKSMAN_")}
-    return inherited | _base(caller, "worker") | {
+    # The supervisor replaces a worker at once, so on one machine its runs need not wait a minute for the next.
+    return inherited | {"BANKSMAN_LEASE_SECONDS": "15"} | _base(caller, "worker") | {
         "BANKSMAN_DATABASE_URL": where.database_urls["worker"],
         "BANKSMAN_BROKER_URL": where.broker_url,
         "BANKSMAN_AGENTS": agents,

@@ -266,7 +266,7 @@ def _as_role(owner_url: str, role: str, password: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line: the exit code is 0 after an orderly stop, 1 when it could not start."""
+    """The command line: the exit code is 0 after an orderly stop, 2 when it cannot start as configured, else 1."""
     parser = argparse.ArgumentParser(prog="banksman.embedded.stack")
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--workers", type=int, default=1)
@@ -287,7 +287,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     except BanksmanError as error:
         sys.stderr.write(f"banksman: {error}\n")
-        return 1
+        return 2 if isinstance(error, ConfigurationError) else 1
     return 0
 
 

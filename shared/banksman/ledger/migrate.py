@@ -12,6 +12,7 @@ from importlib import resources
 
 import psycopg
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
 from banksman.errors import ConfigurationError, Unavailable
 
@@ -25,6 +26,10 @@ def migrate(owner_url: str, *, passwords: Mapping[str, str]) -> Sequence[str]:
     `passwords` maps roles of `ROLES` to their passwords: such a role is made, or its password set. Without one the
     role must exist already; `roles_sql` prints the statements for somebody who may create it.
     """
+    try:
+        conninfo_to_dict(owner_url)
+    except psycopg.ProgrammingError:
+        raise ConfigurationError("BANKSMAN_DATABASE_URL is not a PostgreSQL URL.") from None
     try:
         with psycopg.connect(owner_url, connect_timeout=5, application_name="banksman-migrate") as conn:
             conn.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))

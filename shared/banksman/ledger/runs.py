@@ -244,6 +244,14 @@ def dispatch(conn: Connection, *, window: int, redispatch: timedelta, max_attemp
     return [Due(RunId(run_id), segment, RunStatus(status)) for run_id, segment, status in rows]
 
 
+def explain(conn: Connection, run_id: RunId, error: str) -> None:
+    """Stuck, and nobody has said why: now the row does."""
+    conn.execute(
+        "UPDATE runs SET error = COALESCE(error, %s) WHERE id = %s AND status = 'stuck'",
+        (_sealed_error(run_id, error), run_id),
+    )
+
+
 def bury_cancelled(conn: Connection) -> Sequence[RunId]:
     """Asked to stop and due → cancelled: its worker died, or handed it back, before it could stop it."""
     rows = conn.execute(
