@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
+from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from tests.journeys.outsider import Outsider, Shape, problem
 from tests.journeys.stacks import Stack, until
@@ -43,6 +48,27 @@ def test_nothing_is_accepted_while_it_is_away_and_all_goes_on_when_it_is_back(ro
     assert ended["output"] == "Done: rowan is in the book"
     assert "poplar is in the book" in _end_of_the_busy_one(program, ana, busy)["output"]
     assert [len(rough.lines(word)) for word in ("poplar", "rowan")] == [1, 1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a server's own processes are found in /proc")
+def test_frozen_it_leaves_the_gateway_unready_and_alive_and_well_again_after(rough: Stack) -> None:
+    program = rough.program()
+    server = rough.pids["postgres"]
+    frozen = [server, *map(int, Path(f"/proc/{server}/task/{server}/children").read_text().split())]
+
+    for pid in frozen:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        answers = [httpx.get(f"{program.http.base_url}/readyz", timeout=5) for _ in range(3)]
+        alive = httpx.get(f"{program.http.base_url}/healthz", timeout=5)
+    finally:
+        for pid in frozen:
+            os.kill(pid, signal.SIGCONT)
+
+    assert [answer.status_code for answer in answers] == [503] * 3
+    assert answers[0].headers["retry-after"]
+    assert alive.status_code == 200
+    until(lambda: program.http.get("/readyz").status_code == 200, within=30, what="ready")
 
 
 def test_it_is_killed_between_two_votes_and_the_first_one_stands(rough: Stack) -> None:
