@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 from collections.abc import Callable
 
 import httpx
@@ -31,6 +32,19 @@ def waiting(calm: Stack) -> Shape:
     run = calm.program().submit("desk", REFUND)
     [request] = calm.program().asked(run["id"])
     return request
+
+
+def test_a_refused_body_is_taken_in_so_that_no_client_is_reset_before_the_answer(calm: Stack) -> None:
+    token = calm.program().http.headers["authorization"]
+    url = httpx.URL(str(calm.program().http.base_url))
+
+    for size in (1_100_000, 20_000_000):
+        for _ in range(4):
+            connection = http.client.HTTPConnection(url.host, url.port, timeout=20)
+            connection.request("POST", "/v1/runs", body=b"x" * size, headers={**JSON, "Authorization": token})
+            answer = connection.getresponse()
+            assert (answer.status, b"1,048,576 bytes" in answer.read()) == (413, True)
+            connection.close()
 
 
 SUBMISSIONS = {
