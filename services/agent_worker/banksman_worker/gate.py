@@ -251,14 +251,15 @@ class Gate:
             raise ModelRetry(f"{error} Nothing ran.") from None
         except ValueError as error:
             raise Ungateable(f"A call of {name} has arguments that JSON cannot hold: {error}") from None
-        if len(digest.canonical(plain)) > digest.MAX_BYTES:
+        body = digest.canonical(plain)
+        if len(body) > digest.MAX_BYTES:
             raise ModelRetry(f"The arguments of {name} exceed {digest.MAX_BYTES:,} bytes. Nothing ran.")
         held = self.tools.get(name)
         if held is None and _is_plain(arguments):
             return plain
         try:
             back = held.args_validator.validate_python(plain) if held is not None else None
-            same = back == arguments and digest.canonical(to_jsonable_python(back)) == digest.canonical(plain)
+            same = back == arguments and digest.canonical(to_jsonable_python(back)) == body
         except ValueError:
             same = False
         if not same:

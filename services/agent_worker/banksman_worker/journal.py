@@ -74,18 +74,22 @@ class Journal:
     async def _carry_out(
         self, ctx: RunContext[Any], key: Key, name: str, cleared: Cleared, run: Callable[[], Awaitable[Any]]
     ) -> Any:
-        found: _Attempt | _Replay | _Told = await self.hop(lambda: self._start(key, name, cleared))
+        found: int | _Replay | _Told = await self.hop(lambda: self._start(key, name, cleared))
         if isinstance(found, _Told):
             return found.text
         if isinstance(found, _Replay):
             return self._replay(found)
         return await self._perform(ctx, key, found, cleared, run)
 
-    def _start(self, key: Key, name: str, cleared: Cleared) -> _Attempt | _Replay | _Told:
-        """Nothing → started, or what an earlier attempt left."""
+    def _start(self, key: Key, name: str, cleared: Cleared) -> int | _Replay | _Told:
+        """Nothing → started, as the attempt of this number; or what an earlier attempt left."""
         claim, (step, call_id) = self.gate.claim, key
         with ledger.transaction(self.pool) as conn:
             last = executions.latest(conn, claim.run_id, step, call_id)
+            if last is not None and last.tool != name:
+                raise NotGenuine(
+                    f"The journal has a call of {last.tool} under the id of one of {name}. It did not run."
+                )
             settled = self._settle_doubt(conn, key, last, cleared)
             if settled is not None:
                 return settled
@@ -109,7 +113,7 @@ class Journal:
                 actor = f"worker:{claim.fence}"
                 event = Event(actor, "execution.started", claim.run_id, cleared.request_id, body)
                 audit.append(conn, event)
-                return _Attempt(attempt, last.fence if last else None)
+                return attempt
             if not runs.holds(conn, claim.run_id, claim.fence):
                 raise LostLease(f"{ids.show('run', claim.run_id)} is held by another worker; {name} was not started.")
         log.warning("An approval no longer counts; the call is asked again.", tool=name)
@@ -157,7 +161,7 @@ class Journal:
         return voters, statement["start_by"]
 
     async def _perform(
-        self, ctx: RunContext[Any], key: Key, attempt: _Attempt, cleared: Cleared, run: Callable[[], Awaitable[Any]]
+        self, ctx: RunContext[Any], key: Key, attempt: int, cleared: Cleared, run: Callable[[], Awaitable[Any]]
     ) -> Any:
         before = self.gate.workspace.manifest()
         try:
@@ -193,9 +197,7 @@ class Journal:
         await self._finish(key, attempt, "returned", result, cleared)
         return value
 
-    async def _finish(
-        self, key: Key, attempt: _Attempt, outcome: str, result: Mapping[str, Json], cleared: Cleared
-    ) -> None:
+    async def _finish(self, key: Key, attempt: int, outcome: str, result: Mapping[str, Json], cleared: Cleared) -> None:
         """Started → finished, however long PostgreSQL is away."""
         claim, (step, call_id) = self.gate.claim, key
         body = json.dumps(result).encode()
@@ -213,7 +215,7 @@ class Journal:
                     claim.fence,
                     step=step,
                     call_id=call_id,
-                    attempt=attempt.number,
+                    attempt=attempt,
                     outcome=outcome,
                     result=body,
                 )
@@ -222,7 +224,7 @@ class Journal:
                     "execution.finished",
                     claim.run_id,
                     cleared.request_id,
-                    {"step": step, "call": call_id, "attempt": attempt.number, "outcome": outcome},
+                    {"step": step, "call": call_id, "attempt": attempt, "outcome": outcome},
                 )
                 audit.append(conn, event)
 
@@ -265,12 +267,6 @@ class JournaledToolset(WrapperToolset[Any]):
                 raise RuntimeError(f"The tool {name} tried to end the process ({error!r}).") from error
 
         return await self.journal.call(ctx, name, tool_args, run)
-
-
-@dataclass(frozen=True, slots=True)
-class _Attempt:
-    number: int
-    after: int | None
 
 
 @dataclass(frozen=True, slots=True)
