@@ -15,7 +15,10 @@ ASIDE = {LEDGER / name for name in ("views.py", "lists.py", "inbox.py", "migrate
 SPINE = [
     *sorted(set(LEDGER.glob("*.py")) - ASIDE),
     *(ROOT / "shared/banksman" / name for name in ("wire.py", "digest.py", "links.py")),
-    *(WORKER / name for name in ("gate.py", "operands.py", "journal.py", "segment.py")),
+    *(
+        WORKER / name
+        for name in ("gate.py", "operands.py", "journal.py", "segment.py", "parts.py", "resuming.py", "ending.py")
+    ),
     ROOT / "services/approval_gateway/banksman_gateway/decide.py",
     ROOT / "services/notifier/banksman_notifier/deliver.py",
 ]

@@ -27,7 +27,7 @@ from banksman_worker import segment
 from banksman_worker.agents import Listed, Loaded
 from banksman_worker.lease import Leases
 from banksman_worker.loop import Loop
-from banksman_worker.segment import Worker
+from banksman_worker.parts import Worker
 
 LEASE = timedelta(seconds=30)
 HINT = timedelta(seconds=5)

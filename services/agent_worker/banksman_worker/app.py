@@ -28,7 +28,7 @@ from banksman_worker import agents, inventory, scripted, tasks
 from banksman_worker.dispatch import Dispatcher
 from banksman_worker.lease import Leases
 from banksman_worker.loop import Loop
-from banksman_worker.segment import Worker
+from banksman_worker.parts import Worker
 
 # Threads that talk to PostgreSQL hand the interpreter's lock to and fro at every wait. Few of them cost less CPU.
 _HOPS = 2

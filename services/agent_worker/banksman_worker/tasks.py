@@ -13,7 +13,7 @@ from banksman import consumer
 from banksman.errors import InvalidInput
 from banksman.ids import RunId
 from banksman_worker import segment
-from banksman_worker.segment import Worker
+from banksman_worker.parts import Worker
 
 _HEX = re.compile(r"[0-9a-f]{32}")
 Place = tuple[RunId, int]

@@ -1,0 +1,224 @@
+"""How a segment ends: parked with its requests, finished, stopped, or broken; and the snapshots on the way there.
+
+Each ending is one transaction that carries the claim's fence, so a segment that lost its run writes nothing. The
+wake-ups go out once that stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from pydantic_ai import DeferredToolRequests
+from pydantic_ai.exceptions import (
+    AgentRunError,
+    FallbackExceptionGroup,
+    ModelAPIError,
+    ModelHTTPError,
+    ModelRequestRejectedError,
+    UserError,
+)
+from pydantic_ai.messages import ModelMessage
+from pydantic_ai.run import AgentRunResult
+from pydantic_ai.usage import RunUsage
+from pydantic_core import to_jsonable_python
+
+from banksman import digest, ids, ledger, logs
+from banksman.digest import Json
+from banksman.errors import BanksmanError, LostLease, Unavailable, Ungateable
+from banksman.ids import NoticeId, RequestId
+from banksman.ledger import Connection, audit, people, requests, runs, snapshots
+from banksman.records import Claim, Event, NewRequest, Snapshot
+from banksman.states import Kind
+from banksman_worker import conversation
+from banksman_worker.gate import Draft
+from banksman_worker.lease import Lease
+from banksman_worker.parts import Segment, Worker, counts
+
+_BACK_OFF = timedelta(seconds=2)
+
+log = logs.get(__name__)
+
+
+def save(worker: Worker, segment: Segment, messages: Sequence[ModelMessage], usage: RunUsage) -> None:
+    with ledger.transaction(worker.pool) as conn:
+        kept = _save_in(conn, segment, messages, usage)
+    if kept is not None:
+        segment.conversation.keep(messages, kept, segment=segment.claim.segment)
+
+
+def _save_in(
+    conn: Connection, segment: Segment, messages: Sequence[ModelMessage], usage: RunUsage
+) -> dict[str, Json] | None:
+    """Append what is new; the state that was stored, or None when nothing was."""
+    state = segment.state(usage)
+    snapshot: Snapshot | None = segment.conversation.difference(messages, state, segment=segment.claim.segment)
+    if snapshot is None:
+        return None
+    new = segment.workspace.changed_blobs(segment.stored)
+    if new:
+        snapshots.keep_blobs(conn, segment.claim.run_id, new)
+        segment.stored.update(new)
+    if not snapshots.save(conn, segment.claim.run_id, segment.claim.fence, snapshot):
+        raise LostLease(f"{ids.show('run', segment.claim.run_id)} is held by another worker.")
+    return state
+
+
+def commit(worker: Worker, segment: Segment, result: AgentRunResult[Any]) -> None:
+    """Running → waiting with its requests, or → finished; the wake-ups go out once that stands."""
+    output = result.output
+    if isinstance(output, DeferredToolRequests):
+        _draft_external(segment, output, result)
+        _park(worker, segment, result)
+    else:
+        _finish(worker, segment, result, output)
+    worker.wire.changed(run=segment.claim.run_id)
+
+
+def _draft_external(segment: Segment, output: DeferredToolRequests, result: AgentRunResult[Any]) -> None:
+    messages = result.all_messages()
+    step = conversation.step_of(messages)
+    for call in output.calls:
+        if (step, call.tool_call_id) not in segment.gate.drafts:
+            held = segment.gate.tools.get(call.tool_name)
+            words = conversation.said(messages)
+            segment.gate.external(call, step, held.tool_def if held else None, words)
+    for call in output.approvals:
+        if (step, call.tool_call_id) not in segment.gate.drafts:
+            raise Ungateable(
+                f"A hook of the agent asked for approval of {call.tool_name} where the gate could not see it. Flag the"
+                " tool with requires_approval=True, or raise ApprovalRequired in its body."
+            )
+
+
+def _park(worker: Worker, segment: Segment, result: AgentRunResult[Any]) -> None:
+    claim, drafts = segment.claim, list(segment.gate.drafts.values())
+    usage = counts(result.usage)
+    with ledger.transaction(worker.pool) as conn:
+        _save_in(conn, segment, result.all_messages(), result.usage)
+        parked = runs.park(conn, claim.run_id, claim.fence, version=segment.loaded.version, usage=usage)
+        if not parked:
+            raise LostLease(f"{ids.show('run', claim.run_id)} is held by another worker.")
+        replaced = [draft.replaces for draft in drafts if draft.replaces is not None]
+        if replaced:
+            requests.supersede(conn, replaced)
+        opened = [_new_request(conn, claim, segment.loaded.name, draft) for draft in drafts]
+        for new in opened:
+            requests.open_request(conn, claim.run_id, claim.segment, new)
+        again = (Event(f"worker:{claim.fence}", "request.superseded", claim.run_id, item) for item in replaced)
+        audit.append(conn, *again, *(_opened(claim, new) for new in opened), event(claim, "run.parked"))
+    worker.wire.deliver(notice for new in opened for notice, _ in new.notify)
+
+
+def _new_request(conn: Connection, claim: Claim, agent: str, draft: Draft) -> NewRequest:
+    """The draft with its bytes, and with the reviewers to tell; that there are none is said at once."""
+    requester = claim.requester_id if draft.kind in (Kind.APPROVAL, Kind.OUTCOME) else None
+    told = people.who_may_decide(conn, draft.requirement, except_for=requester)
+    context = {**draft.context, "nobody_may_decide": not told}
+    if not told:
+        log.warning("Nobody may decide this request.", tool=draft.tool, run=ids.show("run", claim.run_id))
+    return NewRequest(
+        id=RequestId(ids.new()),
+        step=draft.step,
+        call_id=draft.call_id,
+        kind=draft.kind,
+        agent=agent,
+        tool=draft.tool,
+        requirement=draft.requirement,
+        action=digest.canonical(dict(draft.action)),
+        digest=digest.of_action(draft.action),
+        schema=digest.canonical(dict(draft.schema)),
+        schema_hash=digest.of_schema(draft.schema),
+        shape=digest.shape(draft.tool, draft.action["arguments"]),
+        context=digest.canonical(context),
+        notify=[(NoticeId(ids.new()), person.id) for person in told],
+    )
+
+
+def _finish(worker: Worker, segment: Segment, result: AgentRunResult[Any], output: Any) -> None:
+    claim = segment.claim
+    plain = to_jsonable_python(output, serialize_unknown=True)
+    with ledger.transaction(worker.pool) as conn:
+        _save_in(conn, segment, result.all_messages(), result.usage)
+        finished = runs.finish(
+            conn,
+            claim.run_id,
+            claim.fence,
+            output=digest.printable(plain) if isinstance(plain, str) else plain,
+            version=segment.loaded.version,
+            usage=counts(result.usage),
+        )
+        if not finished:
+            raise LostLease(f"{ids.show('run', claim.run_id)} is held by another worker.")
+        audit.append(conn, event(claim, "run.finished"))
+
+
+def stopped(worker: Worker, claim: Claim, lease: Lease, error: BaseException) -> None:
+    """The conversation was cut off: cancelled by a person, drained, or lost to another worker."""
+    with ledger.transaction(worker.pool) as conn:
+        cancelled = runs.stop(conn, claim.run_id, claim.fence)
+        if cancelled:
+            audit.append(conn, event(claim, "run.cancelled"))
+        elif lease.stopped == "drained":
+            runs.release(conn, {claim.run_id: claim.fence})
+            audit.append(conn, event(claim, "run.released"))
+    if cancelled:
+        worker.wire.changed(run=claim.run_id)
+    elif lease.stopped != "drained":
+        log.warning("A run was lost to another worker; nothing of this attempt counts.", error=str(error)[:200])
+
+
+def broke(worker: Worker, claim: Claim, error: Exception) -> None:
+    """Running → queued for another attempt when the world was at fault, failed when the run itself cannot go on."""
+    again, text = _may_pass(error), _said_by(error)
+    expected = isinstance(error, (BanksmanError, AgentRunError, FallbackExceptionGroup, UserError))
+    shown = ids.show("run", claim.run_id)
+    log.error("A segment broke.", run=shown, again=again, error=text[:500], exc_info=not expected)
+    try:
+        with ledger.transaction(worker.pool) as conn:
+            if again:
+                delay = _BACK_OFF * 2 ** min(claim.attempts - 1, 8)
+                if runs.postpone(conn, claim.run_id, claim.fence, error=text, delay=delay):
+                    audit.append(conn, event(claim, "run.postponed"))
+            elif runs.fail(conn, claim.run_id, claim.fence, error=text):
+                audit.append(conn, event(claim, "run.failed"))
+    except Unavailable:
+        log.warning("PostgreSQL is away; the lease will run out.", run=shown)
+        return
+    worker.wire.changed(run=claim.run_id)
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether another attempt may fare better. What a model provider rejects, it rejects again."""
+    if isinstance(error, FallbackExceptionGroup):
+        return any(map(_may_pass, error.exceptions))
+    if isinstance(error, ModelRequestRejectedError):
+        return False
+    return isinstance(error, (Unavailable, ModelAPIError, ConnectionError, TimeoutError))
+
+
+def _said_by(error: BaseException) -> str:
+    if isinstance(error, FallbackExceptionGroup):
+        return " ".join(map(_said_by, error.exceptions))
+    if isinstance(error, ModelHTTPError):
+        return f"The provider of the model {error.model_name!r} answered HTTP {error.status_code}: {error.body}"
+    if isinstance(error, ModelAPIError):
+        return f"The provider of the model {error.model_name!r} cannot be used: {error}"
+    return str(error) if isinstance(error, BanksmanError) else f"{type(error).__name__}: {error}"
+
+
+def _opened(claim: Claim, new: NewRequest) -> Event:
+    body: dict[str, Json] = {
+        "kind": new.kind.value,
+        "tool": new.tool,
+        "tier": new.requirement.tier.value,
+        "digest": new.digest.hex(),
+        "told": len(new.notify),
+    }
+    return Event(f"worker:{claim.fence}", "request.opened", claim.run_id, new.id, body)
+
+
+def event(claim: Claim, action: str) -> Event:
+    body: dict[str, Json] = {"segment": claim.segment, "attempt": claim.attempts}
+    return Event(f"worker:{claim.fence}", action, claim.run_id, None, body)
