@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
 import pytest
 import redis
-from httpx2 import Response
 
 from banksman import digest, ids, ledger
 from banksman.ids import RequestId
@@ -107,26 +105,6 @@ def test_one_person_has_one_vote(site: Site) -> None:
     assert (first.status_code, first.json()["state"]) == (200, "open")
     assert (second.status_code, second.json()["type"]) == (409, "urn:banksman:problem:already-voted")
     assert other.json()["state"] == "approved"
-
-
-def test_of_many_votes_at_once_one_wins_and_the_others_hear_of_it(site: Site) -> None:
-    _, [request_id] = site.a_waiting_run()
-    people = [site.a_person(f"p{number}@example.org", "reviewer") for number in range(12)]
-    shown = site.request(request_id)
-    body = {"verdict": "approve", "digest": shown["digest"], "revision": 1}
-    url = f"/v1/requests/{shown['id']}/votes"
-    everyone = [site.token(person) for person in people]
-
-    def vote(headers: dict[str, str]) -> Response:
-        return site.client.post(url, json=body, headers=headers)
-
-    with ThreadPoolExecutor(12) as pool:
-        answers = list(pool.map(vote, everyone))
-
-    assert sorted(answer.status_code for answer in answers) == [200] + [409] * 11
-    winner = next(a for a in answers if a.status_code == 200).json()["decision"]["by"]
-    told = {a.json()["current"]["decided_by"][0]["person"] for a in answers if a.status_code == 409}
-    assert told == set(winner)
 
 
 def test_an_edit_is_a_patch_and_a_new_revision(site: Site) -> None:
