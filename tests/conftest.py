@@ -112,7 +112,7 @@ def broker(valkey_server: valkey.Valkey) -> str:
 @pytest.fixture
 def wire(broker: str) -> Iterator[Wire]:
     """A publisher on the empty broker."""
-    published = Wire(broker, "test", expires=30)
+    published = Wire(broker, expires=30)
     yield published
     published.close()
 

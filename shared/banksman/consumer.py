@@ -27,6 +27,34 @@ T = TypeVar("T")
 log = logs.get(__name__)
 
 
+def app(broker_url: str, name: str) -> Celery:
+    """A Celery application with everything off that is not a plain message of JSON ids."""
+    celery = Celery(name, broker=broker_url, set_as_current=False)
+    celery.conf.update(
+        broker_transport="banksman.transport:Transport",
+        accept_content=["json"],
+        result_backend=None,
+        task_ignore_result=True,
+        task_acks_late=True,
+        worker_prefetch_multiplier=1,
+        worker_enable_remote_control=False,
+        worker_send_task_events=False,
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options={
+            "socket_timeout": 10,
+            "socket_connect_timeout": 1,
+            "socket_keepalive": True,
+            "health_check_interval": 10,
+            "queue_order_strategy": "priority",
+            "max_retries": 1,
+        },
+    )
+    return celery
+
+
 def serve(
     celery: Celery,
     *,

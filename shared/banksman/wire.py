@@ -1,121 +1,187 @@
-"""The wire: wake-ups over Celery and Redis. A message carries ids and nothing else: the row says what to do.
+"""The wire: wake-ups over Redis in Celery's own form. A message carries ids and nothing else: the row says what to do.
 
 Publishing is best effort with short timeouts, after the commit. When the broker is away the commit still stands and
 the sweeps find the row, so nothing here raises; after a failure publishing rests for a moment, so that a dead broker
-does not slow every request down.
+does not slow every request down. It rests too while a queue is full: without anybody who takes messages away, more of
+them would only be stale ones.
+
+`message` writes what `read` accepts, and `read` accepts nothing else. Whoever can write to the broker can therefore
+make a worker look at a row, which it may do at any time, and can bring nothing else in.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import time
-from collections.abc import Iterable
-from threading import Lock
-from uuid import UUID
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+from uuid import UUID, uuid4
 
 import redis
-from celery import Celery
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from banksman import logs
+from banksman.errors import InvalidInput
 from banksman.ids import NoticeId, RequestId, RunId
 
 START, RESUME, APPROVALS = "runs.start", "runs.resume", "approvals"
+QUEUES: Mapping[str, str] = {"start_run": START, "resume_run": RESUME, "deliver": APPROVALS}
+"""The task of every message, and the one queue on which it is believed."""
 CHANGED = "banksman:changed"
+MOST_WAITING = 1000
+"""How many messages a queue holds before publishing to it rests."""
+MOST_BYTES = 64 * 1024
+"""The longest message that is read."""
+
 _REST_SECONDS = 2.0
 _PATIENCE_SECONDS = 1.0
+_NOTICES_IN_ONE = 100
+_BROKER = ""
+_ID = re.compile(r"[0-9a-f]{32}")
+_NOTHING_AFTERWARDS = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 
 log = logs.get(__name__)
 
 
-def app(broker_url: str, name: str, *, patience: float = 10) -> Celery:
-    """A Celery application with everything off that is not a plain message of JSON ids.
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """What a message says: where to look, and until when that is worth the while."""
 
-    `patience` is how many seconds a broker that hangs may take to answer: a consumer waits for messages longer than a
-    request may wait to publish one.
-    """
-    celery = Celery(name, broker=broker_url, set_as_current=False)
-    celery.conf.update(
-        task_serializer="json",
-        accept_content=["json"],
-        result_backend=None,
-        task_ignore_result=True,
-        task_acks_late=True,
-        worker_prefetch_multiplier=1,
-        worker_enable_remote_control=False,
-        worker_send_task_events=False,
-        worker_hijack_root_logger=False,
-        worker_redirect_stdouts=False,
-        broker_connection_retry_on_startup=True,
-        broker_connection_max_retries=None,
-        task_publish_retry=False,
-        task_create_missing_queues=True,
-        task_routes={"start_run": {"queue": START}, "resume_run": {"queue": RESUME}, "deliver": {"queue": APPROVALS}},
-        broker_transport_options={
-            "visibility_timeout": 3600,
-            "socket_timeout": patience,
-            "socket_connect_timeout": 1,
-            "socket_keepalive": True,
-            "health_check_interval": 10,
-            "queue_order_strategy": "priority",
-            "max_retries": 1,
-        },
+    task: str
+    arguments: Sequence[object]
+    until: datetime
+
+    @property
+    def stale(self) -> bool:
+        """Whether its time is over; whatever it pointed at is found by state."""
+        return self.until <= datetime.now(UTC)
+
+
+def message(hint: Hint, *, message_id: str = "") -> str:
+    """A message of Celery's protocol 2, as kombu's Redis transport lays it into a list."""
+    name = message_id or uuid4().hex
+    return json.dumps(
+        {
+            "body": json.dumps([hint.arguments, {}, _NOTHING_AFTERWARDS]),
+            "content-type": "application/json",
+            "content-encoding": "utf-8",
+            "headers": {
+                "lang": "py",
+                "task": hint.task,
+                "id": name,
+                "root_id": name,
+                "parent_id": None,
+                "group": None,
+                "expires": hint.until.isoformat(),
+            },
+            "properties": {
+                "correlation_id": name,
+                "delivery_tag": name,
+                "delivery_mode": 2,
+                "delivery_info": {"exchange": "", "routing_key": QUEUES[hint.task]},
+                "priority": 0,
+            },
+        }
     )
-    return celery
+
+
+def read(queue: str, raw: bytes) -> Hint:
+    """What a message on this queue says; `InvalidInput` for one that `message` would not have written so."""
+    if len(raw) > MOST_BYTES:
+        raise InvalidInput(f"It has {len(raw)} bytes.")
+    try:
+        found: Any = json.loads(raw)
+        headers: Any = found["headers"]
+        arguments: Any = json.loads(found["body"])[0]
+        until = datetime.fromisoformat(headers["expires"])
+        task, name = headers["task"], headers["id"]
+    except (ValueError, TypeError, KeyError, IndexError, RecursionError):
+        raise InvalidInput("It is not one of our messages.") from None
+    if not (isinstance(arguments, list) and isinstance(name, str) and _ID.fullmatch(name) and until.tzinfo):
+        raise InvalidInput("It is not one of our messages.")
+    if not isinstance(task, str) or QUEUES.get(task) != queue:
+        raise InvalidInput(f"Its task has no business on {queue!r}.")
+    hint = Hint(task, cast("list[object]", arguments), until)
+    if found != json.loads(message(hint, message_id=name)):
+        raise InvalidInput("A message carries ids and nothing else.")
+    return hint
 
 
 class Wire:
     """Publishes wake-ups, and tells pages that something changed."""
 
-    def __init__(self, broker_url: str, name: str, *, expires: float) -> None:
-        self.celery = app(broker_url, name)
-        self._publisher = app(broker_url, name, patience=_PATIENCE_SECONDS)
+    def __init__(self, broker_url: str, *, expires: float) -> None:
+        # A connection that the broker has closed is opened again at once; a broker that hangs is not asked twice.
         self._redis = redis.Redis.from_url(
-            broker_url, socket_timeout=_PATIENCE_SECONDS, socket_connect_timeout=1, health_check_interval=10
+            broker_url,
+            socket_timeout=_PATIENCE_SECONDS,
+            socket_connect_timeout=_PATIENCE_SECONDS,
+            health_check_interval=10,
+            retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
         )
-        self._expires = expires
-        self._resting_until = 0.0
-        self._lock = Lock()
+        self._expires = timedelta(seconds=expires)
+        self._resting_until: dict[str, float] = {}
+        self._full: set[str] = set()
 
     def run(self, *due: tuple[RunId, int]) -> None:
         """Wake a worker for each (run, segment): a start for the first segment, a resumption for any later one."""
-        for run_id, segment in due:
-            self._send("resume_run" if segment else "start_run", [run_id.hex, segment])
+        self._push("start_run", [[run_id.hex, segment] for run_id, segment in due if not segment])
+        self._push("resume_run", [[run_id.hex, segment] for run_id, segment in due if segment])
 
     def deliver(self, notices: Iterable[NoticeId]) -> None:
         """Wake a notifier for notices that are due."""
         ids = [notice.hex for notice in notices]
-        if ids:
-            self._send("deliver", [ids])
+        handfuls = range(0, len(ids), _NOTICES_IN_ONE)
+        self._push("deliver", [[ids[start : start + _NOTICES_IN_ONE]] for start in handfuls])
 
     def changed(self, *, run: RunId | None = None, request: RequestId | None = None) -> None:
         """Tell whoever watches that there is something new to read."""
         body = {name: _hex(value) for name, value in (("run", run), ("request", request)) if value}
-        if not self._rests():
+        if not self._rests(_BROKER):
             try:
                 self._redis.publish(CHANGED, json.dumps(body))
-            except redis.RedisError as error:
-                self._rest(error)
+            except Exception as error:  # noqa: BLE001  whatever the client raises: pages look by themselves
+                self._lost(error)
 
     def close(self) -> None:
         """Let the connections go."""
         self._redis.close()
-        self._publisher.close()
-        self.celery.close()
 
-    def _send(self, task: str, arguments: list[object]) -> None:
-        if self._rests():
+    def _push(self, task: str, arguments: Sequence[Sequence[object]]) -> None:
+        """Lay messages into the task's queue, as many as it may hold."""
+        queue = QUEUES[task]
+        if not arguments or self._rests(_BROKER) or self._rests(queue):
             return
+        until = datetime.now(UTC) + self._expires
         try:
-            self._publisher.send_task(task, args=arguments, expires=self._expires)
-        except Exception as error:  # noqa: BLE001  whatever the transport raises: the row is found later
-            self._rest(error)
+            if queue in self._full and self._waiting(self._redis.llen(queue), queue) >= MOST_WAITING:
+                return
+            messages = [message(Hint(task, each, until)) for each in arguments[:MOST_WAITING]]
+            self._waiting(self._redis.lpush(queue, *messages), queue)
+        except Exception as error:  # noqa: BLE001  whatever the client raises: the row is found later
+            self._lost(error)
 
-    def _rests(self) -> bool:
-        return time.monotonic() < self._resting_until
+    def _waiting(self, answer: object, queue: str) -> int:
+        """How long the queue is; a full one has publishing rest, and is asked how long it is before the next time."""
+        length = int(cast("int", answer))
+        if length < MOST_WAITING:
+            self._full.discard(queue)
+            return length
+        if queue not in self._full:
+            log.warning("Nobody takes messages away; the sweeps find what waits.", queue=queue, waiting=length)
+        self._full.add(queue)
+        self._resting_until[queue] = time.monotonic() + _REST_SECONDS
+        return length
 
-    def _rest(self, error: Exception) -> None:
-        with self._lock:
-            self._resting_until = time.monotonic() + _REST_SECONDS
+    def _rests(self, what: str) -> bool:
+        return time.monotonic() < self._resting_until.get(what, 0.0)
+
+    def _lost(self, error: Exception) -> None:
+        self._resting_until[_BROKER] = time.monotonic() + _REST_SECONDS
         log.warning("The broker cannot be reached; the sweeps find what waits.", error=str(error)[:200])
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from base64 import b64decode
 from dataclasses import replace
 from typing import cast
 
@@ -11,7 +10,7 @@ import pytest
 import redis
 from fastapi import FastAPI
 
-from banksman import ids, ledger
+from banksman import ids, ledger, wire
 from banksman.ids import RunId
 from banksman.ledger import audit, lists, requests, runs
 from banksman.records import Event
@@ -35,8 +34,8 @@ def test_a_submitted_run_is_there_and_a_worker_is_woken(site: Site, broker: str)
     with redis.Redis.from_url(broker) as queue:
         [message] = cast("list[bytes]", queue.lrange("runs.start", 0, -1))
     run_id = RunId(ids.read("run", run["id"]))
-    arguments, _, _ = json.loads(b64decode(json.loads(message)["body"]))
-    assert arguments == [run_id.hex, 0]
+    hint = wire.read(wire.START, message)
+    assert (hint.task, hint.arguments, hint.stale) == ("start_run", [run_id.hex, 0], False)
     with ledger.transaction(site.gateway) as conn:
         [event] = audit.of_run(conn, run_id)
     assert event.action == "run.submitted"
@@ -259,7 +258,7 @@ def test_a_person_gives_a_stuck_run_another_chance_and_a_machine_does_not(site: 
 
 
 def test_without_a_broker_runs_and_votes_are_still_accepted(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    away = Wire("redis://127.0.0.1:1/0", "test", expires=30)
+    away = Wire("redis://127.0.0.1:1/0", expires=30)
     monkeypatch.setattr(cast("FastAPI", site.client.app).state, "parts", replace(site.parts, wire=away))
 
     run_id, [request_id] = site.a_waiting_run()

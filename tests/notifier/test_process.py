@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -9,12 +10,14 @@ import sys
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 
 import pytest
+import redis
 
 from banksman import ledger
 from banksman.embedded import ports
-from banksman.wire import Wire
+from banksman.wire import Hint, Wire, message
 from tests.conftest import Database
 from tests.notifier.conftest import TOKEN, AskFor, Catcher, Door
 
@@ -81,14 +84,17 @@ def test_a_message_is_enough(environ: dict[str, str], asked: AskFor, wire: Wire,
 def test_what_is_not_a_list_of_ids_is_dropped_and_nothing_it_brings_is_called(
     environ: dict[str, str], asked: AskFor, wire: Wire, catcher: Catcher, broker: str
 ) -> None:
-    follow_up = wire.celery.signature("deliver", args=[["0" * 32]], queue="elsewhere")
+    until = datetime.now(UTC) + timedelta(seconds=30)
     bad: Sequence[list[object]] = ([], ["x"], [["x"]], [[1]], [["A" * 32]], [[], []], [{"a": 1}], [None])
-    for args in bad:
-        wire.celery.send_task("deliver", args=args)
-    wire.celery.send_task("deliver", args=[[]], kwargs={"extra": 1})
-    wire.celery.send_task("deliver", args=[[]], link=follow_up, link_error=follow_up)
-    wire.celery.send_task("nobody_knows_this", args=[[]], queue="approvals")
-    wire.celery.send_task("deliver", args=[["f" * 32]])
+    good = [["f" * 32]]
+    messages = [message(Hint("deliver", arguments, until)) for arguments in (*bad, good)]
+    follow_up = {"task": "deliver", "args": [["0" * 32]], "options": {"queue": "elsewhere"}}
+    messages.append(
+        messages[-1].replace('\\"callbacks\\": null', json.dumps(f'"callbacks": [{json.dumps(follow_up)}]')[1:-1])
+    )
+    messages.append(messages[0].replace('"deliver"', '"nobody_knows_this"'))
+    with redis.Redis.from_url(broker) as client:
+        client.lpush("approvals", *messages)
 
     with notifier(environ) as process:
         wire.deliver(asked())
@@ -96,8 +102,6 @@ def test_what_is_not_a_list_of_ids_is_dropped_and_nothing_it_brings_is_called(
         said = stop(process)
 
     assert said.count("A message was dropped.") == 10
-    import redis
-
     with redis.Redis.from_url(broker) as client:
         assert client.llen("elsewhere") == 0
 

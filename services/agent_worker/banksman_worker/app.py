@@ -63,7 +63,9 @@ def run(settings: WorkerSettings) -> int:
     listed = {agent.name: _tools(loop, agent, policy) for agent in loaded.values()}
 
     pool = ledger.open_pool(settings.database_url.get_secret_value(), size=_HOPS + _DESKS + 2, name="banksman-worker")
-    wire = Wire(settings.broker_url.get_secret_value(), "banksman-worker", expires=settings.redispatch_seconds)
+    broker_url = settings.broker_url.get_secret_value()
+    wire = Wire(broker_url, expires=settings.redispatch_seconds)
+    celery = consumer.app(broker_url, "banksman-worker")
     with ledger.transaction(pool) as conn:
         announced.announce(conn, {name: (loaded[name].version, tools) for name, tools in listed.items()})
     executor = ThreadPoolExecutor(_HOPS, thread_name_prefix="ledger")
@@ -82,7 +84,7 @@ def run(settings: WorkerSettings) -> int:
         settings.lease,
         threading.Semaphore(_DESKS),
     )
-    tasks.register(wire.celery, worker)
+    tasks.register(celery, worker)
     dispatcher = Dispatcher(
         pool,
         wire,
@@ -95,7 +97,7 @@ def run(settings: WorkerSettings) -> int:
     dispatcher.start()
     try:
         return consumer.serve(
-            wire.celery,
+            celery,
             name="agent-worker",
             queues=[RESUME, START],
             threads=settings.concurrency,
@@ -109,6 +111,7 @@ def run(settings: WorkerSettings) -> int:
         executor.shutdown()
         loop.close()
         wire.close()
+        celery.close()
         pool.close()
 
 

@@ -85,6 +85,6 @@ def build(settings: GatewaySettings) -> Parts:
         pool=ledger.open_pool(settings.database_url.get_secret_value(), size=POOL_SIZE, name="banksman-gateway"),
         signer=signer,
         link_keys=link_keys,
-        wire=Wire(broker_url, "banksman-gateway", expires=settings.redispatch_seconds),
+        wire=Wire(broker_url, expires=settings.redispatch_seconds),
         pulse=Pulse(broker_url),
     )

