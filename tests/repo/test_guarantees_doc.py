@@ -1,4 +1,4 @@
-"""Each promise of docs/guarantees.md names tests that try to break it, and those tests exist."""
+"""Each promise and crash point of docs/guarantees.md names tests that try to break it, and those tests exist."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import re
 from pathlib import Path
 
 import pytest
+from tests.chaos import crashes
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "guarantees.md").read_text()
 PROMISES = re.findall(r"^\*\*(\d+)\. (.*?)(?=^\*\*\d|^## )", PAGE, re.MULTILINE | re.DOTALL)
 NAMED = [
     (file, test)
-    for _, promise in PROMISES
-    for file, rest in re.findall(r"\]\(\.\./(tests/\S+?\.py)\)([^\[]*)", promise)
+    for file, rest in re.findall(r"\]\(\.\./(tests/\S+?\.py)\)([^\[]*)", PAGE)
     for test in re.findall(r"`(test_\w+)`", rest)
 ]
 
@@ -30,3 +30,9 @@ def test_every_test_that_the_page_names_stands_behind_a_file() -> None:
 @pytest.mark.parametrize(("file", "test"), NAMED, ids=[test for _, test in NAMED])
 def test_the_page_names_only_tests_that_exist(file: str, test: str) -> None:
     assert re.search(rf"^def {test}\(", (ROOT / file).read_text(), re.MULTILINE)
+
+
+def test_the_page_tells_of_every_crash_point_and_of_no_other() -> None:
+    told = re.findall(r"^\| `([a-z-]+)` \|", PAGE, re.MULTILINE)
+
+    assert told == crashes.NAMES
