@@ -10,8 +10,15 @@ LIMIT = 3000
 ROOT = Path(__file__).parent.parent
 LEDGER = ROOT / "shared/banksman/ledger"
 WORKER = ROOT / "services/agent_worker/banksman_worker"
-# No run passes these: reads for pages, the making of the schema, who is asking and whether they asked before.
-ASIDE = {LEDGER / name for name in ("views.py", "lists.py", "inbox.py", "migrate.py", "keys.py", "answers.py")}
+# No run passes these on its way: reads for pages, the making of the schema, who asks and whether they asked before,
+# which agents there are, and the words for what a cancelled run leaves behind.
+ASIDE = {
+    LEDGER / name
+    for name in (
+        *("views.py", "lists.py", "inbox.py", "migrate.py", "keys.py", "answers.py"),
+        *("agents.py", "aftermath.py"),
+    )
+}
 SPINE = [
     *sorted(set(LEDGER.glob("*.py")) - ASIDE),
     *(ROOT / "shared/banksman" / name for name in ("wire.py", "digest.py", "links.py")),

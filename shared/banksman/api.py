@@ -125,6 +125,11 @@ def retry(run_id: str) -> Steps[Run]:
     return _one(Run, (yield _post(f"/v1/runs/{_id(run_id)}/retry", {}, None)))
 
 
+def fail(run_id: str, reason: str) -> Steps[Run]:
+    """Give a stuck run up, saying why."""
+    return _one(Run, (yield _post(f"/v1/runs/{_id(run_id)}/fail", {"reason": reason}, None)))
+
+
 def messages(run_id: str) -> Steps[Sequence[Json]]:
     """The conversation so far, as pydantic-ai's messages."""
     return _items((yield Ask("GET", f"/v1/runs/{_id(run_id)}/messages")))

@@ -61,6 +61,7 @@ class WorkerSettings(LedgerSettings):
     redispatch_seconds: float = Field(30, ge=1)
     sweep_seconds: float = Field(1, gt=0)
     drain_seconds: float = Field(10, ge=0)
+    cancel_seconds: float = Field(5, ge=0)
     max_attempts: int = Field(5, ge=1)
     window: int = Field(200, ge=1)
     health_port: int = Field(0, ge=0, le=65535)
@@ -85,6 +86,11 @@ class WorkerSettings(LedgerSettings):
     def lease(self) -> timedelta:
         """How long a claim holds without a heartbeat."""
         return timedelta(seconds=self.lease_seconds)
+
+    @property
+    def cancel_grace(self) -> timedelta:
+        """How long the tools of a cancelled run may take to end."""
+        return timedelta(seconds=self.cancel_seconds)
 
     @property
     def redispatch(self) -> timedelta:

@@ -112,6 +112,7 @@ RUN_MOVES: tuple[Move, ...] = (
     _move("bury", "queued running", "stuck", "due again with its attempts used up"),
     _move("wake", "waiting", "queued", "no request is open any more"),
     _move("retry", "stuck", "queued", "a person gives it another chance"),
+    _move("give_up", "stuck", "failed", "a person fails it, saying why"),
     _move("cancel", "queued waiting stuck", "cancelled", "asked for, while no worker holds it"),
     _move("stop", "running", "cancelled", "asked for; its worker stops it"),
     _move("bury_cancelled", "queued running", "cancelled", "asked for, and its worker is gone"),

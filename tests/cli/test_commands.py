@@ -224,6 +224,15 @@ def test_a_stuck_run_is_tried_again(banksman: Banksman, site: Site) -> None:
     assert "is queued" in banksman("retry", run_id).stdout
 
 
+def test_a_stuck_run_is_given_up_with_a_reason(banksman: Banksman, site: Site) -> None:
+    run_id = ids.show("run", site.a_stuck_run())
+
+    assert banksman("fail", run_id).returncode == 2
+    assert "is failed" in banksman("fail", run_id, "--reason", "The account is closed.").stdout
+    assert "The account is closed." in banksman("show", run_id).stdout
+    assert banksman("fail", run_id, "--reason", "Twice.").returncode == 3
+
+
 def test_a_file_is_written_byte_for_byte(banksman: Banksman, site: Site) -> None:
     run_id = ids.show("run", site.a_run_with_files({"/a.txt": b"one\r\ntwo"}))
 

@@ -190,6 +190,28 @@ def test_a_run_page_tells_the_whole_story(site: Site, ana: Browser) -> None:
     assert "ana@example.org" in text
 
 
+def test_a_stuck_run_is_tried_again_failed_or_cancelled_on_its_page(site: Site, ana: Browser) -> None:
+    carl = Browser(site)
+    carl.sign_in(site.a_person("carl@example.org", "auditor"))
+    retried, failed, stopped = (f"/runs/{ids.show('run', site.a_stuck_run())}" for _ in range(3))
+
+    first = {form.action.rpartition("/")[2]: form for form in forms_in(ana.get(retried).text)}
+    assert ana.send(first["retry"]).status_code == 303
+    assert ana.send(first["retry"]).status_code == 409
+    second = {form.action.rpartition("/")[2]: form for form in forms_in(ana.get(failed).text)}
+    assert ana.send(second["fail"], reason=" ").status_code == 422
+    assert ana.send(second["fail"], reason="Nobody needs it.").status_code == 303
+    third = {form.action.rpartition("/")[2]: form for form in forms_in(ana.get(stopped).text)}
+    forged = Form(third["cancel"].action, forms_in(carl.get(stopped).text)[0].fields)
+
+    assert [form.action for form in forms_in(carl.get(stopped).text)] == ["/sign-out"]
+    assert carl.send(forged).status_code == 403
+    assert ana.send(third["cancel"]).status_code == 303
+    assert "queued" in text_of(ana, retried)
+    assert "ana@example.org failed this run: Nobody needs it." in text_of(ana, failed)
+    assert "cancelled the run" in text_of(ana, stopped)
+
+
 def test_a_runs_files_are_shown_as_text(site: Site, ana: Browser) -> None:
     run_id = site.a_run_with_files({"/notes.txt": "käse\n".encode(), "/raw.bin": b"\xff\xfe"})
 

@@ -257,6 +257,25 @@ def test_a_person_gives_a_stuck_run_another_chance_and_a_machine_does_not(site: 
     assert by_person.json()["status"] == "queued"
 
 
+def test_a_person_fails_a_stuck_run_and_the_reason_is_kept_with_the_last_error(site: Site) -> None:
+    run_id = site.a_stuck_run()
+    with ledger.transaction(site.worker) as conn:
+        runs.explain(conn, run_id, "The worker was lost.")
+    why = {"reason": "  The account is closed. "}
+
+    by_key = site.client.post(_url(run_id, "/fail"), json=why, headers=site.key("runs:cancel", "runs:submit"))
+    unsaid = site.client.post(_url(run_id, "/fail"), json={"reason": " "}, headers=site.token(site.ana))
+    by_person = site.client.post(_url(run_id, "/fail"), json=why, headers=site.token(site.ana))
+    again = site.client.post(_url(run_id, "/fail"), json=why, headers=site.token(site.ana))
+
+    assert [answer.status_code for answer in (by_key, unsaid, by_person, again)] == [403, 422, 200, 409]
+    run = by_person.json()
+    assert (run["status"], run["finished_at"] is not None) == ("failed", True)
+    said = "ana@example.org failed this run: The account is closed.\nIts last error: The worker was lost."
+    assert run["error"] == said
+    assert again.json()["current"] == {"status": "failed"}
+
+
 def test_without_a_broker_runs_and_votes_are_still_accepted(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     away = Wire("redis://127.0.0.1:1/0", expires=30)
     monkeypatch.setattr(cast("FastAPI", site.client.app).state, "parts", replace(site.parts, wire=away))

@@ -75,6 +75,7 @@ CALLS: dict[str, tuple[str, Caller]] = {
     "bury_cancelled": ("worker", lambda c, r, f, s: runs.bury_cancelled(c)),
     "wake": ("gateway", lambda c, r, f, s: runs.wake(c, r, hint=HOUR)),
     "retry": ("gateway", lambda c, r, f, s: runs.retry(c, r, hint=HOUR)),
+    "give_up": ("gateway", lambda c, r, f, s: runs.give_up(c, r, error="no")),
     "cancel": ("gateway", lambda c, r, f, s: runs.cancel(c, r)),
 }
 

@@ -52,10 +52,11 @@ class Dispatcher:
             for item in stuck:
                 runs.explain(conn, item.run_id, f"{_LOST} {self._max_attempts} times.")
             cancelled = runs.bury_cancelled(conn)
-            for run_id in cancelled:
-                requests.cancel_open(conn, run_id)
             events = [Event("dispatcher", "run.stuck", item.run_id) for item in stuck]
             events += [Event("dispatcher", "run.cancelled", run_id) for run_id in cancelled]
+            for run_id in cancelled:
+                closed = requests.cancel_open(conn, run_id)
+                events += [Event("dispatcher", "request.cancelled", run_id, request_id) for request_id in closed]
             if events:
                 audit.append(conn, *events)
         self._wire.run(*((item.run_id, item.segment) for item in due if item.status is RunStatus.QUEUED))

@@ -155,7 +155,13 @@ def _finish(worker: Worker, segment: Segment, result: AgentRunResult[Any], outpu
 
 
 def stopped(worker: Worker, claim: Claim, lease: Lease, error: BaseException) -> None:
-    """The conversation was cut off: cancelled by a person, drained, or lost to another worker."""
+    """The conversation was cut off: cancelled by a person, drained, or lost to another worker.
+
+    The tools of a cancelled run are given a moment to end, under the heartbeat still; then the row says of each what
+    became of it (`runs.stop`).
+    """
+    if lease.stopped in (None, "cancelled"):
+        lease.let_tools_end(min(worker.cancel_grace, worker.lease / 2))
     with ledger.transaction(worker.pool) as conn:
         cancelled = runs.stop(conn, claim.run_id, claim.fence)
         if cancelled:

@@ -7,6 +7,7 @@ ends by the database's clock. The fence in every write makes the rest safe; this
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import threading
 import time
 from collections.abc import Generator
@@ -44,6 +45,18 @@ class Lease:
             self.stopped = reason
             if self.task is not None:
                 self.loop.call_soon_threadsafe(self.task.cancel)
+
+    def let_tools_end(self, within: timedelta) -> None:
+        """Wait, beside the loop, for the tools that have started, and no longer than `within`."""
+
+        async def ended() -> None:
+            if self.in_flight:
+                await asyncio.wait(set(self.in_flight), timeout=within.total_seconds())
+
+        # A tool that blocks the loop itself must not hold this thread for ever.
+        waiting = asyncio.run_coroutine_threadsafe(ended(), self.loop)
+        concurrent.futures.wait([waiting], timeout=within.total_seconds() + 1)
+        waiting.cancel()
 
 
 class Leases:

@@ -45,6 +45,8 @@ class Worker:
     lease: timedelta
     desk: threading.Semaphore
     """So many threads may claim, load or commit at once. More would only pull at the interpreter's one lock."""
+    cancel_grace: timedelta = timedelta(seconds=5)
+    """How long the tools of a cancelled run may take to end before the run ends without knowing what became of them."""
 
     def hop(self, work: Callable[[], Any]) -> Awaitable[Any]:
         """Do blocking work beside the event loop."""

@@ -23,6 +23,7 @@ from banksman_gateway import (
     problems,
     request_page,
     requests,
+    run_forms,
     runs,
     sign_in,
 )
@@ -68,7 +69,7 @@ def create(settings: GatewaySettings) -> FastAPI:
     app.state.metrics = health.registry(here)
     for module in (health, runs, requests, personal_tokens, internal):
         app.include_router(module.router)
-    for module in (html, pages, request_page, link_page, sign_in):
+    for module in (html, pages, run_forms, request_page, link_page, sign_in):
         app.include_router(module.router)
     problems.install(app, page=html.problem_page)
     app.add_middleware(Envelope, settings=settings)

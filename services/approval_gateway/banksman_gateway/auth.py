@@ -20,6 +20,8 @@ READERS = frozenset({"reviewer", "operator", "admin", "auditor"})
 STEWARDS = frozenset({"reviewer", "operator", "admin"})
 """Who may stop any run, or give a stuck one another chance: neither lets a gated call through."""
 
+STEER = "Only the run's requester, a reviewer, an operator or an administrator may."
+
 _NOBODY = bytes(32)
 _UNIFORM = "Send a valid API key or personal token as `Authorization: Bearer …`."
 
@@ -63,9 +65,13 @@ class Caller:
 
     def must_steer(self, run: Run) -> None:
         """`NotAllowed` unless the caller may stop or retry this run."""
-        person = self.person
-        if person is not None and person.id != run.requester_id and not person.roles & STEWARDS:
-            raise NotAllowed("Only the run's requester, a reviewer, an operator or an administrator may.")
+        if self.person is not None and not may_steer(self.person, run):
+            raise NotAllowed(STEER)
+
+
+def may_steer(person: Person, run: Run) -> bool:
+    """Whether this person may stop, retry or fail this run."""
+    return person.id == run.requester_id or bool(person.roles & STEWARDS)
 
 
 def own_only(person: Person | None) -> PersonId | None:

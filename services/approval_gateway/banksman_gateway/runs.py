@@ -49,6 +49,12 @@ class Submission(Body):
     ] = None
 
 
+class Failure(Body):
+    """Why a stuck run is given up."""
+
+    reason: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=4000)]
+
+
 class RunFilter(Body):
     """Which runs to list; `state` says the same as `status`."""
 
@@ -123,6 +129,22 @@ def retry(conn: Connection, run_id: RunId, actor: str, *, hint: timedelta) -> tu
         raise Conflict(f"Only a stuck run is tried again; this one is {status.value}.", {"status": status.value})
     audit.append(conn, Event(actor, "run.retried", run_id, body={"segment": segment}))
     return rows.get(conn, run_id), segment
+
+
+def give_up(conn: Connection, run_id: RunId, actor: str, *, who: str, reason: str) -> Run:
+    """Stuck → failed, with the person's reason before the last error, and everything it waited for cancelled."""
+    status = rows.lock(conn, run_id)
+    last = rows.get(conn, run_id).error
+    error = f"{who} failed this run: {reason}" + (f"\nIts last error: {last}" if last else "")
+    if not rows.give_up(conn, run_id, error=error):
+        raise Conflict(f"Only a stuck run is failed by hand; this one is {status.value}.", {"status": status.value})
+    closed = requests.cancel_open(conn, run_id)
+    audit.append(
+        conn,
+        Event(actor, "run.failed", run_id, body={"because": "a person says so"}),
+        *(Event(actor, "request.cancelled", run_id, request_id) for request_id in closed),
+    )
+    return rows.get(conn, run_id)
 
 
 def conversation(kept: Sequence[Snapshot]) -> list[Json]:
@@ -264,6 +286,23 @@ def retry_run(run_id: RunPath, way: ToAct) -> Response:
         response = way.answer(conn, caller, 200, shapes.run(run))
     here.wire.run((run.id, segment))
     here.wire.changed(run=run.id)
+    return response
+
+
+@router.post("/{run_id}/fail", response_model=shapes.Run)
+def fail_run(run_id: RunPath, why: Failure, way: ToAct) -> Response:
+    """Give a stuck run up, saying why: a person's to say, never a machine's."""
+    with way.enter() as (conn, caller):
+        if caller.person is None:
+            raise NotAllowed("A stuck run waits for a person: use a personal token.")
+        caller.must("runs:cancel", "votes")
+        if (kept := way.replay(conn, caller)) is not None:
+            return kept
+        run = _seen(conn, caller, run_id, scope=None)
+        caller.must_steer(run)
+        run = give_up(conn, run.id, caller.actor, who=caller.person.email, reason=why.reason)
+        response = way.answer(conn, caller, 200, shapes.run(run))
+    way.here.wire.changed(run=run.id)
     return response
 
 

@@ -1,4 +1,4 @@
-"""Commands about runs: submit, runs, show, watch, cancel, retry."""
+"""Commands about runs: submit, runs, show, watch, cancel, retry, fail."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from banksman.errors import InvalidInput
 
 if TYPE_CHECKING:
     from banksman.client import Client
-    from banksman.shapes import Run
+    from banksman.shapes import Moment, Run
 
 
 def submit(
@@ -131,6 +131,19 @@ def retry(which: given.Ids = None, *, as_email: given.As = None, as_json: given.
             _tell(banksman.retry(run_id), as_json=as_json)
 
 
+def fail(
+    which: given.Ids = None,
+    *,
+    reason: Annotated[str, typer.Option(help="Why; it is kept with the run's last error.")],
+    as_email: given.As = None,
+    as_json: given.Json = False,
+) -> None:
+    """Give stuck runs up for good, saying why."""
+    with place.find().person(as_email) as banksman:
+        for run_id in given.read_ids(which, prefix="run"):
+            _tell(banksman.fail(run_id, reason), as_json=as_json)
+
+
 def _follow(banksman: Client, run_id: str, *, as_json: bool) -> None:
     run = _to_the_end(banksman, run_id, as_json=as_json)
     raise typer.Exit(0 if run.status == "finished" else 1)
@@ -184,8 +197,18 @@ def _show_timeline(banksman: Client, run_id: str, *, as_json: bool) -> None:
     if as_json:
         show.as_json(found)
         return
-    rows = [[f"{item.at.astimezone():%H:%M:%S}", item.what, item.who, item.request_id or ""] for item in found]
-    show.table(["time", "what", "who", "request"], rows)
+    rows = [
+        [f"{item.at.astimezone():%H:%M:%S}", item.what, item.who, item.request_id or "", _call(item)] for item in found
+    ]
+    show.table(["time", "what", "who", "request", "call"], rows)
+
+
+def _call(item: Moment) -> str:
+    """Of a tool call: the tool, and how far it came as far as anybody knows."""
+    if not item.what.startswith("execution."):
+        return ""
+    lost = item.detail.get("state") == "started"
+    return f"{item.detail.get('tool')}, {'no end is known' if lost else item.detail.get('outcome', '')}".rstrip(", ")
 
 
 def _object(text: str) -> dict[str, object]:

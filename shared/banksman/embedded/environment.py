@@ -22,6 +22,7 @@ TUNING: Mapping[str, tuple[str, ...]] = {
         "LEASE_SECONDS",
         "REDISPATCH_SECONDS",
         "SWEEP_SECONDS",
+        "CANCEL_SECONDS",
         "DRAIN_SECONDS",
         "MAX_ATTEMPTS",
         "WINDOW",

@@ -7,8 +7,9 @@ from typing import Any
 
 from banksman import vault
 from banksman.ids import PersonId, RequestId, RunId
-from banksman.ledger import Connection
+from banksman.ledger import Connection, aftermath
 from banksman.records import Execution
+from banksman.states import RunStatus
 
 _COLUMNS = "step, call_id, attempt, tool, digest, fence, state, outcome, result, request_id, started_at, finished_at"
 
@@ -85,25 +86,26 @@ def finish(
     conn: Connection, run_id: RunId, fence: int, *, step: int, call_id: str, attempt: int, outcome: str, result: bytes
 ) -> bool:
     """Started → finished, by the attempt that started it, which may say so even after it lost its lease."""
-    return (
-        conn.execute(
-            """
-            UPDATE executions
-            SET state = 'finished', outcome = %s, result = %s, finished_at = clock_timestamp()
-            WHERE run_id = %s AND step = %s AND call_id = %s AND attempt = %s AND fence = %s AND state = 'started'
-            """,
-            (
-                outcome,
-                vault.seal(result, ("executions.result", run_id, step, call_id, attempt)),
-                run_id,
-                step,
-                call_id,
-                attempt,
-                fence,
-            ),
-        ).rowcount
-        == 1
-    )
+    row = conn.execute(
+        """
+        UPDATE executions
+        SET state = 'finished', outcome = %s, result = %s, finished_at = clock_timestamp()
+        WHERE run_id = %s AND step = %s AND call_id = %s AND attempt = %s AND fence = %s AND state = 'started'
+        RETURNING (SELECT status FROM runs WHERE id = run_id)
+        """,
+        (
+            outcome,
+            vault.seal(result, ("executions.result", run_id, step, call_id, attempt)),
+            run_id,
+            step,
+            call_id,
+            attempt,
+            fence,
+        ),
+    ).fetchone()
+    if row is not None and row[0] == RunStatus.CANCELLED:
+        aftermath.tell(conn, [run_id])
+    return row is not None
 
 
 def of_run(conn: Connection, run_id: RunId) -> Sequence[Execution]:

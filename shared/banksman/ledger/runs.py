@@ -17,7 +17,7 @@ from banksman import digest, vault
 from banksman.digest import Json
 from banksman.errors import NotFound
 from banksman.ids import PersonId, RunId, show
-from banksman.ledger import Connection
+from banksman.ledger import Connection, aftermath
 from banksman.records import Claim, Due, NewRun, Run
 from banksman.states import RunStatus
 
@@ -169,8 +169,8 @@ def fail(conn: Connection, run_id: RunId, fence: int, *, error: str) -> bool:
 
 
 def stop(conn: Connection, run_id: RunId, fence: int) -> bool:
-    """Running → cancelled, by the worker that holds it, because somebody asked for it."""
-    return _ended(
+    """Running → cancelled, by the worker that holds it, because it was asked for; it tells what was under way."""
+    stopped = _ended(
         conn,
         """
         UPDATE runs
@@ -179,6 +179,9 @@ def stop(conn: Connection, run_id: RunId, fence: int) -> bool:
         """,
         {"id": run_id, "fence": fence},
     )
+    if stopped:
+        aftermath.tell(conn, [run_id])
+    return stopped
 
 
 def release(conn: Connection, held: Mapping[RunId, int]) -> None:
@@ -256,13 +259,24 @@ def bury_cancelled(conn: Connection) -> Sequence[RunId]:
     """Asked to stop and due → cancelled: its worker died, or handed it back, before it could stop it."""
     rows = conn.execute(
         """
+        WITH picked AS (
+            SELECT id
+            FROM runs
+            WHERE status IN ('queued', 'running') AND due_at <= clock_timestamp() AND cancel_at IS NOT NULL
+            LIMIT 1000
+            FOR UPDATE SKIP LOCKED
+        )
         UPDATE runs
         SET status = 'cancelled', fence = fence + 1, owner = NULL, due_at = NULL, finished_at = clock_timestamp()
-        WHERE status IN ('queued', 'running') AND due_at <= clock_timestamp() AND cancel_at IS NOT NULL
-        RETURNING id
+        FROM picked
+        WHERE runs.id = picked.id
+        RETURNING runs.id
         """
     ).fetchall()
-    return [RunId(row[0]) for row in rows]
+    buried = [RunId(row[0]) for row in rows]
+    if buried:
+        aftermath.tell(conn, buried)
+    return buried
 
 
 def wake(conn: Connection, run_id: RunId, *, hint: timedelta) -> int | None:
@@ -295,6 +309,19 @@ def retry(conn: Connection, run_id: RunId, *, hint: timedelta) -> int | None:
     return None if row is None else row[0]
 
 
+def give_up(conn: Connection, run_id: RunId, *, error: str) -> bool:
+    """Stuck → failed, because a person says so."""
+    return _ended(
+        conn,
+        """
+        UPDATE runs
+        SET status = 'failed', finished_at = clock_timestamp(), error = %(error)s
+        WHERE id = %(id)s AND status = 'stuck'
+        """,
+        {"id": run_id, "error": _sealed_error(run_id, error)},
+    )
+
+
 def cancel(conn: Connection, run_id: RunId) -> RunStatus | None:
     """Queued, waiting or stuck → cancelled; a running one is marked, and its worker stops it. None: already over."""
     row = conn.execute(
@@ -309,6 +336,8 @@ def cancel(conn: Connection, run_id: RunId) -> RunStatus | None:
         """,
         (run_id,),
     ).fetchone()
+    if row is not None and row[0] == RunStatus.CANCELLED:
+        aftermath.tell(conn, [run_id])
     return None if row is None else RunStatus(row[0])
 
 

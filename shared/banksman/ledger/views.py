@@ -251,7 +251,9 @@ def _executions(conn: Connection, run_id: RunId) -> list[Happening]:
     for step, call_id, attempt, tool, outcome, request, started_at, finished_at in rows:
         call: dict[str, Json] = {"tool": tool, "step": step, "call_id": call_id, "attempt": attempt}
         request_id = request and RequestId(request)
-        found.append(Happening(started_at, "worker", "execution.started", request_id, call))
+        # A call whose end is not known says so in the line of its start: there may never be another.
+        begun = {**call, "state": "started" if finished_at is None else "finished"}
+        found.append(Happening(started_at, "worker", "execution.started", request_id, begun))
         if finished_at is not None:
             ended = {**call, "outcome": outcome}
             found.append(Happening(finished_at, "worker", "execution.finished", request_id, ended))

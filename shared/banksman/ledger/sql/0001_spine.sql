@@ -286,7 +286,7 @@ GRANT SELECT (id, revoked_at, expires_at) ON keys TO banksman_worker;
 GRANT INSERT (actor, action, run_id, request_id, body) ON audit_events TO banksman_worker;
 
 GRANT INSERT ON runs TO banksman_gateway;
-GRANT UPDATE (status, due_at, dispatched, cancel_at, attempts, finished_at) ON runs TO banksman_gateway;
+GRANT UPDATE (status, due_at, dispatched, cancel_at, attempts, error, finished_at) ON runs TO banksman_gateway;
 GRANT UPDATE (state, revision, settled_at) ON requests TO banksman_gateway;
 GRANT INSERT ON revisions, votes, decisions TO banksman_gateway;
 GRANT SELECT, INSERT, UPDATE ON people, keys, sessions TO banksman_gateway;

@@ -1,0 +1,50 @@
+"""The forms on a run's page: stop it, give it another chance, or give it up with a reason."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+
+from banksman import ids
+from banksman.errors import InvalidInput, NotAllowed, NotFound
+from banksman.ids import RunId
+from banksman.ledger import runs as rows
+from banksman.states import RunStatus
+from banksman_gateway import auth, door, html, runs
+from banksman_gateway.forms import Posted
+from banksman_gateway.parts import Here
+from banksman_gateway.sessions import SignedIn
+
+_MOST_REASON = 4000
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.post("/runs/{run_id}/{move}")
+def steer(run_id: str, move: str, here: Here, session: SignedIn, form: Posted) -> Response:
+    """One move of a run, by the person in the session: `cancel`, `retry` or `fail`."""
+    form.must_be_of(here.link_keys, session.secret)
+    wanted, person = RunId(ids.read("run", run_id)), session.person
+    actor = ids.show("per", person.id)
+    segment: int | None = None
+    with door.transaction(here) as conn:
+        run = rows.get(conn, wanted)
+        own = auth.own_only(person)
+        if own is not None and own != run.requester_id:
+            raise NotFound(f"There is no run {run_id}.")
+        if not auth.may_steer(person, run):
+            raise NotAllowed(auth.STEER)
+        if move == "cancel":
+            runs.cancel(conn, wanted, actor)
+        elif move == "retry":
+            run, segment = runs.retry(conn, wanted, actor, hint=here.hint)
+        elif move == "fail":
+            reason = form.text("reason")
+            if not 0 < len(reason) <= _MOST_REASON:
+                raise InvalidInput(f"Say why, in at most {_MOST_REASON:,} characters.")
+            runs.give_up(conn, wanted, actor, who=person.email, reason=reason)
+        else:
+            raise NotFound("There is nothing here.")
+    if segment is not None and run.status is RunStatus.QUEUED:
+        here.wire.run((wanted, segment))
+    here.wire.changed(run=wanted)
+    return html.see(f"/runs/{run_id}")
