@@ -101,6 +101,17 @@ class LinkKeys:
             if use == "form"
         )
 
+    def mark(self, vote: UUID, said: Mapping[str, digest.Json]) -> str:
+        """The gateway's mark on a vote, bound to everything that its row says."""
+        return f"{self._first}.{base64url(self._mac(self._first, 'vote', vote, said))}"
+
+    def mark_holds(self, mark: str, vote: UUID, said: Mapping[str, digest.Json]) -> bool:
+        """Whether a vote was written here, by any key, and says what it said then."""
+        kid, _, mac = mark.partition(".")
+        if (kid, "vote") not in self._keys:
+            return False
+        return hmac.compare_digest(base64url(self._mac(kid, "vote", vote, said)).encode(), mac.encode())
+
     def _code(self, kid: str, notice: UUID, binding: Mapping[str, digest.Json], digits: int) -> str:
         raw = int.from_bytes(self._mac(kid, "code", notice, binding)[:8])
         return f"{raw % 10**digits:0{digits}d}"
@@ -110,7 +121,7 @@ class LinkKeys:
         return hmac.digest(self._keys[kid, use], text, hashlib.sha256)
 
 
-_USES = ("link", "code", "form")
+_USES = ("link", "code", "form", "vote")
 
 
 def point(token: str) -> Pointer:

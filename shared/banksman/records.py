@@ -197,6 +197,7 @@ class Vote:
     reason: str | None = None
     answer: Json = None
     render_hash: bytes | None = None
+    mac: str = ""
     created_at: datetime | None = None
 
 

@@ -16,6 +16,7 @@ from banksman import digest, ids, ledger
 from banksman.digest import Json
 from banksman.ids import RunId
 from banksman.ledger import requests, runs
+from banksman.links import LinkKeys
 from banksman.policy import Policy
 from banksman.records import NewRun, Person, Request, Run
 from banksman.signing import Signer, Verifier
@@ -39,7 +40,7 @@ class Site:
 
     worker: Worker
     gateway: ledger.Pool
-    signer: Signer
+    pen: decide.Pen
     reviewers: tuple[Person, Person]
     effects: list[Any] = field(default_factory=list[Any])
 
@@ -75,7 +76,7 @@ class Site:
         ballot = decide.Ballot(Verdict(verdict), request.digest, request.revision, arguments=arguments, **more)
         voter = decide.Voter("session", self.reviewers[by])
         with ledger.transaction(self.gateway) as conn:
-            return decide.vote(conn, request.id, voter, ballot, signer=self.signer, hint=HINT)
+            return decide.vote(conn, request.id, voter, ballot, self.pen)
 
     def decide_all(self, run_id: RunId, verdicts: Mapping[str, str] | str) -> Run:
         """Vote on everything open, by tool, and carry the run on."""
@@ -137,7 +138,8 @@ def site(
             lease=lease,
             desk=threading.Semaphore(4),
         )
-        return Site(worker, gateway_pool, signer, reviewers)
+        pen = decide.Pen(signer, LinkKeys({"k1": bytes(32)}), HINT)
+        return Site(worker, gateway_pool, pen, reviewers)
 
     yield make
     for close in reversed(closing):

@@ -204,38 +204,6 @@ def test_a_disabled_voter_no_longer_counts_when_the_call_is_to_start(
     assert "no longer counts" in json.loads(again.context)["why_again"]
 
 
-def test_a_decision_row_that_nobody_signed_runs_nothing(site: SiteMaker, owner_pool: ledger.Pool) -> None:
-    here = a_site(site, ("pay", {"amount": 5}))
-    run_id, [request] = here.waiting("payer")
-    here.vote(request, "approve")
-    with ledger.transaction(owner_pool) as conn:
-        conn.execute("ALTER TABLE decisions DISABLE TRIGGER ALL")
-        conn.execute("UPDATE decisions SET signature = decode(repeat('00', 64), 'hex')")
-
-    run = here.advance(run_id)
-
-    assert here.effects == []
-    assert run.status is RunStatus.WAITING
-    assert "signature" in json.loads(here.open(run_id)[0].context)["why_again"]
-
-
-def test_arguments_that_changed_in_the_history_are_not_what_runs(site: SiteMaker, owner_pool: ledger.Pool) -> None:
-    here = a_site(site, ("pay", {"amount": 5}))
-    run_id, [request] = here.waiting("payer")
-    here.vote(request, "approve")
-    with ledger.transaction(owner_pool) as conn:
-        conn.execute(
-            """
-            UPDATE snapshots
-            SET messages = decode(replace(encode(messages, 'escape'), '"amount":5', '"amount":6'), 'escape')
-            """
-        )
-
-    here.advance(run_id)
-
-    assert here.effects == [("pay", 5, "EUR")]
-
-
 def test_a_new_default_under_a_parked_call_is_asked_again(site: SiteMaker) -> None:
     before = a_site(site, ("pay", {"amount": 5}))
     run_id, [request] = before.waiting("payer")

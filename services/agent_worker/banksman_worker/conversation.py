@@ -6,12 +6,13 @@ before it stay, and brings the rest. The cost of a snapshot does not grow with t
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pydantic import TypeAdapter
-from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter, ModelResponse
+from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter, ModelResponse, ToolCallPart
 
 from banksman.digest import Json
 from banksman.records import Snapshot
@@ -84,6 +85,18 @@ def fold(snapshots: Sequence[Snapshot]) -> Conversation:
 def step_of(messages: Sequence[ModelMessage]) -> int:
     """Which response of the model is being acted on: requests get merged in a history, responses never."""
     return sum(isinstance(message, ModelResponse) for message in messages)
+
+
+def proposed(messages: Sequence[ModelMessage], call_id: str) -> str:
+    """The fingerprint of a call as the model itself made it, whatever it is to run with."""
+    parts = (part for item in reversed(messages) if isinstance(item, ModelResponse) for part in item.parts)
+    return next((fingerprint(p) for p in parts if isinstance(p, ToolCallPart) and p.tool_call_id == call_id), "")
+
+
+def fingerprint(call: ToolCallPart) -> str:
+    """The SHA-256 of a call's tool and argument text, in hex."""
+    text = call.args if isinstance(call.args, str) else json.dumps(call.args, sort_keys=True)
+    return hashlib.sha256(f"{call.tool_name}\0{text}".encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def said(messages: Sequence[ModelMessage]) -> str:

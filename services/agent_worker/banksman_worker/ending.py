@@ -26,7 +26,7 @@ from pydantic_core import to_jsonable_python
 
 from banksman import digest, ids, ledger, logs
 from banksman.digest import Json
-from banksman.errors import BanksmanError, LostLease, Unavailable, Ungateable
+from banksman.errors import BanksmanError, LostLease, NotGenuine, Unavailable, Ungateable
 from banksman.ids import NoticeId, RequestId
 from banksman.ledger import Connection, audit, people, requests, runs, snapshots
 from banksman.records import Claim, Event, NewRequest, Snapshot
@@ -52,6 +52,8 @@ def _save_in(
     conn: Connection, segment: Segment, messages: Sequence[ModelMessage], usage: RunUsage
 ) -> dict[str, Json] | None:
     """Append what is new; the state that was stored, or None when nothing was."""
+    audit.append(conn, *segment.gate.refusals)
+    segment.gate.refusals.clear()
     state = segment.state(usage)
     snapshot: Snapshot | None = segment.conversation.difference(messages, state, segment=segment.claim.segment)
     if snapshot is None:
@@ -189,6 +191,8 @@ def broke(worker: Worker, claim: Claim, error: Exception) -> None:
                     audit.append(conn, event(claim, "run.postponed"))
             elif runs.fail(conn, claim.run_id, claim.fence, error=text):
                 audit.append(conn, event(claim, "run.failed"))
+                if isinstance(error, NotGenuine):
+                    audit.append(conn, event(claim, "execution.refused", why=text))
     except Unavailable:
         log.warning("PostgreSQL is away; the lease will run out.", run=shown)
         return
@@ -225,6 +229,7 @@ def _opened(claim: Claim, new: NewRequest) -> Event:
     return Event(f"worker:{claim.fence}", "request.opened", claim.run_id, new.id, body)
 
 
-def event(claim: Claim, action: str) -> Event:
-    body: dict[str, Json] = {"segment": claim.segment, "attempt": claim.attempts}
+def event(claim: Claim, action: str, **more: Json) -> Event:
+    """An event of the worker that holds this claim."""
+    body: dict[str, Json] = {"segment": claim.segment, "attempt": claim.attempts, **more}
     return Event(f"worker:{claim.fence}", action, claim.run_id, None, body)

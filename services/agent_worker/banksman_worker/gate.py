@@ -28,7 +28,7 @@ from banksman.digest import Json
 from banksman.errors import InvalidInput, NotGenuine, Ungateable
 from banksman.ids import RequestId
 from banksman.policy import Effects, Policy
-from banksman.records import Claim, Execution, Requirement, Settled
+from banksman.records import Claim, Event, Execution, Requirement, Settled
 from banksman.states import Kind, RequestState
 from banksman_worker import conversation
 from banksman_worker.agents import Loaded
@@ -39,6 +39,12 @@ MAX_OPEN = 20
 """So many requests may be open for one run; more in one turn go back to the model."""
 
 _FLAG = "banksman_flagged"
+_IN_WORDS = {
+    "agent_version": "the agent's version",
+    "operands": "a file that it refers to",
+    "proposed": "what the model had written",
+    "schema": "the tool's schema",
+}
 Key = tuple[int, str]
 """A call within its run: the step and the tool call's id."""
 
@@ -93,6 +99,8 @@ class Gate:
     """What earlier attempts at this segment left in the journal."""
     drafts: dict[Key, Draft] = field(default_factory=dict[Key, Draft])
     cleared: dict[Key, Cleared] = field(default_factory=dict[Key, Cleared])
+    refusals: list[Event] = field(default_factory=list[Event])
+    """Calls that were not executed, and why: written to the audit log with the next snapshot or the end."""
     tools: Mapping[str, ToolsetTool[Any]] = field(default_factory=dict[str, ToolsetTool[Any]])
     _seen: dict[Key, _Seen] = field(default_factory=dict[Key, "_Seen"])
     _refused: dict[Key, str] = field(default_factory=dict[Key, str])
@@ -213,6 +221,7 @@ class Gate:
             key=(step, call.tool_call_id),
             tool=call.tool_name,
             arguments=arguments,
+            proposed=conversation.fingerprint(call),
             operands={},
             schema=schema,
             description=(tool.description or "") if tool else "",
@@ -232,6 +241,7 @@ class Gate:
             key=key,
             tool=tool.name,
             arguments=plain,
+            proposed=conversation.proposed(ctx.messages, key[1]),
             operands=self._files.of(plain),
             schema=tool.parameters_json_schema,
             description=tool.description or "",
@@ -272,7 +282,7 @@ class Gate:
     def _judge(self, key: Key, seen: _Seen) -> None:
         judgement = policy.judge(self.policy, self._call(seen))
         if judgement.verdict == "deny":
-            raise SkipToolExecution(f"Not executed: {judgement.because}")
+            raise self._refuse(seen, judgement.because)
         if judgement.verdict == "ask":
             self._ask(seen)
             raise ApprovalRequired
@@ -295,7 +305,8 @@ class Gate:
         now = self._action(replace(seen, operands=operands), requirement)
         found = digest.of_action(now)
         if found.hex() != resolved.statement["digest"]:
-            changed = ", ".join(name for name in sorted(now) if now[name] != genuine.get(name)) or "the decision"
+            differ = [_IN_WORDS.get(name, name) for name in sorted(now) if now[name] != genuine.get(name)]
+            changed = ", ".join(differ) or "the decision"
             if resolved.settled.kind is Kind.OUTCOME:
                 raise self.doubt(key)
             why = f"Since the approval this has changed: {changed}."
@@ -308,7 +319,7 @@ class Gate:
         """A decision counts as long as it would do today; a policy that is not stricter voids nothing."""
         today = policy.judge(self.policy, self._call(seen))
         if today.verdict == "deny":
-            raise SkipToolExecution(f"Not executed: {today.because}")
+            raise self._refuse(seen, today.because)
         more = policy.stricter(today.requirement, met) if today.requirement else None
         if more is not None:
             self._ask(seen, why_again=f"Today's policy asks for {more}.", replaces=resolved.settled.request_id)
@@ -327,12 +338,24 @@ class Gate:
                 f"Not executed: {MAX_OPEN} calls wait for a person already, which is too many at once. Call"
                 " this again once they are decided."
             )
+        if why_again is not None:
+            self._note(seen, why_again, replaces)
         extra: dict[str, Json] = {
             "why_again": why_again,
             "before": {name: before[name] for name in ("arguments", "operands", "agent_version")} if before else None,
         }
         self._draft(seen, Kind.APPROVAL, self._requirement(seen), extra, replaces)
         self._files.propose(seen.tool, seen.arguments)
+
+    def _refuse(self, seen: _Seen, why: str) -> SkipToolExecution:
+        self._note(seen, why)
+        return SkipToolExecution(f"Not executed: {why}")
+
+    def _note(self, seen: _Seen, why: str, request_id: RequestId | None = None) -> None:
+        step, call_id = seen.key
+        body: dict[str, Json] = {"tool": seen.tool, "step": step, "call": call_id, "why": digest.printable(why)}
+        actor = f"worker:{self.claim.fence}"
+        self.refusals.append(Event(actor, "execution.refused", self.claim.run_id, request_id, body))
 
     def _draft(
         self,
@@ -388,6 +411,7 @@ class Gate:
             "tool": seen.tool,
             "schema": digest.of_schema(seen.schema).hex(),
             "arguments": seen.arguments,
+            "proposed": seen.proposed,
             "operands": dict(seen.operands),
             "agent": self.loaded.name,
             "agent_version": self.loaded.version,
@@ -402,6 +426,8 @@ class _Seen:
     key: Key
     tool: str
     arguments: dict[str, Json]
+    proposed: str
+    """The hash of what the model itself wrote: a history in which that was changed is not what was approved."""
     operands: Mapping[str, Json]
     schema: Mapping[str, Json]
     description: str

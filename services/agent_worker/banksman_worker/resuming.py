@@ -46,6 +46,8 @@ def results(segment: Segment) -> DeferredToolResults:
     answers: dict[str, Any] = {}
     for resolved in segment.resolved.values():
         item = resolved.settled
+        if item.call_id not in calls or calls[item.call_id].tool_name != item.tool:
+            raise NotGenuine(f"The stored conversation no longer holds the call of {item.tool} that was decided on.")
         if item.kind in (Kind.QUESTION, Kind.EXTERNAL):
             waiting.calls.append(calls[item.call_id])
             answers[item.call_id] = _answer(resolved)

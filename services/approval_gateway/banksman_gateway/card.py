@@ -12,18 +12,19 @@ from banksman.digest import Json
 from banksman.errors import InvalidInput
 from banksman.ids import PersonId, RequestId
 from banksman.ledger import Connection, decisions, executions, people, requests, runs, votes
+from banksman.links import LinkKeys
 from banksman.records import Decision, Execution, Person, Request, Requirement, Run, Vote
 from banksman.states import Kind, RequestState, Tier, Verdict
-from banksman_gateway.decide import CHANNELS, Channel
+from banksman_gateway.decide import CHANNELS, Channel, is_genuine
 
 
 @dataclass(frozen=True, slots=True)
 class Say:
-    """One vote with its voter's name; void when what is asked was edited after it."""
+    """One vote with its voter's name, and why it does not count, if it does not."""
 
     vote: Vote
     who: str
-    void: bool
+    void: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,7 @@ class Card:
         return [item for item in cast("list[Json]", offered) if isinstance(item, str)] if offered else []
 
 
-def read(conn: Connection, request_id: RequestId, reader: Person | None, channel: Channel) -> Card:
+def read(conn: Connection, request_id: RequestId, reader: Person | None, channel: Channel, marks: LinkKeys) -> Card:
     """The card of a request as this reader may see it, or `NotFound`."""
     request = requests.get(conn, request_id)
     action, genuine = _action(request)
@@ -132,7 +133,7 @@ def read(conn: Connection, request_id: RequestId, reader: Person | None, channel
         warnings=render.suspicious(action, context),
         genuine=genuine,
         siblings=requests.siblings(conn, request),
-        says=[Say(item, _who(item, names), item.revision != request.revision) for item in cast_],
+        says=[Say(item, _who(item, names), _void(item, request, marks)) for item in cast_],
         decision=decision,
         reason=_reason(decision),
         executions=[item for item in executions.of_run(conn, request.run_id) if item.request_id == request_id],
@@ -178,6 +179,12 @@ def _names(conn: Connection, cast_: Sequence[Vote], authors: Sequence[PersonId |
     found = {item.person_id for item in cast_} | set(authors)
     known = people.named(conn, [person for person in found if person is not None])
     return {person_id: f"{person.name} <{person.email}>" for person_id, person in known.items()}
+
+
+def _void(vote: Vote, request: Request, marks: LinkKeys) -> str:
+    if not is_genuine(vote, marks):
+        return "does not bear the gateway’s mark: it was not cast here, or was changed since"
+    return f"is on revision {vote.revision}, which was edited since" if vote.revision != request.revision else ""
 
 
 def _who(vote: Vote, names: Mapping[PersonId, str]) -> str:

@@ -18,6 +18,7 @@ from banksman.digest import Json
 from banksman.errors import AlreadyDecided, AlreadyVoted, Changed, InvalidInput, NotAllowed, NotGenuine
 from banksman.ids import RequestId, RunId, VoteId
 from banksman.ledger import Connection, audit, decisions, people, requests, runs, votes
+from banksman.links import LinkKeys
 from banksman.records import Decision, Event, Key, Person, Request, Vote
 from banksman.signing import Signer
 from banksman.states import SETTLES, VERDICTS, Kind, RequestState, Tier, Verdict
@@ -32,6 +33,15 @@ CHANNELS: dict[Tier, frozenset[Channel]] = {
 
 START_GRACE = timedelta(hours=24)
 """How long after the last sibling's deadline an approved call may still start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pen:
+    """What the gateway decides with: the key under decisions, the mark on votes, how soon a lost wake-up is found."""
+
+    signer: Signer
+    marks: LinkKeys
+    hint: timedelta
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +86,7 @@ class Outcome:
     resume: tuple[RunId, int] | None
 
 
-def vote(
-    conn: Connection, request_id: RequestId, voter: Voter, ballot: Ballot, *, signer: Signer, hint: timedelta
-) -> Outcome:
+def vote(conn: Connection, request_id: RequestId, voter: Voter, ballot: Ballot, pen: Pen) -> Outcome:
     """One vote on an open request, and, when it completes the requirement, the signed decision."""
     request = requests.hold(conn, request_id)
     _must_be_open(conn, request)
@@ -88,12 +96,17 @@ def vote(
     _must_be_entitled(conn, request, voter, ballot)
     if ballot.arguments is not None:
         request = _edit(conn, request, voter, ballot)
-    _cast(conn, request, voter, ballot)
-    counted = _counted(conn, request, ballot)
+    _cast(conn, request, voter, ballot, pen)
+    counted = _counted(conn, request, ballot, pen)
     if SETTLES[ballot.verdict] is RequestState.APPROVED and len(counted) < request.requirement.approvals:
-        _note(conn, request, voter, "vote.cast", {"verdict": ballot.verdict.value, "revision": request.revision})
+        _note(conn, request, voter.actor, "vote.cast", {"verdict": ballot.verdict.value, "revision": request.revision})
         return Outcome(request, None)
-    return _settle(conn, request, voter, ballot, counted, signer=signer, hint=hint)
+    return _settle(conn, request, voter, ballot, counted, pen=pen)
+
+
+def is_genuine(item: Vote, marks: LinkKeys) -> bool:
+    """Whether a stored vote was cast through this doorway, and says what it said then."""
+    return marks.mark_holds(item.mac, item.id, _marked(item))
 
 
 def _must_be_open(conn: Connection, request: Request) -> None:
@@ -187,7 +200,7 @@ def _edit(conn: Connection, request: Request, voter: Voter, ballot: Ballot) -> R
         request, revision=request.revision + 1, action=body, digest=digest.of_action(edited), author_id=voter.person.id
     )
     requests.revise(conn, request.id, revised.revision, action=body, digest=revised.digest, author=voter.person.id)
-    _note(conn, request, voter, "request.revised", {"revision": revised.revision, "digest": revised.digest.hex()})
+    _note(conn, request, voter.actor, "request.revised", {"revision": revised.revision, "digest": revised.digest.hex()})
     return revised
 
 
@@ -201,37 +214,39 @@ def _must_match_schema(conn: Connection, request: Request, arguments: Json) -> N
         raise InvalidInput(f"The edited arguments do not fit the tool {request.tool}: {where}: {error.message[:300]}")
 
 
-def _cast(conn: Connection, request: Request, voter: Voter, ballot: Ballot) -> None:
-    cast_ = votes.cast(
-        conn,
-        Vote(
-            id=VoteId(ids.new()),
-            request_id=request.id,
-            revision=request.revision,
-            digest=request.digest,
-            verdict=ballot.verdict,
-            channel=voter.channel,
-            person_id=voter.person.id if voter.person else None,
-            key_id=voter.key.id if voter.key and not voter.person else None,
-            reason=ballot.reason,
-            answer=ballot.answer,
-            render_hash=ballot.render_hash,
-        ),
+def _cast(conn: Connection, request: Request, voter: Voter, ballot: Ballot, pen: Pen) -> None:
+    said = Vote(
+        id=VoteId(ids.new()),
+        request_id=request.id,
+        revision=request.revision,
+        digest=request.digest,
+        verdict=ballot.verdict,
+        channel=voter.channel,
+        person_id=voter.person.id if voter.person else None,
+        key_id=voter.key.id if voter.key and not voter.person else None,
+        reason=ballot.reason,
+        answer=ballot.answer,
+        render_hash=ballot.render_hash,
     )
-    if not cast_:
+    if not votes.cast(conn, replace(said, mac=pen.marks.mark(said.id, _marked(said)))):
         raise AlreadyVoted(
             f"You have voted on revision {request.revision} of this request already.",
             {"state": request.state.value, "revision": request.revision},
         )
 
 
-def _counted(conn: Connection, request: Request, ballot: Ballot) -> Sequence[Vote]:
+def _counted(conn: Connection, request: Request, ballot: Ballot, pen: Pen) -> Sequence[Vote]:
     """The standing votes of this verdict on this revision that count: distinct people, in good standing still."""
-    cast_ = [
+    found = [
         item
         for item in votes.standing(conn, request.id)
         if item.revision == request.revision and item.verdict is ballot.verdict
     ]
+    cast_ = [item for item in found if is_genuine(item, pen.marks)]
+    for item in found:
+        if item not in cast_:
+            why = "It does not bear the gateway's mark: it was not cast here, or was changed since."
+            _note(conn, request, "gateway", "vote.refused", {"vote": ids.show("vot", item.id), "why": why})
     if request.requirement.approvals == 1 and request.tier is not Tier.HIGH:
         return cast_
     standing = people.named(conn, [item.person_id for item in cast_ if item.person_id is not None])
@@ -247,24 +262,17 @@ def _counted(conn: Connection, request: Request, ballot: Ballot) -> Sequence[Vot
 
 
 def _settle(
-    conn: Connection,
-    request: Request,
-    voter: Voter,
-    ballot: Ballot,
-    counted: Sequence[Vote],
-    *,
-    signer: Signer,
-    hint: timedelta,
+    conn: Connection, request: Request, voter: Voter, ballot: Ballot, counted: Sequence[Vote], *, pen: Pen
 ) -> Outcome:
     """Open → approved, denied or answered, as a signed statement; the run is woken when nothing else is open."""
     verdict = SETTLES[ballot.verdict]
     last_deadline, now = requests.last_deadline(conn, request.run_id)
     start_by = last_deadline + START_GRACE
     statement = _statement(request, ballot, counted, verdict, now=now, start_by=start_by)
-    decision = Decision(request.id, request.revision, verdict, signer.sign(statement), start_by, now)
+    decision = Decision(request.id, request.revision, verdict, pen.signer.sign(statement), start_by, now)
     if not decisions.settle(conn, decision):
         raise AlreadyDecided("This request was settled a moment ago. Read it again.", {"state": "settled"})
-    _note(conn, request, voter, f"request.{verdict.value}", {"revision": request.revision, "kid": signer.kid})
+    _note(conn, request, voter.actor, f"request.{verdict.value}", {"revision": request.revision, "kid": pen.signer.kid})
     settled = replace(request, state=verdict, settled_at=now)
     if ballot.stop_run or ballot.verdict is Verdict.STOP:
         runs.cancel(conn, request.run_id)
@@ -272,7 +280,7 @@ def _settle(
         events = [Event(voter.actor, "request.cancelled", request.run_id, item) for item in closed]
         audit.append(conn, *events, Event(voter.actor, "run.cancelled", request.run_id))
         return Outcome(settled, None)
-    segment = runs.wake(conn, request.run_id, hint=hint)
+    segment = runs.wake(conn, request.run_id, hint=pen.hint)
     return Outcome(settled, None if segment is None else (request.run_id, segment))
 
 
@@ -309,14 +317,28 @@ def _statement(
     }
 
 
-def _voter(item: Vote) -> dict[str, Json]:
-    who = (
-        ids.show("per", item.person_id)
-        if item.person_id is not None
-        else ids.show("key", cast("ids.KeyId", item.key_id))
-    )
+def _by(item: Vote) -> str:
+    if item.person_id is not None:
+        return ids.show("per", item.person_id)
+    return ids.show("key", cast("ids.KeyId", item.key_id))
+
+
+def _marked(item: Vote) -> dict[str, Json]:
+    """What the gateway's mark on a vote covers."""
     return {
-        "by": who,
+        "by": _by(item),
+        "request": ids.show("req", item.request_id),
+        "revision": item.revision,
+        "digest": item.digest.hex(),
+        "verdict": item.verdict.value,
+        "channel": item.channel,
+        "rendered": item.render_hash.hex() if item.render_hash is not None else None,
+    }
+
+
+def _voter(item: Vote) -> dict[str, Json]:
+    return {
+        "by": _by(item),
         "channel": item.channel,
         "rendered": item.render_hash.hex() if item.render_hash is not None else None,
         "vote": ids.show("vot", item.id),
@@ -346,8 +368,8 @@ def _merge(target: Json, patch: Json) -> Json:
     return merged
 
 
-def _note(conn: Connection, request: Request, voter: Voter, action: str, body: dict[str, Json]) -> None:
-    audit.append(conn, Event(voter.actor, action, request.run_id, request.id, body))
+def _note(conn: Connection, request: Request, actor: str, action: str, body: dict[str, Json]) -> None:
+    audit.append(conn, Event(actor, action, request.run_id, request.id, body))
 
 
 def _stamp(moment: datetime) -> str:

@@ -14,6 +14,7 @@ from banksman.links import LinkKeys
 from banksman.settings import GatewaySettings
 from banksman.signing import Signer
 from banksman.wire import Wire
+from banksman_gateway.decide import Pen
 from banksman_gateway.pulse import Pulse
 
 
@@ -37,6 +38,11 @@ class Parts:
     used: dict[KeyId, float] = field(default_factory=dict[KeyId, float])
     """When each credential was last noted as used, by the monotonic clock."""
     outage: Outage = field(default_factory=Outage)
+
+    @property
+    def pen(self) -> Pen:
+        """What to decide with."""
+        return Pen(self.signer, self.link_keys, self.hint)
 
     @property
     def hint(self) -> timedelta:

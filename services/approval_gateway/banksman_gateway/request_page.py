@@ -65,9 +65,9 @@ def vote(request_id: str, request: Request, here: Here, session: MaybeSignedIn, 
         if reader.notice is not None:
             _must_know_code(here, reader.notice, wanted, form)
         with door.transaction(here) as conn:
-            shown = card.read(conn, wanted, reader.person, reader.voter.channel)
+            shown = card.read(conn, wanted, reader.person, reader.voter.channel, here.link_keys)
             ballot = _ballot(shown, form, by_link=reader.notice is not None)
-            outcome = decide.vote(conn, wanted, reader.voter, ballot, signer=here.signer, hint=here.hint)
+            outcome = decide.vote(conn, wanted, reader.voter, ballot, here.pen)
             if reader.notice is not None and not notices.use(conn, reader.notice.id):
                 raise NotAllowed("This link has been used.")
     except BanksmanError as error:
@@ -84,7 +84,7 @@ def edit(request_id: str, here: Here, session: SignedIn) -> Response:
     """The arguments as JSON to change; nothing is changed until the next page is confirmed."""
     wanted = RequestId(ids.read("req", request_id))
     with door.transaction(here) as conn:
-        shown = _editable(conn, session, wanted)
+        shown = _editable(conn, here, session, wanted)
     # Everything outside ASCII is written as \uXXXX, so that nothing hides in the box.
     return _edit_page(here, session, shown, json.dumps(shown.action["arguments"], indent=2))
 
@@ -96,7 +96,7 @@ def confirm(request_id: str, here: Here, session: SignedIn, form: Posted) -> Res
     wanted = RequestId(ids.read("req", request_id))
     text = form.fields.get("arguments", "")
     with door.transaction(here) as conn:
-        shown = _editable(conn, session, wanted)
+        shown = _editable(conn, here, session, wanted)
     try:
         _must_be_shown(shown, form)
         # Once through its canonical form, so that what is confirmed is what the next form carries: 1.0 is 1.
@@ -150,7 +150,7 @@ def _page(
     error: BanksmanError | None = None,
     form: Form | None = None,
 ) -> Response:
-    shown = card.read(conn, wanted, reader.person, reader.voter.channel)
+    shown = card.read(conn, wanted, reader.person, reader.voter.channel, here.link_keys)
     own = auth.own_only(reader.person)
     if own is not None and own != shown.request.requester_id:
         raise NotFound(f"There is no request {ids.show('req', wanted)}.")
@@ -186,7 +186,7 @@ def _must_know_code(here: Parts, notice: Notice, wanted: RequestId, form: Form) 
     """Nothing, when the typed code is the mail's. Each try is counted and committed before it is compared."""
     typed = form.fields.get("code", "")
     with door.transaction(here) as conn:
-        shown = card.read(conn, wanted, None, "link")
+        shown = card.read(conn, wanted, None, "link", here.link_keys)
         if shown.request.tier is not Tier.LOW:
             raise NotAllowed("This cannot be decided from a mailed link. Sign in to decide.")
         if notice.revision != shown.request.revision:
@@ -256,8 +256,8 @@ def _answer(shown: Card, verdict: Verdict, form: Form) -> Json:
     return digest.check(text, what="The answer")
 
 
-def _editable(conn: Connection, session: Session, wanted: RequestId) -> Card:
-    shown = card.read(conn, wanted, session.person, "session")
+def _editable(conn: Connection, here: Here, session: Session, wanted: RequestId) -> Card:
+    shown = card.read(conn, wanted, session.person, "session", here.link_keys)
     if shown.request.kind is not Kind.APPROVAL or not shown.open or not shown.genuine:
         raise NotAllowed("Only an open approval can be edited.")
     if shown.hindrance is not None:

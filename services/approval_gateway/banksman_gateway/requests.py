@@ -139,7 +139,7 @@ def vote_on_request(request_id: RequestPath, said: VoteBody, way: ToAct) -> Resp
         if (kept := way.replay(conn, caller)) is not None:
             return kept
         wanted = RequestId(ids.read("req", request_id))
-        outcome = decide.vote(conn, wanted, voter, said.ballot(), signer=way.here.signer, hint=way.here.hint)
+        outcome = decide.vote(conn, wanted, voter, said.ballot(), way.here.pen)
         [shown] = show(conn, [outcome.request])
         response = way.answer(conn, caller, 200, shown)
     tell(way.here, outcome)
@@ -206,9 +206,7 @@ def _vote_on_each(
             with conn.transaction():
                 if request_id in known and known[request_id][1] is Tier.HIGH:
                     raise NotAllowed("Requests of tier high are decided one by one, in the inbox.")
-                outcomes[vote.request_id] = decide.vote(
-                    conn, request_id, voter, vote.ballot(), signer=here.signer, hint=here.hint
-                )
+                outcomes[vote.request_id] = decide.vote(conn, request_id, voter, vote.ballot(), here.pen)
         except BanksmanError as error:
             outcomes[vote.request_id] = error
     return outcomes

@@ -18,8 +18,8 @@ def cast(conn: Connection, vote: Vote) -> bool:
         conn.execute(
             """
             INSERT INTO votes (id, request_id, revision, digest, verdict, person_id, key_id, reason, answer, channel,
-                               render_hash)
-            VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+                               render_hash, mac)
+            VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
             ON CONFLICT (request_id, revision, COALESCE(person_id, key_id)) WHERE withdraws IS NULL DO NOTHING
             """,
             (
@@ -36,6 +36,7 @@ def cast(conn: Connection, vote: Vote) -> bool:
                 else vault.seal(json.dumps(vote.answer).encode(), ("votes.answer", vote.id)),
                 vote.channel,
                 vote.render_hash,
+                vote.mac,
             ),
         ).rowcount
         == 1
@@ -46,7 +47,8 @@ def standing(conn: Connection, request_id: RequestId) -> Sequence[Vote]:
     """The votes on a request that have not been withdrawn, oldest first."""
     rows = conn.execute(
         """
-        SELECT id, revision, digest, verdict, channel, person_id, key_id, reason, answer, render_hash, created_at
+        SELECT id, revision, digest, verdict, channel, person_id, key_id, reason, answer, render_hash, mac,
+               created_at
         FROM votes
         WHERE request_id = %s
           AND withdraws IS NULL
@@ -68,8 +70,9 @@ def standing(conn: Connection, request_id: RequestId) -> Sequence[Vote]:
             reason=None if reason is None else vault.open_sealed(reason, ("votes.reason", vote_id)).decode(),
             answer=None if answer is None else json.loads(vault.open_sealed(answer, ("votes.answer", vote_id))),
             render_hash=render_hash,
+            mac=mac,
             created_at=created_at,
         )
-        for vote_id, revision, digest, verdict, channel, person_id, key_id, reason, answer, render_hash, created_at
-        in rows
+        for vote_id, revision, digest, verdict, channel, person_id, key_id, reason, answer, render_hash, mac,
+            created_at in rows
     ]  # fmt: skip

@@ -175,6 +175,8 @@ CREATE TABLE votes (
     answer      bytea,
     channel     text NOT NULL,
     render_hash bytea,
+    -- The gateway's mark over all of this: a row that somebody else wrote has none, and is not counted.
+    mac         text NOT NULL,
     created_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
     FOREIGN KEY (request_id, revision) REFERENCES revisions,
     CHECK (num_nonnulls(person_id, key_id) = 1)
