@@ -22,6 +22,7 @@ from banksman.links import LinkKeys
 from banksman.records import Decision, Event, Key, Person, Request, Vote
 from banksman.signing import Signer
 from banksman.states import SETTLES, VERDICTS, Kind, RequestState, Tier, Verdict
+from banksman_gateway import patch
 
 Channel = Literal["session", "token", "link", "key"]
 
@@ -190,7 +191,7 @@ def _edit(conn: Connection, request: Request, voter: Voter, ballot: Ballot) -> R
     """The next revision, with edited arguments, authored by the voter; votes on earlier revisions are void."""
     assert voter.person is not None
     action = _genuine_action(request)
-    arguments = digest.check(_merge(action["arguments"], ballot.arguments), what="The edited arguments")
+    arguments = digest.check(patch.merged(action["arguments"], ballot.arguments), what="The edited arguments")
     if digest.canonical(arguments) == digest.canonical(action["arguments"]):
         return request
     _must_match_schema(conn, request, arguments)
@@ -353,19 +354,6 @@ def _genuine_action(request: Request) -> dict[str, Json]:
     if action["requirement"] != request.requirement.as_json() or action["requirement"]["tier"] != request.tier.value:
         raise NotGenuine("The stored requirement is not the one under the digest. Nothing can be decided on it.")
     return action
-
-
-def _merge(target: Json, patch: Json) -> Json:
-    """JSON merge patch (RFC 7396, section 2): null removes, objects merge, anything else replaces."""
-    if not isinstance(patch, dict):
-        return patch
-    merged: dict[str, Json] = dict(cast("dict[str, Json]", target)) if isinstance(target, dict) else {}
-    for key, value in cast("dict[str, Json]", patch).items():
-        if value is None:
-            merged.pop(key, None)
-        else:
-            merged[key] = _merge(merged.get(key), value)
-    return merged
 
 
 def _note(conn: Connection, request: Request, actor: str, action: str, body: dict[str, Json]) -> None:

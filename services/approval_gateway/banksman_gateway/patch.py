@@ -24,6 +24,19 @@ def between(old: Json, new: Json) -> Json:
     return patch
 
 
+def merged(target: Json, patch: Json) -> Json:
+    """What a patch makes of its target (RFC 7396, section 2): null removes, objects merge, anything else replaces."""
+    if not isinstance(patch, dict):
+        return patch
+    result: dict[str, Json] = dict(cast("dict[str, Json]", target)) if isinstance(target, dict) else {}
+    for key, value in cast("dict[str, Json]", patch).items():
+        if value is None:
+            result.pop(key, None)
+        else:
+            result[key] = merged(result.get(key), value)
+    return result
+
+
 def _must_have_no_null(value: Json) -> None:
     if isinstance(value, dict):
         for key, item in cast("dict[str, Json]", value).items():

@@ -25,11 +25,11 @@ from banksman.states import RunStatus
 def create(conn: Connection, run: NewRun, *, hint: timedelta) -> Run:
     """Nothing → queued. The wake-up goes out right after the commit; `hint` later the dispatcher looks for itself."""
     row = conn.execute(
-        """
+        f"""
         INSERT INTO runs (id, agent, requester, requester_id, tags, priority, prompt, metadata, finish_by,
                           dispatched, due_at)
         VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, true, clock_timestamp() + %s)
-        RETURNING created_at
+        RETURNING {COLUMNS}
         """,
         (
             run.id,
@@ -45,29 +45,7 @@ def create(conn: Connection, run: NewRun, *, hint: timedelta) -> Run:
         ),
     ).fetchone()
     assert row is not None
-    return Run(
-        id=run.id,
-        agent=run.agent,
-        agent_version=None,
-        status=RunStatus.QUEUED,
-        segment=0,
-        attempts=0,
-        requester=run.requester,
-        requester_id=run.requester_id,
-        batch_id=None,
-        tags=run.tags,
-        priority=run.priority,
-        prompt=run.prompt,
-        metadata=run.metadata,
-        output=None,
-        error=None,
-        usage={},
-        cancel_at=None,
-        finish_by=run.finish_by,
-        created_at=row[0],
-        started_at=None,
-        finished_at=None,
-    )
+    return of_row(row)
 
 
 def claim(conn: Connection, run_id: RunId, segment: int, *, owner: str, lease: timedelta) -> Claim | None:
