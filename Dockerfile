@@ -17,6 +17,7 @@ RUN uv sync --frozen --no-dev --no-install-project --extra worker
 COPY shared shared
 COPY services services
 COPY examples examples
+COPY deploy/valkey deploy/valkey
 RUN uv sync --frozen --no-dev --no-editable --extra worker
 
 FROM build AS build-gateway
@@ -24,6 +25,7 @@ RUN uv sync --frozen --no-dev --no-install-project --extra gateway
 COPY shared shared
 COPY services services
 COPY examples examples
+COPY deploy/valkey deploy/valkey
 RUN uv sync --frozen --no-dev --no-editable --extra gateway
 
 FROM build AS build-notifier
@@ -31,6 +33,7 @@ RUN uv sync --frozen --no-dev --no-install-project --extra notifier
 COPY shared shared
 COPY services services
 COPY examples examples
+COPY deploy/valkey deploy/valkey
 RUN uv sync --frozen --no-dev --no-editable --extra notifier
 
 

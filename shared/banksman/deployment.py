@@ -1,12 +1,13 @@
 """Writes the secrets of a compose deployment: one file for each container, each holding only its own.
 
 All secrets appear together or not at all: they are made in a folder beside the final one, which is then
-renamed. A deployment that exists is left alone, since a second set of passwords and keys would lock the
-first one's data away.
+renamed. A deployment that exists keeps what it has, since a second set of passwords and keys would lock the
+first one's data away; only the broker, which holds no data, may get new passwords.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import secrets
@@ -15,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from banksman import signing
+from banksman import files, signing
 from banksman.errors import ConfigurationError
 
 _EMAIL = re.compile(r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
@@ -36,6 +37,8 @@ def write_deployment(folder: Path, *, admin_email: str, public_url: str) -> list
             f"{target} exists without {', '.join(missing)}. Bring the missing file back from where you keep "
             f"copies, or, if nothing was ever started with these secrets, move {target} away and run this again."
         )
+    else:
+        written += _one_broker_password_each(target)
 
     compose = folder / ".env"
     if not compose.exists():
@@ -44,16 +47,17 @@ def write_deployment(folder: Path, *, admin_email: str, public_url: str) -> list
     return written
 
 
-_FILES = ("postgres", "valkey", "migrate", "worker", "gateway", "notifier")
+_SERVICES = ("worker", "gateway", "notifier")
+_FILES = ("postgres", "valkey", "migrate", *_SERVICES)
 
 
 def _secrets(admin_email: str, public_url: str) -> dict[str, str]:
     """The content of each container's file, all from one throw of the dice."""
-    owner, broker, worker, gateway, notifier = (secrets.token_urlsafe(32) for _ in range(5))
+    owner, worker, gateway, notifier = (secrets.token_urlsafe(32) for _ in range(4))
+    broker_urls, broker = _broker()
     signer = signing.Signer(f"g{secrets.token_hex(3)}", seed := secrets.token_bytes(32))
     link_key = f"l{secrets.token_hex(3)}:{signing.base64url(secrets.token_bytes(32))}"
     notifier_token = secrets.token_urlsafe(32)
-    broker_url = f"redis://:{broker}@valkey:6379/0"
 
     def database_url(user: str, password: str) -> str:
         return f"postgresql://{user}:{password}@postgres:5432/banksman"
@@ -63,7 +67,7 @@ def _secrets(admin_email: str, public_url: str) -> dict[str, str]:
             "PostgreSQL's owner. The services never see this password.",
             {"POSTGRES_USER": "banksman", "POSTGRES_DB": "banksman", "POSTGRES_PASSWORD": owner},
         ),
-        "valkey": _lines("The broker's password.", {"VALKEY_PASSWORD": broker}),
+        "valkey": broker,
         "migrate": _lines(
             "For the one-shot migration: the owner's URL, and the passwords it gives to the services' roles.",
             {
@@ -79,7 +83,7 @@ def _secrets(admin_email: str, public_url: str) -> dict[str, str]:
             "Your agents' own keys belong here too, for example OPENAI_API_KEY=...",
             {
                 "BANKSMAN_DATABASE_URL": database_url("banksman_worker", worker),
-                "BANKSMAN_BROKER_URL": broker_url,
+                "BANKSMAN_BROKER_URL": broker_urls["worker"],
                 "BANKSMAN_VERIFY_KEYS": signer.public(),
             },
         ),
@@ -87,7 +91,7 @@ def _secrets(admin_email: str, public_url: str) -> dict[str, str]:
             "The approval gateway: the only holder of the key that signs decisions. Keep a copy offline.",
             {
                 "BANKSMAN_DATABASE_URL": database_url("banksman_gateway", gateway),
-                "BANKSMAN_BROKER_URL": broker_url,
+                "BANKSMAN_BROKER_URL": broker_urls["gateway"],
                 "BANKSMAN_PUBLIC_URL": public_url,
                 "BANKSMAN_SIGNING_KEY": f"{signer.kid}:{signing.base64url(seed)}",
                 "BANKSMAN_LINK_KEYS": link_key,
@@ -99,13 +103,42 @@ def _secrets(admin_email: str, public_url: str) -> dict[str, str]:
             "smtp://user:password@smtp.example.org:587",
             {
                 "BANKSMAN_DATABASE_URL": database_url("banksman_notifier", notifier),
-                "BANKSMAN_BROKER_URL": broker_url,
+                "BANKSMAN_BROKER_URL": broker_urls["notifier"],
                 "BANKSMAN_NOTIFIER_TOKEN": notifier_token,
                 "BANKSMAN_SMTP_URL": "smtp://mail:1025",
                 "BANKSMAN_MAIL_FROM": f"Banksman <banksman@{urlsplit(public_url).hostname}>",
             },
         ),
     }
+
+
+def _broker() -> tuple[dict[str, str], str]:
+    """Each service's URL of the broker, with a password of its own, and the broker's file, which holds hashes only."""
+    passwords = {name: secrets.token_urlsafe(32) for name in _SERVICES}
+    hashes = {
+        f"VALKEY_{name.upper()}_SHA256": hashlib.sha256(password.encode()).hexdigest()
+        for name, password in passwords.items()
+    }
+    urls = {name: f"redis://{name}:{password}@valkey:6379/0" for name, password in passwords.items()}
+    return urls, _lines("What the broker knows of the services' passwords: their SHA-256.", hashes)
+
+
+def _one_broker_password_each(target: Path) -> list[Path]:
+    """One password for all of the broker → one for each service, with rights of its own (deploy/valkey)."""
+    if "VALKEY_PASSWORD" not in files.settings_in((target / "valkey.env").read_text()):
+        return []
+    urls, broker = _broker()
+    changed = {
+        target / f"{name}.env": files.with_settings(
+            (target / f"{name}.env").read_text(), {"BANKSMAN_BROKER_URL": urls[name]}
+        )
+        for name in _SERVICES
+    }
+    # The broker's file comes last: should this be cut short, the next call finds the old one and does all of it again.
+    changed[target / "valkey.env"] = broker
+    for path, text in changed.items():
+        files.write_private(path, text)
+    return list(changed)
 
 
 def _compose_settings(public_url: str) -> str:

@@ -48,7 +48,7 @@ class LedgerSettings(Settings):
     @field_validator("broker_url")
     @classmethod
     def _is_redis(cls, value: SecretStr) -> SecretStr:
-        return _with_scheme(value, "redis", "rediss", example="redis://:password@host:6379/0")
+        return _with_scheme(value, "redis", "rediss", example="redis://worker:password@host:6379/0")
 
 
 class WorkerSettings(LedgerSettings):

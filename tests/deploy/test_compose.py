@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import cast
 
 import pytest
+import redis
 import yaml
+from redis.exceptions import NoPermissionError
+from tests.journeys.stacks import until
 
 from banksman.deployment import write_deployment
+from banksman.embedded import ports, valkey
+from banksman.files import settings_in
 
 ROOT = Path(__file__).parents[2]
 SERVICES = ("agent-worker", "gateway", "notifier")
@@ -120,6 +127,47 @@ def test_the_compose_file_itself_holds_no_secret(compose: dict[str, dict[str, ob
         assert not [key for key in environment if re.search("PASSWORD|TOKEN|KEY|DATABASE", key)]
 
 
+def test_the_broker_starts_with_the_rights_of_deploy_and_lets_each_service_in(
+    compose: dict[str, dict[str, object]], secrets: Path, tmp_path: Path
+) -> None:
+    server = valkey.at(tmp_path / "valkey", port=ports.free(), password="unused")
+    server.prepare()
+    shell, flags, script = cast("list[str]", compose["valkey"]["command"])
+    assert "./deploy/valkey:/acl:ro" in cast("list[str]", compose["valkey"]["volumes"])
+    place = f"--port {server.port} --bind 127.0.0.1 --dir {server.home}"
+    script = script.replace("$$", "$").replace("/acl/", f"{ROOT}/deploy/valkey/")
+    script = script.replace("valkey-server -", f"{server.binary} - {place}")
+
+    env = settings_in((secrets / "valkey.env").read_text()) | {"PATH": "/usr/bin:/bin"}
+    with subprocess.Popen([shell, flags, script], env=env, start_new_session=True) as process:
+        try:
+            for name in ("worker", "gateway", "notifier"):
+                url = settings_in((secrets / f"{name}.env").read_text())["BANKSMAN_BROKER_URL"]
+                with redis.Redis.from_url(url.replace("valkey:6379", f"127.0.0.1:{server.port}")) as client:
+                    until(lambda client=client: answers(client), what="the broker")
+                    with pytest.raises(NoPermissionError):
+                        client.config_get("dir")
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+
+
+def test_the_broker_does_not_start_with_secrets_that_name_no_password_for_a_service(
+    compose: dict[str, dict[str, object]],
+) -> None:
+    shell, flags, script = cast("list[str]", compose["valkey"]["command"])
+
+    ended = subprocess.run(
+        [shell, flags, script.replace("$$", "$").replace("/acl/", f"{ROOT}/deploy/valkey/")],
+        env={"VALKEY_PASSWORD": "old", "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=10,
+    )
+
+    assert ended.returncode != 0
+    assert "run banksman init once more" in ended.stderr
+
+
 def test_every_image_in_the_file_is_a_target_of_the_dockerfile(compose: dict[str, dict[str, object]]) -> None:
     targets = set(re.findall(r"^FROM \S+ AS (\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
 
@@ -151,3 +199,10 @@ def depends(service: dict[str, object]) -> dict[str, str]:
 def seconds(period: object) -> int:
     assert isinstance(period, str)
     return int(period.removesuffix("s"))
+
+
+def answers(client: redis.Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except redis.ConnectionError:
+        return False

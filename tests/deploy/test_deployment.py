@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from hashlib import sha256
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -108,6 +109,41 @@ def test_no_service_holds_what_only_another_needs(tmp_path: Path) -> None:
     assert [name for name in held if "BANKSMAN_SIGNING_KEY" in held[name]] == ["gateway"]
     assert [name for name in held if "BANKSMAN_LINK_KEYS" in held[name]] == ["gateway"]
     assert {name for name in held if "BANKSMAN_NOTIFIER_TOKEN" in held[name]} == {"gateway", "notifier"}
+
+
+def test_the_broker_knows_each_services_password_by_its_hash(tmp_path: Path) -> None:
+    deploy(tmp_path)
+    broker = read(tmp_path / "secrets" / "valkey.env")
+
+    for service in ("worker", "gateway", "notifier"):
+        url = urlsplit(read(tmp_path / "secrets" / f"{service}.env")["BANKSMAN_BROKER_URL"])
+        assert url.username == service
+        assert sha256(str(url.password).encode()).hexdigest() == broker[f"VALKEY_{service.upper()}_SHA256"]
+
+
+def test_a_deployment_with_one_password_for_all_of_the_broker_gets_one_for_each_service(tmp_path: Path) -> None:
+    deploy(tmp_path)
+    secrets = tmp_path / "secrets"
+    (secrets / "valkey.env").write_text("# The broker's password.\nVALKEY_PASSWORD=one\n")
+    for service in ("worker", "gateway", "notifier"):
+        path = secrets / f"{service}.env"
+        path.write_text(re.sub("redis://.*", "redis://:one@valkey:6379/0", path.read_text()) + "# mine\nMINE=1\n")
+    before = {path.name: read(path) for path in secrets.iterdir()}
+
+    changed = deploy(tmp_path)
+    again = deploy(tmp_path)
+
+    assert {path.name for path in changed} == {"worker.env", "gateway.env", "notifier.env", "valkey.env"}
+    assert again == []
+    urls = {urlsplit(read(secrets / f"{name}.env")["BANKSMAN_BROKER_URL"]).username for name in ("worker", "gateway")}
+    assert urls == {"worker", "gateway"}
+    for path in secrets.iterdir():
+        assert path.stat().st_mode & 0o777 == 0o600
+        if path.name != "valkey.env":
+            rest = {name: value for name, value in before[path.name].items() if name != "BANKSMAN_BROKER_URL"}
+            assert read(path).items() >= rest.items()
+    assert "# mine\n" in (secrets / "worker.env").read_text()
+    assert "VALKEY_PASSWORD" not in read(secrets / "valkey.env")
 
 
 def test_the_first_administrator_reaches_the_migration(tmp_path: Path) -> None:

@@ -9,13 +9,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
-from banksman.embedded import environment, ports, postgres, processes
+from banksman.embedded import environment, keyring, ports, postgres, processes
 from banksman.embedded.keyring import Keyring
 from banksman.settings import GatewaySettings, NotifierSettings, Settings, WorkerSettings
 
@@ -126,7 +127,10 @@ def test_each_service_finds_its_own_secrets_and_no_others(stack: Up) -> None:
     secrets = json.loads((stack.data / "secrets.json").read_text())
     for name in ("owner_password", "signing_key", "link_keys"):
         assert secrets[name] not in everything
-    assert secrets["role_passwords"]["notifier"] not in json.dumps(found["worker-1"])
+    assert secrets["broker_password"] not in everything
+    for kind in ("role_passwords", "broker_passwords"):
+        assert secrets[kind]["notifier"] in json.dumps(found["notifier"])
+        assert secrets[kind]["notifier"] not in json.dumps(found["worker-1"])
     assert found["postgres"] == found["valkey"] == {}
 
 
@@ -238,13 +242,26 @@ def test_data_without_their_secrets_are_not_touched(tmp_path: Path, start: Start
     assert not (tmp_path / "data" / "secrets.json").exists()
 
 
+def test_secrets_from_before_services_had_broker_passwords_are_completed_once(tmp_path: Path) -> None:
+    path = tmp_path / "secrets.json"
+    made = keyring.load_or_make(path, data_exists=False)
+    older = {name: value for name, value in json.loads(path.read_text()).items() if name != "broker_passwords"}
+    path.write_text(json.dumps(older))
+
+    completed = [keyring.load_or_make(path, data_exists=True) for _ in range(2)]
+
+    assert completed[0] == completed[1]
+    assert completed[0].broker_passwords.keys() == made.broker_passwords.keys()
+    assert replace(completed[0], broker_passwords=made.broker_passwords) == made
+
+
 CALLER = {"PATH": "/bin", "OPENAI_API_KEY": "sk", "BANKSMAN_SIGNING_KEY": "mine", "BANKSMAN_ALLOW_TOOLS": "x", "X": "y"}
 
 
 def test_only_the_worker_inherits_what_the_caller_has_and_none_the_callers_secrets() -> None:
     where = environment.Addresses(
         database_urls={"worker": "w", "gateway": "g", "notifier": "n"},
-        broker_url="b",
+        broker_urls=dict.fromkeys(("worker", "gateway", "notifier"), "b"),
         gateway_port=1,
         gateway_url="u",
         smtp_port=2,
@@ -268,7 +285,7 @@ def test_only_the_worker_inherits_what_the_caller_has_and_none_the_callers_secre
 def test_every_setting_of_a_service_is_either_the_stacks_or_the_callers(kind: type[Settings], service: str) -> None:
     where = environment.Addresses(
         database_urls=dict.fromkeys(("worker", "gateway", "notifier"), "u"),
-        broker_url="b",
+        broker_urls=dict.fromkeys(("worker", "gateway", "notifier"), "b"),
         gateway_port=ports.free(),
         gateway_url="u",
         smtp_port=2,

@@ -198,7 +198,7 @@ def test_the_gateway_outlives_postgresql_and_the_broker(tmp_path: Path, link_key
             conn.execute("INSERT INTO agents (name, version, tools) VALUES ('plain', '1', '{}')")
         headers = _a_key(server.url())
         database_url = server.url(user="banksman_gateway", password=PASSWORDS["banksman_gateway"])
-        broker_url = f"redis://:broker@127.0.0.1:{broker_port}/0"
+        broker_url = f"redis://owner:broker@127.0.0.1:{broker_port}/0"
         gateway = a_gateway(tmp_path, database_url, broker_url, link_key)
         process = gateway.__enter__()
         ready = process.get("/readyz")

@@ -18,6 +18,7 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     settings = {"BANKSMAN_ALLOW_WRITES_BELOW": "/workspace", "BANKSMAN_TIERS": "issue_refund=low,sign_off=high"}
     with Stack(tmp_path_factory.mktemp("calm") / "data", settings=settings) as stack:
         yield stack
+        assert stack.refused() == []
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +27,7 @@ def rough(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     settings = QUICK | {"BANKSMAN_ALLOW_WRITES_BELOW": "/workspace"}
     with Stack(tmp_path_factory.mktemp("rough") / "data", workers=2, settings=settings) as stack:
         yield stack
+        assert stack.refused() == []
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -11,9 +11,10 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 import psycopg
+import redis
 
 from banksman.embedded import processes
 from tests.journeys.mailbox import Mailbox
@@ -137,6 +138,11 @@ class Stack:
         """What stands in the database, for looking alone."""
         with psycopg.connect(self.facts["database_url"], autocommit=True) as conn:
             return conn.execute(statement.encode(), values).fetchall()
+
+    def refused(self) -> list[Any]:
+        """What the broker has refused to anybody since it started: the services never try what they may not."""
+        with redis.Redis.from_url(str(self.facts["broker_url"])) as owner:
+            return cast("list[Any]", owner.acl_log())
 
     def kill(self, *names: str) -> dict[str, int]:
         """`kill -9`, and nothing else; the pids that were."""

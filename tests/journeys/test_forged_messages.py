@@ -105,5 +105,7 @@ def _of(stack: Stack, run_id: str) -> list[tuple[Any, ...]]:
     return [
         *stack.query("SELECT status, segment, fence, attempts FROM runs WHERE id = %s", run),
         *stack.query("SELECT count(*) FROM executions WHERE run_id = %s", run),
-        *stack.query("SELECT action FROM audit_events WHERE run_id = %s ORDER BY id", run),
+        *stack.query(
+            "SELECT action FROM audit_events WHERE run_id = %s AND action NOT LIKE 'notice.%%' ORDER BY id", run
+        ),
     ]

@@ -22,6 +22,7 @@ pytestmark = pytest.mark.xdist_group("wheel")
 INSIDE = (
     "banksman/ledger/sql/0001_spine.sql",
     "banksman/py.typed",
+    "banksman/embedded/valkey_acl/worker.acl",
     "banksman_gateway/static/banksman.css",
     "banksman_gateway/templates/request.html",
     "banksman_worker/segment.py",

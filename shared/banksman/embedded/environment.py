@@ -40,10 +40,10 @@ TUNING: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Addresses:
-    """Where everything listens. `database_urls` holds one URL for each role."""
+    """Where everything listens. Database and broker have one URL for each service."""
 
     database_urls: Mapping[str, str] = field(repr=False)
-    broker_url: str = field(repr=False)
+    broker_urls: Mapping[str, str] = field(repr=False)
     gateway_port: int
     gateway_url: str
     smtp_port: int
@@ -62,7 +62,7 @@ def of_worker(
     # The supervisor replaces a worker at once, so on one machine its runs need not wait a minute for the next.
     return inherited | {"BANKSMAN_LEASE_SECONDS": "15"} | _base(caller, "worker") | {
         "BANKSMAN_DATABASE_URL": where.database_urls["worker"],
-        "BANKSMAN_BROKER_URL": where.broker_url,
+        "BANKSMAN_BROKER_URL": where.broker_urls["worker"],
         "BANKSMAN_AGENTS": agents,
         "BANKSMAN_VERIFY_KEYS": keyring.verify_keys,
         "BANKSMAN_HEALTH_PORT": str(health_port),
@@ -73,7 +73,7 @@ def of_gateway(caller: Mapping[str, str], where: Addresses, keyring: Keyring) ->
     """The gateway's: it alone signs and mints."""
     return _base(caller, "gateway") | {
         "BANKSMAN_DATABASE_URL": where.database_urls["gateway"],
-        "BANKSMAN_BROKER_URL": where.broker_url,
+        "BANKSMAN_BROKER_URL": where.broker_urls["gateway"],
         "BANKSMAN_PUBLIC_URL": where.gateway_url,
         "BANKSMAN_HOST": "127.0.0.1",
         "BANKSMAN_PORT": str(where.gateway_port),
@@ -89,7 +89,7 @@ def of_notifier(caller: Mapping[str, str], where: Addresses, keyring: Keyring, *
         "BANKSMAN_SMTP_URL": f"smtp://127.0.0.1:{where.smtp_port}",
         **_base(caller, "notifier"),
         "BANKSMAN_DATABASE_URL": where.database_urls["notifier"],
-        "BANKSMAN_BROKER_URL": where.broker_url,
+        "BANKSMAN_BROKER_URL": where.broker_urls["notifier"],
         "BANKSMAN_GATEWAY_URL": f"http://127.0.0.1:{where.gateway_port}",
         "BANKSMAN_NOTIFIER_TOKEN": keyring.notifier_token,
         "BANKSMAN_HEALTH_PORT": str(health_port),

@@ -9,7 +9,8 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from banksman.embedded import files, ports
+from banksman import files
+from banksman.embedded import ports
 from banksman.errors import ConfigurationError
 
 

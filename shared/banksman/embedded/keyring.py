@@ -9,8 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from banksman import signing
-from banksman.embedded import files
+from banksman import files, signing
 from banksman.errors import ConfigurationError
 
 ROLES = ("worker", "gateway", "notifier")
@@ -31,6 +30,7 @@ class Keyring:
     owner_password: str
     role_passwords: Mapping[str, str]
     broker_password: str
+    broker_passwords: Mapping[str, str]
     signing_key: str
     verify_keys: str
     link_keys: str
@@ -44,8 +44,9 @@ class Keyring:
         signing_key = f"{kid}:{signing.base64url(secrets.token_bytes(32))}"
         return cls(
             owner_password=secrets.token_urlsafe(32),
-            role_passwords={role: secrets.token_urlsafe(32) for role in ROLES},
+            role_passwords=_passwords(),
             broker_password=secrets.token_urlsafe(32),
+            broker_passwords=_passwords(),
             signing_key=signing_key,
             verify_keys=signing.Signer.read(signing_key).public(),
             link_keys=f"{kid}:{signing.base64url(secrets.token_bytes(32))}",
@@ -70,12 +71,22 @@ def load_or_make(path: Path, *, data_exists: bool) -> Keyring:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}.") from error
     try:
         found: dict[str, Any] = json.loads(text)
+        # The broker takes its passwords from here at each start, so a service without one is given one.
+        given = "broker_passwords" in found
+        found.setdefault("broker_passwords", _passwords())
         credentials = Credentials(**found.pop("credentials"))
-        return Keyring(**found, credentials=credentials)
+        ring = Keyring(**found, credentials=credentials)
     except (ValueError, TypeError, KeyError):
         raise ConfigurationError(f"{path} is damaged: bring back a copy of it.") from None
+    if not given:
+        save(path, ring)
+    return ring
 
 
 def save(path: Path, keyring: Keyring) -> None:
     """Writes the secrets down, whole or not at all."""
     files.write_private(path, json.dumps(asdict(keyring), indent=2) + "\n")
+
+
+def _passwords() -> dict[str, str]:
+    return {role: secrets.token_urlsafe(32) for role in ROLES}

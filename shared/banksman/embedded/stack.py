@@ -28,7 +28,8 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from banksman.embedded import environment, files, folder, keyring, ports, postgres, valkey
+from banksman import files
+from banksman.embedded import acl, environment, folder, keyring, ports, postgres, valkey
 from banksman.embedded.environment import Addresses
 from banksman.embedded.keyring import ROLES, Keyring
 from banksman.embedded.service import Service
@@ -115,7 +116,7 @@ class _Starting:
             self._data / "secrets.json", data_exists=(self._data / "postgres" / "data").exists()
         )
         smtp_port = self._mail()
-        broker_url = self._options.broker_url or self._broker(ring)
+        broker_urls = self._broker_urls(ring)
         owner_url = self._options.database_url or self._database(ring)
         self._ports.save()
         if not self._ready():
@@ -123,7 +124,7 @@ class _Starting:
         ring = self._fill(owner_url, ring)
         where = Addresses(
             database_urls={role: _as_role(owner_url, role, ring.role_passwords[role]) for role in ROLES},
-            broker_url=broker_url,
+            broker_urls=broker_urls,
             gateway_port=gateway_port,
             gateway_url=f"http://localhost:{gateway_port}",
             smtp_port=smtp_port,
@@ -134,7 +135,7 @@ class _Starting:
         return {
             "gateway_url": where.gateway_url,
             "database_url": owner_url,
-            "broker_url": broker_url,
+            "broker_url": broker_urls[acl.OWNER],
             "maildir": str(self._data / "mail"),
             "pids": self._supervisor.pids(),
             "submit_key": ring.credentials.submit_key,
@@ -156,12 +157,21 @@ class _Starting:
         self._waiting_for["mail"] = partial(ports.answers, port)
         return port
 
-    def _broker(self, ring: Keyring) -> str:
-        server = valkey.at(self._data / "valkey", port=self._ports.of("valkey"), password=ring.broker_password)
+    def _broker_urls(self, ring: Keyring) -> Mapping[str, str]:
+        """One URL for each service and one for the owner; a server of the caller's own has one for all."""
+        names = (*ROLES, acl.OWNER)
+        if self._options.broker_url:
+            return dict.fromkeys(names, self._options.broker_url)
+        server = valkey.at(
+            self._data / "valkey",
+            port=self._ports.of("valkey"),
+            password=ring.broker_password,
+            service_passwords=ring.broker_passwords,
+        )
         server.prepare()
         self._supervisor.start(server.service())
         self._waiting_for["valkey"] = lambda: server.ready(self._supervisor.pids().get("valkey", 0))
-        return server.url()
+        return {name: server.url(name) for name in names}
 
     def _database(self, ring: Keyring) -> str:
         server = postgres.at(self._data / "postgres", port=self._ports.of("postgres"), password=ring.owner_password)

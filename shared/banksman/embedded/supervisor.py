@@ -29,7 +29,8 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import IO, Any, Self
 
-from banksman.embedded import files, processes
+from banksman import files
+from banksman.embedded import processes
 from banksman.embedded.service import Service, ServiceStopped, spawn
 
 _COLOURS = (36, 33, 35, 32, 34, 96, 93, 95, 92, 94)

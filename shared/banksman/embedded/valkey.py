@@ -12,12 +12,13 @@ import secrets
 import shutil
 import socket
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import quote
 
-from banksman.embedded import account, ports, service
+from banksman.embedded import account, acl, ports, service
 from banksman.embedded.account import Account
 from banksman.embedded.service import Service
 from banksman.errors import ConfigurationError
@@ -25,18 +26,20 @@ from banksman.errors import ConfigurationError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Valkey:
-    """One server: its folder, where it listens, its password, whether a power cut may cost data."""
+    """One server: its folder, where it listens, its passwords, whether a power cut may cost data."""
 
     home: Path
     port: int
     password: str = field(repr=False)
+    service_passwords: Mapping[str, str] = field(repr=False)
     durable: bool = True
     binary: Path
     account: Account
 
-    def url(self, database: int = 0) -> str:
-        """The URL that Celery and redis-py take."""
-        return f"redis://:{self.password}@{ports.LOOPBACK}:{self.port}/{database}"
+    def url(self, user: str = acl.OWNER) -> str:
+        """The URL that Celery and redis-py take, for a service or for who may do everything."""
+        password = self.password if user == acl.OWNER else self.service_passwords[user]
+        return f"redis://{user}:{quote(password, safe='')}@{ports.LOOPBACK}:{self.port}/0"
 
     def prepare(self) -> None:
         """Nothing → a private folder."""
@@ -47,15 +50,17 @@ class Valkey:
         settings = {
             "bind": ports.LOOPBACK,
             "port": self.port,
-            "requirepass": self.password,
             "appendonly": "yes" if self.durable else "no",
             "appendfsync": "everysec",
             "save": '""',
             "maxmemory-policy": "noeviction",
-            "databases": 16,
+            "databases": 1,
+            # The shortest limit that there is on one value; a message of ours has a few kilobytes.
+            "proto-max-bulk-len": "1mb",
             "loglevel": "warning",
             "set-proc-title": "no",
         }
+        rights = acl.settings(self.service_passwords, owner=self.password)
         return Service(
             name="valkey",
             # Words after the dash are settings too, and show in a list of processes whose server this is.
@@ -63,7 +68,7 @@ class Valkey:
             env={"PATH": "/usr/bin:/bin", "LC_ALL": "C"},
             cwd=self.home,
             account=self.account,
-            stdin="".join(f"{key} {value}\n" for key, value in settings.items()).encode(),
+            stdin=("".join(f"{key} {value}\n" for key, value in settings.items()) + rights).encode(),
             stop_within=10.0,
         )
 
@@ -71,7 +76,7 @@ class Valkey:
         """Whether the server that runs as `pid` answers a command: not another on the same port."""
         try:
             with socket.create_connection((ports.LOOPBACK, self.port), timeout=1) as connection:
-                connection.sendall(f"AUTH {self.password}\r\nPING\r\nINFO server\r\nQUIT\r\n".encode())
+                connection.sendall(f"AUTH {acl.OWNER} {self.password}\r\nPING\r\nINFO server\r\nQUIT\r\n".encode())
                 answer = b""
                 while chunk := connection.recv(65536):
                     answer += chunk
@@ -80,10 +85,20 @@ class Valkey:
         return b"+PONG\r\n" in answer and f"process_id:{pid}\r\n".encode() in answer
 
 
-def at(home: Path, *, port: int, password: str, durable: bool = True) -> Valkey:
-    """A server for this folder; nothing is started or written."""
+def at(
+    home: Path, *, port: int, password: str, service_passwords: Mapping[str, str] | None = None, durable: bool = True
+) -> Valkey:
+    """A server for this folder; nothing is started or written. Services whose passwords are not given get new ones."""
     who = account.for_servers()
-    return Valkey(home=home.absolute(), port=port, password=password, durable=durable, binary=_find(who), account=who)
+    return Valkey(
+        home=home.absolute(),
+        port=port,
+        password=password,
+        service_passwords=service_passwords or {name: secrets.token_urlsafe(24) for name in acl.SERVICES},
+        durable=durable,
+        binary=_find(who),
+        account=who,
+    )
 
 
 @contextlib.contextmanager
