@@ -17,7 +17,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import httpx
 import psycopg
@@ -99,7 +99,13 @@ class Site:
         self.postgres = postgres.at(
             folder / "postgres", port=ports.free(), password=ring.owner_password, durable=durable
         )
-        self.valkey = valkey.at(folder / "valkey", port=ports.free(), password=ring.broker_password, durable=durable)
+        self.valkey = valkey.at(
+            folder / "valkey",
+            port=ports.free(),
+            password=ring.broker_password,
+            service_passwords=ring.broker_passwords,
+            durable=durable,
+        )
         self._ring, self._gateway_port = ring, ports.free()
         self._servers: dict[str, subprocess.Popen[bytes]] = {}
         self._said = folder / "services.log"
@@ -280,11 +286,14 @@ class Site:
         def as_role(role: str) -> str:
             return self.postgres.url(user=f"banksman_{role}", password=self._ring.role_passwords[role])
 
-        broker = urlsplit(self.valkey.url())
-        password = quote(self._ring.broker_password, safe="")
+        def through_the_proxy(role: str) -> str:
+            url = urlsplit(self.valkey.url(role))
+            user = url.netloc.rpartition("@")[0]
+            return url._replace(netloc=f"{user}@{ports.LOOPBACK}:{self.proxy.port}").geturl()
+
         return Addresses(
             database_urls={role: as_role(role) for role in keyring.ROLES},
-            broker_url=f"redis://:{password}@{ports.LOOPBACK}:{self.proxy.port}{broker.path}",
+            broker_urls={role: through_the_proxy(role) for role in keyring.ROLES},
             gateway_port=self._gateway_port,
             gateway_url=self.url,
             smtp_port=self._mail_port,
