@@ -13,6 +13,8 @@ UV ?= $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 UV_VERSION := 0.13.9
 # How many test processes.
 N ?= 2
+# How long the chaos lasts.
+MINUTES ?= 2
 
 BIN := .venv/bin
 READY := .venv/.synced
@@ -24,7 +26,7 @@ UV_SYSTEM_CERTS ?= $(if $(wildcard /etc/ssl/cert.pem /etc/ssl/certs/*.pem /etc/s
 export UV_SYSTEM_CERTS
 export UV_PROJECT_ENVIRONMENT := .venv
 
-.PHONY: help setup demo up test pairs check spine format lock clean
+.PHONY: help setup demo up test chaos pairs check spine format lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -39,6 +41,9 @@ up: $(READY) ## Start the embedded stack and keep it up (Ctrl-C stops it)
 
 test: $(READY) ## Run every test on real servers (N=4 for four processes, ARGS="-k digest")
 	@$(BIN)/pytest -n $(N) --dist loadfile $(ARGS)
+
+chaos: $(READY) ## Kill, freeze, stop and cut off everything while runs flow (MINUTES=2, SEED=7 for the same again)
+	@$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 pairs: $(OTHER)/.synced ## Run the worker's tests on the other pair of agent libraries
 	@$(OTHER)/bin/pytest -n $(N) --dist loadfile tests/worker tests/compat $(ARGS)

@@ -196,11 +196,12 @@ class Site:
         env |= {"CHAOS_YARD": str(self.yard), **(settings or {})}
         return self._launch(name, "banksman_worker", env, point, netns=netns)
 
-    def gateway(self, *, point: Point | None = None) -> int:
-        """Start the gateway and wait until it answers."""
+    def gateway(self, *, point: Point | None = None, wait: bool = True) -> int:
+        """Start the gateway, and usually wait until it answers."""
         env = environment.of_gateway({**os.environ, **self._settings}, self._where(), self._ring)
         pid = self._launch("gateway", "banksman_gateway", env, point)
-        until(self._gateway_answers, what="the gateway")
+        if wait:
+            until(self._gateway_answers, what="the gateway")
         return pid
 
     def notifier(self, *, point: Point | None = None, lease: float = 300) -> int:
