@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from banksman import errors
 from banksman.errors import BanksmanError, InvalidInput, NotFound, Unavailable
-from banksman.shapes import ENDS, Attempt, File, Json, Moment, Page, Request, Run, Shape, Token
+from banksman.shapes import ENDS, Agent, Attempt, File, Json, Moment, Page, Request, Run, Shape, Token
 
 T = TypeVar("T")
 S = TypeVar("S", bound=Shape)
@@ -148,6 +148,21 @@ def file(run_id: str, path: str) -> Steps[bytes]:
 def timeline(run_id: str) -> Steps[Sequence[Moment]]:
     """Everything that happened to the run, in order."""
     return _page(Moment, (yield Ask("GET", f"/v1/runs/{_id(run_id)}/timeline"))).items
+
+
+def agents() -> Steps[Sequence[Agent]]:
+    """The agents that workers bring, and which of them are paused."""
+    return _page(Agent, (yield Ask("GET", "/v1/agents"))).items
+
+
+def pause(agent: str) -> Steps[Agent]:
+    """Let no segment of this agent's runs start until it is resumed."""
+    return _one(Agent, (yield _post(f"/v1/agents/{quote(agent, safe='')}/pause", {}, None)))
+
+
+def resume(agent: str) -> Steps[Agent]:
+    """Let a paused agent's runs start again."""
+    return _one(Agent, (yield _post(f"/v1/agents/{quote(agent, safe='')}/resume", {}, None)))
 
 
 def requests(

@@ -325,6 +325,19 @@ class StoredKey:
 
 
 @dataclass(frozen=True, slots=True)
+class Agent:
+    """An agent as the workers listed it last, and whether somebody has paused it."""
+
+    name: str
+    version: str
+    tools: Mapping[str, Json]
+    seen_at: datetime
+    paused_at: datetime | None
+    paused_by: str | None
+    """The address of whoever paused it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """One line of the audit log. The body holds ids, hashes and numbers, never content."""
 

@@ -50,6 +50,17 @@ class Run(Shape):
         return self.status in ENDS
 
 
+class Agent(Shape):
+    """An agent as the workers listed it last."""
+
+    name: str
+    version: str = ""
+    tools: Mapping[str, Json] = Field(default_factory=dict[str, Json])
+    seen_at: datetime | None = None
+    paused_at: datetime | None = None
+    paused_by: str | None = None
+
+
 class Decision(Shape):
     """How people decided."""
 

@@ -31,6 +31,7 @@ WRITES: dict[str, set[tuple[str, str]]] = {
     "gateway": {
         ("runs", "INSERT"),
         ("runs", "UPDATE"),
+        ("agents", "UPDATE"),
         ("requests", "UPDATE"),
         ("revisions", "INSERT"),
         ("votes", "INSERT"),

@@ -12,7 +12,7 @@ from datetime import timedelta
 
 from banksman import ids, ledger, logs
 from banksman.errors import BanksmanError
-from banksman.ledger import audit, requests, runs
+from banksman.ledger import agents, audit, requests, runs
 from banksman.records import Due, Event
 from banksman.states import RunStatus
 from banksman.wire import Wire
@@ -45,9 +45,12 @@ class Dispatcher:
         self._thread.join()
 
     def look(self) -> Sequence[Due]:
-        """One round: whatever is due and fits the window is dispatched, or is stuck."""
+        """One round: what is due and fits the window is dispatched or stuck; runs of paused agents are set aside."""
         with ledger.transaction(self._pool) as conn:
-            due = runs.dispatch(conn, window=self._window, redispatch=self._redispatch, max_attempts=self._max_attempts)
+            paused = agents.set_aside(conn)
+            due = runs.dispatch(
+                conn, window=self._window, redispatch=self._redispatch, max_attempts=self._max_attempts, paused=paused
+            )
             stuck = [item for item in due if item.status is RunStatus.STUCK]
             for item in stuck:
                 runs.explain(conn, item.run_id, f"{_LOST} {self._max_attempts} times.")

@@ -14,6 +14,8 @@ from banksman.settings import GatewaySettings
 from banksman.signing import Signer
 from banksman.wire import Wire
 from banksman_gateway import (
+    agents,
+    agents_page,
     health,
     html,
     internal,
@@ -67,9 +69,9 @@ def create(settings: GatewaySettings) -> FastAPI:
     )
     app.state.parts = here
     app.state.metrics = health.registry(here)
-    for module in (health, runs, requests, personal_tokens, internal):
+    for module in (health, runs, agents, requests, personal_tokens, internal):
         app.include_router(module.router)
-    for module in (html, pages, run_forms, request_page, link_page, sign_in):
+    for module in (html, pages, run_forms, agents_page, request_page, link_page, sign_in):
         app.include_router(module.router)
     problems.install(app, page=html.problem_page)
     app.add_middleware(Envelope, settings=settings)

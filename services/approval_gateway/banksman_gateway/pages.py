@@ -12,10 +12,10 @@ from banksman import digest, ids, render
 from banksman.digest import Json
 from banksman.errors import InvalidInput, NotFound
 from banksman.ids import RunId
-from banksman.ledger import Connection, inbox, lists, requests, runs, snapshots, views
+from banksman.ledger import Connection, agents, inbox, lists, requests, runs, snapshots, views
 from banksman.ledger.inbox import Item
 from banksman.records import Run
-from banksman.states import RunStatus
+from banksman.states import FINAL, RunStatus
 from banksman_gateway import auth, door, html
 from banksman_gateway.parts import Here, Parts
 from banksman_gateway.sessions import Session, SignedIn
@@ -84,10 +84,12 @@ def show_run(run_id: str, here: Here, session: SignedIn) -> Response:
         asked = requests.of_run(conn, wanted)
         timeline = views.timeline(conn, wanted)
         files = _files(conn, run)
+        paused = None if run.status in FINAL else next((a for a in agents.paused(conn) if a.name == run.agent), None)
     return html.page(
         "run.html",
         **_signed_in(here, session),
         run=run,
+        paused=paused,
         may_steer=auth.may_steer(session.person, run),
         output=_output(run.output),
         requests=asked,

@@ -53,6 +53,17 @@ class Run(Shape):
     finished_at: datetime | None
 
 
+class Agent(Shape):
+    """An agent as the workers listed it last. While it is paused, none of its runs starts or resumes."""
+
+    name: str
+    version: str
+    tools: Mapping[str, Any]
+    seen_at: datetime
+    paused_at: datetime | None
+    paused_by: str | None
+
+
 class Sibling(Shape):
     """Another request of the same pause: the run resumes when all are settled."""
 
@@ -197,6 +208,18 @@ def run(found: records.Run) -> Run:
         created_at=found.created_at,
         started_at=found.started_at,
         finished_at=found.finished_at,
+    )
+
+
+def agent(found: records.Agent) -> Agent:
+    """An agent's shape."""
+    return Agent(
+        name=found.name,
+        version=found.version,
+        tools=found.tools,
+        seen_at=found.seen_at,
+        paused_at=found.paused_at,
+        paused_by=found.paused_by,
     )
 
 

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from banksman.cli import access, bench, login, machine, review, runs, show
+from banksman.cli import access, agents, bench, login, machine, review, runs, show
 from banksman.errors import (
     BanksmanError,
     ConfigurationError,
@@ -65,6 +65,9 @@ app.command()(runs.watch)
 app.command()(runs.cancel)
 app.command()(runs.retry)
 app.command()(runs.fail)
+app.command()(agents.agents)
+app.command()(agents.pause)
+app.command()(agents.resume)
 app.command("requests")(review.requests)
 app.command()(review.approve)
 app.command()(review.deny)

@@ -49,7 +49,10 @@ def create(conn: Connection, run: NewRun, *, hint: timedelta) -> Run:
 
 
 def claim(conn: Connection, run_id: RunId, segment: int, *, owner: str, lease: timedelta) -> Claim | None:
-    """Queued → running, or running past its lease → running anew. The row it returns is the answer to “was it me?”."""
+    """Queued → running, or running past its lease → running anew. The row it returns is the answer to “was it me?”.
+
+    Nobody claims a run of a paused agent.
+    """
     row = conn.execute(
         """
         UPDATE runs
@@ -64,6 +67,7 @@ def claim(conn: Connection, run_id: RunId, segment: int, *, owner: str, lease: t
           AND segment = %(segment)s
           AND cancel_at IS NULL
           AND (status = 'queued' OR (status = 'running' AND due_at < clock_timestamp()))
+          AND NOT EXISTS (SELECT FROM agents WHERE name = runs.agent AND paused_at IS NOT NULL)
         RETURNING fence, attempts, agent, prompt, requester, requester_id, usage
         """,
         {"id": run_id, "segment": segment, "owner": owner, "lease": lease},
@@ -190,22 +194,26 @@ def postpone(conn: Connection, run_id: RunId, fence: int, *, error: str, delay: 
     )
 
 
-def dispatch(conn: Connection, *, window: int, redispatch: timedelta, max_attempts: int) -> Sequence[Due]:
+def dispatch(
+    conn: Connection, *, window: int, redispatch: timedelta, max_attempts: int, paused: Sequence[str] = ()
+) -> Sequence[Due]:
     """Queued or running, and due → queued with a wake-up to send, or stuck once its attempts are used up.
 
     One statement starts what waits, repairs lost wake-ups and takes runs from dead workers. At most `window` runs
-    are out in the broker at a time; resumed runs come first, then by priority and age.
+    are out in the broker at a time; resumed runs come first, then by priority and age. Agents in `paused` wait.
     """
+    # Not clock_timestamp() in the conditions: it is volatile, and no index is read by a bound that may move.
     rows = conn.execute(
         """
         WITH room AS (
             SELECT GREATEST(0, %(window)s - count(*))::integer AS n
             FROM runs
-            WHERE status = 'queued' AND dispatched AND due_at > clock_timestamp()
+            WHERE status = 'queued' AND dispatched AND due_at > statement_timestamp() AND due_at < 'infinity'
         ), picked AS (
             SELECT id
             FROM runs
-            WHERE status IN ('queued', 'running') AND due_at <= clock_timestamp() AND cancel_at IS NULL
+            WHERE status IN ('queued', 'running') AND due_at <= statement_timestamp() AND cancel_at IS NULL
+              AND agent <> ALL(%(paused)s)
             ORDER BY segment = 0, priority DESC, due_at
             LIMIT (SELECT n FROM room)
             FOR UPDATE SKIP LOCKED
@@ -220,7 +228,7 @@ def dispatch(conn: Connection, *, window: int, redispatch: timedelta, max_attemp
         WHERE runs.id = picked.id
         RETURNING runs.id, runs.segment, runs.status
         """,
-        {"window": window, "redispatch": redispatch, "max": max_attempts},
+        {"window": window, "redispatch": redispatch, "max": max_attempts, "paused": list(paused)},
     ).fetchall()
     return [Due(RunId(run_id), segment, RunStatus(status)) for run_id, segment, status in rows]
 
@@ -240,7 +248,7 @@ def bury_cancelled(conn: Connection) -> Sequence[RunId]:
         WITH picked AS (
             SELECT id
             FROM runs
-            WHERE status IN ('queued', 'running') AND due_at <= clock_timestamp() AND cancel_at IS NOT NULL
+            WHERE status IN ('queued', 'running') AND due_at <= statement_timestamp() AND cancel_at IS NOT NULL
             LIMIT 1000
             FOR UPDATE SKIP LOCKED
         )

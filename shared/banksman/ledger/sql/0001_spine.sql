@@ -51,11 +51,15 @@ CREATE TABLE answers (
 );
 
 -- What the workers can run, written by each worker as it starts: the gateway refuses a run of an agent that is not here.
+-- While an agent is paused no segment of its runs starts; only the gateway writes that, so a worker cannot end it.
 CREATE TABLE agents (
-    name    text PRIMARY KEY,
-    version text NOT NULL,
-    tools   jsonb NOT NULL,
-    seen_at timestamptz NOT NULL DEFAULT clock_timestamp()
+    name      text PRIMARY KEY,
+    version   text NOT NULL,
+    tools     jsonb NOT NULL,
+    seen_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    paused_at timestamptz,
+    paused_by uuid REFERENCES people,
+    CHECK ((paused_at IS NULL) = (paused_by IS NULL))
 );
 
 CREATE TABLE runs (
@@ -87,6 +91,7 @@ CREATE TABLE runs (
     started_at    timestamptz,
     finished_at   timestamptz,
     -- due_at: when a queued run may be dispatched (again), when a running one loses its lease; a parked run has none.
+    -- A due run of a paused agent is set aside as queued and due at infinity, until the agent is resumed.
     CHECK ((due_at IS NOT NULL) = (status IN ('queued', 'running'))),
     CHECK ((owner IS NOT NULL) = (status = 'running')),
     CHECK ((finished_at IS NOT NULL) = (status IN ('finished', 'failed', 'cancelled')))
@@ -281,7 +286,7 @@ GRANT INSERT ON requests TO banksman_worker;
 GRANT UPDATE (state, settled_at) ON requests TO banksman_worker;
 GRANT INSERT ON executions TO banksman_worker;
 GRANT UPDATE (state, outcome, result, finished_at) ON executions TO banksman_worker;
-GRANT INSERT, UPDATE ON agents TO banksman_worker;
+GRANT INSERT (name, version, tools), UPDATE (version, tools, seen_at) ON agents TO banksman_worker;
 GRANT INSERT (id, kind, person_id, request_id, revision, channel, state, due_at, expires_at) ON notices TO banksman_worker;
 GRANT SELECT (id, email, name, roles, groups, disabled_at) ON people TO banksman_worker;
 GRANT SELECT (id, revoked_at, expires_at) ON keys TO banksman_worker;
@@ -289,6 +294,7 @@ GRANT INSERT (actor, action, run_id, request_id, body) ON audit_events TO banksm
 
 GRANT INSERT ON runs TO banksman_gateway;
 GRANT UPDATE (status, due_at, dispatched, cancel_at, attempts, error, finished_at) ON runs TO banksman_gateway;
+GRANT UPDATE (paused_at, paused_by) ON agents TO banksman_gateway;
 GRANT UPDATE (state, revision, settled_at) ON requests TO banksman_gateway;
 GRANT INSERT ON revisions, votes, decisions TO banksman_gateway;
 GRANT SELECT, INSERT, UPDATE ON people, keys, sessions TO banksman_gateway;
