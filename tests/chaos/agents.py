@@ -2,7 +2,8 @@
 
 The effect log is the only thing that the checkers believe. A tool takes 50 ms, with its effect in the middle, so that a
 `kill -9` that is steered by the beginnings of tools lands on either side of it. Beginnings and ends go into a second
-file, which steers the kills and is no evidence.
+file, which steers the kills and is no evidence. While a file `hold-WORD` exists, a tool that has taken effect does not
+return.
 
 A run's prompt is its own word, and every call of a run carries it.
 """
@@ -43,6 +44,8 @@ def _act(tool: str, word: str, **details: Any) -> str:
     time.sleep(HALF)
     outside(tool, word, details)
     time.sleep(HALF)
+    while (Path(os.environ["CHAOS_YARD"]) / f"hold-{word}").exists():
+        time.sleep(HALF)
     _append("tools", {"tool": tool, "word": word, "what": "ends"})
     return f"{tool} of {word} is done"
 

@@ -2,8 +2,8 @@
 
 It imports everything once and forks a process for each line that it reads, so a worker is up in a fraction of a second.
 In the forked process the functions that the line names are wrapped before the service's own `__main__` runs: at the
-n-th call, before or after it, the process writes the point's name into a file and sends itself SIGKILL. Nothing is
-flushed, closed, rolled back or said goodbye to.
+n-th call, before or after it, the process writes the point's name into a file and sends itself SIGKILL (or SIGSTOP,
+where it is to stand still instead). Nothing is flushed, closed, rolled back or said goodbye to.
 
     python -m tests.chaos.launcher      # reads one JSON `Launch` a line, answers each with a process id
 """
@@ -40,6 +40,7 @@ class Point:
     at: str
     when: Literal["before", "after"]
     nth: int = 1
+    sign: int = signal.SIGKILL
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +87,10 @@ def _dying(original: Callable[..., Any], point: Point, mark: str) -> Callable[..
             calls += 1
             return calls == point.nth
 
-    def die() -> NoReturn:
+    def die() -> None:
         with Path(mark).open("a") as file:
             file.write(f"{point.when} {point.at}\n")
-        os.kill(os.getpid(), signal.SIGKILL)
-        raise AssertionError
+        os.kill(os.getpid(), point.sign)
 
     if inspect.iscoroutinefunction(original):
 

@@ -28,6 +28,7 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 from banksman.embedded import environment, keyring, ports, postgres, processes, seed, service, valkey
 from banksman.embedded.environment import Addresses
 from banksman.ledger import migrate
+from tests.chaos.hosts import FarHost
 from tests.chaos.launcher import Launch, Point
 from tests.chaos.proxy import Proxy
 from tests.journeys.outsider import Outsider
@@ -187,14 +188,20 @@ class Site:
         name: str = "worker",
         *,
         point: Point | None = None,
-        netns: str = "",
+        host: FarHost | None = None,
         settings: Mapping[str, str] | None = None,
+        values: Mapping[str, float] | None = None,
     ) -> int:
-        """Start a worker; its process."""
+        """Start a worker, here or on another host; its process."""
         where = self._where()
         env = environment.of_worker({**os.environ, **self._settings}, where, self._ring, agents=AGENTS, health_port=0)
         env |= {"CHAOS_YARD": str(self.yard), **(settings or {})}
-        return self._launch(name, "banksman_worker", env, point, netns=netns)
+        if host is not None:
+            env |= {
+                "BANKSMAN_DATABASE_URL": _at(env["BANKSMAN_DATABASE_URL"], host.postgres),
+                "BANKSMAN_BROKER_URL": _at(env["BANKSMAN_BROKER_URL"], host.broker),
+            }
+        return self._launch(name, "banksman_worker", env, point, netns=host.netns if host else "", values=values)
 
     def gateway(self, *, point: Point | None = None, wait: bool = True) -> int:
         """Start the gateway, and usually wait until it answers."""
@@ -287,14 +294,9 @@ class Site:
         def as_role(role: str) -> str:
             return self.postgres.url(user=f"banksman_{role}", password=self._ring.role_passwords[role])
 
-        def through_the_proxy(role: str) -> str:
-            url = urlsplit(self.valkey.url(role))
-            user = url.netloc.rpartition("@")[0]
-            return url._replace(netloc=f"{user}@{ports.LOOPBACK}:{self.proxy.port}").geturl()
-
         return Addresses(
             database_urls={role: as_role(role) for role in keyring.ROLES},
-            broker_urls={role: through_the_proxy(role) for role in keyring.ROLES},
+            broker_urls={role: _at(self.valkey.url(role), self.proxy) for role in keyring.ROLES},
             gateway_port=self._gateway_port,
             gateway_url=self.url,
             smtp_port=self._mail_port,
@@ -356,3 +358,10 @@ class Site:
         """The servers go last."""
         for name in list(self._servers):
             self._halt(name, signal.SIGKILL if name == "valkey" else signal.SIGINT)
+
+
+def _at(url: str, proxy: Proxy) -> str:
+    """The same URL, by way of a proxy."""
+    parts = urlsplit(url)
+    user = parts.netloc.rpartition("@")[0]
+    return parts._replace(netloc=f"{user}@{proxy.host}:{proxy.port}").geturl()
