@@ -9,8 +9,8 @@ import pytest
 
 from banksman import ids, ledger
 from banksman.ids import RunId
-from banksman.ledger import Connection, runs
-from banksman.records import NewRun
+from banksman.ledger import Connection, runs, snapshots
+from banksman.records import NewRun, Snapshot
 from banksman.states import FINAL, RUN_MOVES, Move, RunStatus
 
 HOUR = timedelta(hours=1)
@@ -24,13 +24,15 @@ def a_run(pool: ledger.Pool) -> RunId:
     return run_id
 
 
-def in_state(status: RunStatus, gateway: ledger.Pool, worker: ledger.Pool) -> tuple[RunId, int]:
+def in_state(
+    status: RunStatus, gateway: ledger.Pool, worker: ledger.Pool, *, lease: timedelta = HOUR
+) -> tuple[RunId, int]:
     """A run brought into a state by real moves, and the fence of whoever held it last."""
     run_id = a_run(gateway)
     fence = 0
     with ledger.transaction(worker) as conn:
         if status not in (RunStatus.QUEUED, RunStatus.STUCK, RunStatus.CANCELLED):
-            claim = runs.claim(conn, run_id, 0, owner="w", lease=PAST)
+            claim = runs.claim(conn, run_id, 0, owner="w", lease=lease)
             assert claim is not None
             fence = claim.fence
         match status:
@@ -89,7 +91,8 @@ def test_every_move_has_a_function_and_every_function_a_move() -> None:
 def test_a_run_leaves_only_the_states_that_its_move_may_leave(
     move: Move, start: RunStatus, gateway_pool: ledger.Pool, worker_pool: ledger.Pool
 ) -> None:
-    run_id, fence = in_state(start, gateway_pool, worker_pool)
+    takes_over = move.by in ("claim", "dispatch", "bury", "bury_cancelled") and start is RunStatus.RUNNING
+    run_id, fence = in_state(start, gateway_pool, worker_pool, lease=PAST if takes_over else HOUR)
     role, call = CALLS[move.by]
     if move.by == "bury_cancelled" and start is RunStatus.QUEUED:
         asked_to_stop_while_handed_back(run_id, gateway_pool, worker_pool)
@@ -109,7 +112,7 @@ def test_a_run_leaves_only_the_states_that_its_move_may_leave(
 
 
 def test_a_write_with_an_old_fence_changes_nothing(gateway_pool: ledger.Pool, worker_pool: ledger.Pool) -> None:
-    run_id, old = in_state(RunStatus.RUNNING, gateway_pool, worker_pool)
+    run_id, old = in_state(RunStatus.RUNNING, gateway_pool, worker_pool, lease=PAST)
     with ledger.transaction(worker_pool) as conn:
         claim = runs.claim(conn, run_id, 0, owner="another", lease=HOUR)
         assert claim is not None
@@ -125,6 +128,24 @@ def test_a_write_with_an_old_fence_changes_nothing(gateway_pool: ledger.Pool, wo
 
     assert answers == [False] * 4
     assert beaten == {}
+    with ledger.transaction(worker_pool) as conn:
+        assert runs.get(conn, run_id).status is RunStatus.RUNNING
+
+
+def test_past_its_lease_a_worker_commits_nothing_even_before_another_takes_over(
+    gateway_pool: ledger.Pool, worker_pool: ledger.Pool
+) -> None:
+    run_id, fence = in_state(RunStatus.RUNNING, gateway_pool, worker_pool, lease=PAST)
+
+    with ledger.transaction(worker_pool) as conn:
+        answers = [
+            runs.park(conn, run_id, fence, version="1", usage={}),
+            runs.finish(conn, run_id, fence, output="late", version="1", usage={}),
+            runs.fail(conn, run_id, fence, error="late"),
+            snapshots.save(conn, run_id, fence, Snapshot(seq=0, segment=0, kept=0, messages=b"[]", state=b"{}")),
+        ]
+
+    assert answers == [False] * 4
     with ledger.transaction(worker_pool) as conn:
         assert runs.get(conn, run_id).status is RunStatus.RUNNING
 

@@ -102,14 +102,15 @@ def beat(conn: Connection, held: Mapping[RunId, int], *, lease: timedelta) -> di
 
 
 def park(conn: Connection, run_id: RunId, fence: int, *, version: str, usage: Mapping[str, Json]) -> bool:
-    """Running → waiting; the segment is over, and nobody asked for the run to stop."""
+    """Running → waiting, while the lease holds; the segment is over, and nobody asked for the run to stop."""
     return _ended(
         conn,
         """
         UPDATE runs
         SET status = 'waiting', segment = segment + 1, attempts = 0, owner = NULL, dispatched = false, due_at = NULL,
             agent_version = %(version)s, usage = %(usage)s
-        WHERE id = %(id)s AND fence = %(fence)s AND status = 'running' AND cancel_at IS NULL
+        WHERE id = %(id)s AND fence = %(fence)s AND status = 'running' AND due_at > clock_timestamp()
+          AND cancel_at IS NULL
         """,
         {"id": run_id, "fence": fence, "version": version, "usage": Jsonb(dict(usage))},
     )
@@ -118,14 +119,14 @@ def park(conn: Connection, run_id: RunId, fence: int, *, version: str, usage: Ma
 def finish(
     conn: Connection, run_id: RunId, fence: int, *, output: Json, version: str, usage: Mapping[str, Json]
 ) -> bool:
-    """Running → finished, with the agent's answer."""
+    """Running → finished, with the agent's answer, while the lease holds."""
     return _ended(
         conn,
         """
         UPDATE runs
         SET status = 'finished', segment = segment + 1, owner = NULL, due_at = NULL, finished_at = clock_timestamp(),
             agent_version = %(version)s, output = %(output)s, usage = %(usage)s, error = NULL
-        WHERE id = %(id)s AND fence = %(fence)s AND status = 'running'
+        WHERE id = %(id)s AND fence = %(fence)s AND status = 'running' AND due_at > clock_timestamp()
         """,
         {
             "id": run_id,
@@ -138,13 +139,13 @@ def finish(
 
 
 def fail(conn: Connection, run_id: RunId, fence: int, *, error: str) -> bool:
-    """Running → failed, with the reason that people read."""
+    """Running → failed, with the reason that people read, while the lease holds."""
     return _ended(
         conn,
         """
         UPDATE runs
         SET status = 'failed', owner = NULL, due_at = NULL, finished_at = clock_timestamp(), error = %(error)s
-        WHERE id = %(id)s AND fence = %(fence)s AND status = 'running'
+        WHERE id = %(id)s AND fence = %(fence)s AND status = 'running' AND due_at > clock_timestamp()
         """,
         {"id": run_id, "fence": fence, "error": _sealed_error(run_id, error)},
     )

@@ -11,14 +11,14 @@ from banksman.records import Snapshot
 
 
 def save(conn: Connection, run_id: RunId, fence: int, snapshot: Snapshot) -> bool:
-    """Append a snapshot while the lease holds; False when another worker holds the run."""
+    """Append a snapshot while the lease holds; False when it no longer does."""
     return (
         conn.execute(
             """
             INSERT INTO snapshots (run_id, seq, segment, kept, messages, state)
             SELECT id, %s, %s, %s, %s, %s
             FROM runs
-            WHERE id = %s AND fence = %s AND status = 'running'
+            WHERE id = %s AND fence = %s AND status = 'running' AND due_at > clock_timestamp()
             """,
             (
                 snapshot.seq,

@@ -1,0 +1,74 @@
+"""No action twice, none forged, nothing lost: random moves on the real ledger and gateway, held against a plain model.
+
+Several workers claim, park, start, finish and crash; some are taken for dead and go on with their old fences. People
+vote, edit, stop and are disabled; deadlines and leases pass. After each move the database must say what the model says,
+and keep what was promised. `BANKSMAN_HYPOTHESIS=long` tries 2,000 other orders of events, new ones each time.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from banksman import ledger
+from banksman.ledger import agents
+from banksman.settings import GatewaySettings
+from banksman.signing import Verifier
+from banksman_gateway import app
+from banksman_worker.dispatch import Dispatcher
+from tests.conftest import Database
+from tests.gateway.conftest import gateway_settings
+from tests.model.machine import HOUR, MOST_ATTEMPTS, Machine
+from tests.model.promises import World
+
+__all__ = ["gateway_settings"]
+
+REACHED = {
+    *("claimed", "parked", "not parked", "approved", "denied", "counted", "refused", "started", "ended late"),
+    *("start: lost", "start: doubt", "start: _Replay"),
+}
+RARELY = {
+    *("finished", "not finished", "not claimed", "answered", "edited", "stopped by a vote", "expired", "cancelled"),
+    *("stuck", "retried", "ended", "run again", "start: again", "start: forged", "start: _Told"),
+}
+LONG = os.environ.get("BANKSMAN_HYPOTHESIS") == "long"
+
+
+@pytest.fixture
+def world(
+    database: Database, gateway_settings: GatewaySettings, worker_pool: ledger.Pool, verifier: Verifier
+) -> Iterator[World]:
+    parts = app.build(gateway_settings)
+    dispatcher = Dispatcher(
+        worker_pool, parts.wire, interval=HOUR.total_seconds(), window=10_000, redispatch=HOUR,
+        max_attempts=MOST_ATTEMPTS,
+    )  # fmt: skip
+    with ledger.transaction(worker_pool) as conn:
+        agents.announce(conn, {"plain": ("1", {})})
+    with psycopg.connect(database.owner, autocommit=True) as owner:
+        yield World(parts, worker_pool, owner, dispatcher, verifier)
+    parts.wire.close()
+    parts.pool.close()
+
+
+def test_whatever_happens_in_whatever_order_the_promises_hold(world: World) -> None:
+    run_state_machine_as_test(
+        lambda: Machine(world),  # pyright: ignore[reportArgumentType]
+        settings=settings(
+            max_examples=2000 if LONG else 36,
+            stateful_step_count=80 if LONG else 40,
+            derandomize=not LONG,
+            database=None,
+            deadline=None,
+            print_blob=True,
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
+        ),
+    )
+
+    # Orders of events that never reach what can go wrong would prove nothing.
+    assert world.reached.keys() >= (REACHED | RARELY if LONG else REACHED)
