@@ -125,7 +125,7 @@ class Machine(Promises):
         try:
             with ledger.transaction(self.world.parts.pool) as conn:
                 voter = decide.Voter(channel, self.people[who])
-                outcome = decide.vote(conn, request_id, voter, ballot, signer=self.world.parts.signer, hint=HOUR)
+                outcome = decide.vote(conn, request_id, voter, ballot, replace(self.world.parts.pen, hint=HOUR))
             came = "counted" if outcome.request.state is RequestState.OPEN else outcome.request.state.value
         except BanksmanError:
             came = "refused"
@@ -178,6 +178,20 @@ class Machine(Promises):
             run.goes("queued")
             self.told[run, "run.retried"] += 1
             self.reach("retried")
+
+    @precondition(lambda self: any(run.status == "stuck" for run in self.runs.values()))
+    @rule(n=st.integers(0, 9), wild=st.sampled_from([False, False, True]))
+    def give_up(self, n: int, wild: bool) -> None:
+        run_id, run = pick(n, self.runs, lambda item: item.status == "stuck", wild)
+        try:
+            with ledger.transaction(self.world.parts.pool) as conn:
+                gateway_runs.give_up(conn, run_id, "test", who="Somebody", reason="No.")
+        except Conflict:
+            assert run.status != "stuck"
+        else:
+            assert run.status == "stuck"
+            run.goes("failed")
+            self.told[run, "run.failed"] += 1
 
     # What time does.
 
