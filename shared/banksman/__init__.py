@@ -19,6 +19,8 @@ _LAZY = {
     "Client": "banksman.client",
     "Listed": "banksman_worker.agents",
     "ask_person": "banksman_worker.asking",
+    "delegate": "banksman_worker.asking",
+    "delegates": "banksman_worker.asking",
     "external": "banksman_worker.asking",
     "question": "banksman_worker.asking",
     "questions": "banksman_worker.asking",

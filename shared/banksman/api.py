@@ -85,11 +85,12 @@ def runs(
     status: str | None = None,
     agent: str | None = None,
     batch_id: str | None = None,
+    parent_id: str | None = None,
     limit: int = 50,
     cursor: str | None = None,
 ) -> Steps[Page[Run]]:
     """Runs, newest first."""
-    params = _params(status=status, agent=agent, batch_id=batch_id, limit=limit, cursor=cursor)
+    params = _params(status=status, agent=agent, batch_id=batch_id, parent_id=parent_id, limit=limit, cursor=cursor)
     return _page(Run, (yield Ask("GET", "/v1/runs", params)))
 
 

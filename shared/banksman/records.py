@@ -83,6 +83,7 @@ class Run:
     requester: str
     requester_id: PersonId | None
     batch_id: UUID | None
+    parent_id: RunId | None
     tags: Sequence[str]
     priority: int
     prompt: str
@@ -110,6 +111,33 @@ class Claim:
     requester: str
     requester_id: PersonId | None
     usage: Mapping[str, Json]
+    parent_id: RunId | None = None
+    delegated: bool = False
+    """Whether the run waited for children before this segment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delegation:
+    """A task for another agent, about to become a child run."""
+
+    child_id: RunId
+    agent: str
+    prompt: str
+    step: int
+    call_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A run that another one delegated to, and what came of it."""
+
+    run_id: RunId
+    step: int
+    call_id: str
+    agent: str
+    status: RunStatus
+    output: Json
+    error: str | None
 
 
 @dataclass(frozen=True, slots=True)

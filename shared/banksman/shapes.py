@@ -33,6 +33,7 @@ class Run(Shape):
     error: str | None = None
     requester: str = ""
     batch_id: str | None = None
+    parent_id: str | None = None
     prompt: str = ""
     metadata: Mapping[str, Json] = Field(default_factory=dict[str, Json])
     tags: Sequence[str] = ()

@@ -110,7 +110,7 @@ RUN_MOVES: tuple[Move, ...] = (
     _move("postpone", "running", "queued", "the segment broke; it is tried again later"),
     _move("dispatch", "queued running", "queued", "due again: start, lost wake-up, expired lease"),
     _move("bury", "queued running", "stuck", "due again with its attempts used up"),
-    _move("wake", "waiting", "queued", "no request is open any more"),
+    _move("wake", "waiting", "queued", "it waits for no request and no child run"),
     _move("retry", "stuck", "queued", "a person gives it another chance"),
     _move("give_up", "stuck", "failed", "a person fails it, saying why"),
     _move("cancel", "queued waiting stuck", "cancelled", "asked for, while no worker holds it"),

@@ -9,7 +9,7 @@ import pytest
 
 from banksman import ids, ledger
 from banksman.ids import NoticeId
-from banksman.ledger import notices
+from banksman.ledger import notices, sign_ins
 from banksman.links import LinkKeys, point
 from banksman_gateway import binding
 from tests.gateway.conftest import NOTIFIER_TOKEN
@@ -80,7 +80,7 @@ def test_what_names_no_handful_of_notices_is_refused(site: Site, names: list[str
 def a_sign_in(site: Site) -> NoticeId:
     notice_id = NoticeId(ids.new())
     with ledger.transaction(site.gateway) as conn:
-        notices.create_sign_in(conn, notice_id, site.ana.id, lifetime=timedelta(minutes=10))
+        sign_ins.create(conn, notice_id, site.ana.id, lifetime=timedelta(minutes=10))
     return notice_id
 
 

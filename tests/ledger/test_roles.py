@@ -8,13 +8,26 @@ import pytest
 from tests.conftest import Database
 
 TABLES = [
-    *("runs", "snapshots", "blobs", "schemas", "requests", "revisions", "votes", "decisions", "executions"),
+    *(
+        "runs",
+        "delegations",
+        "snapshots",
+        "blobs",
+        "schemas",
+        "requests",
+        "revisions",
+        "votes",
+        "decisions",
+        "executions",
+    ),
     *("notices", "people", "keys", "sessions", "answers", "agents", "audit_events", "migrations"),
 ]
 
 WRITES: dict[str, set[tuple[str, str]]] = {
     "worker": {
+        ("runs", "INSERT"),
         ("runs", "UPDATE"),
+        ("delegations", "INSERT"),
         ("snapshots", "INSERT"),
         ("blobs", "INSERT"),
         ("schemas", "INSERT"),

@@ -12,7 +12,7 @@ import pytest
 
 from banksman import ids, ledger
 from banksman.ids import NoticeId
-from banksman.ledger import audit, notices, people, requests
+from banksman.ledger import audit, notices, people, requests, sign_ins
 from banksman.records import Person
 from banksman.states import Kind, NoticeState, Tier
 from banksman_notifier.deliver import Office, deliver
@@ -108,7 +108,7 @@ def test_a_sign_in_mail_has_a_code_of_eight_digits_and_nothing_to_click(
     office: Office, catcher: Catcher, gateway_pool: ledger.Pool, reviewers: tuple[Person, Person]
 ) -> None:
     with ledger.transaction(gateway_pool) as conn:
-        notices.create_sign_in(conn, NoticeId(ids.new()), reviewers[0].id, lifetime=timedelta(minutes=10))
+        sign_ins.create(conn, NoticeId(ids.new()), reviewers[0].id, lifetime=timedelta(minutes=10))
 
     deliver(office)
 

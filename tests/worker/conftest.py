@@ -137,6 +137,7 @@ def site(
             verifier=trusts or verifier,
             lease=lease,
             desk=threading.Semaphore(4),
+            hint=HINT,
         )
         pen = decide.Pen(signer, LinkKeys({"k1": bytes(32)}), HINT)
         return Site(worker, gateway_pool, pen, reviewers)

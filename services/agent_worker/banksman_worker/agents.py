@@ -12,7 +12,7 @@ import importlib
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, NoneType
@@ -23,7 +23,7 @@ from pydantic_ai.models import Model
 from pydantic_deep import DeepAgentDeps  # pyright: ignore[reportMissingTypeStubs]
 
 from banksman.errors import ConfigurationError
-from banksman_worker import deep
+from banksman_worker import deep, subagents
 from banksman_worker.workspace import Workspace
 
 MakeDeps: TypeAlias = Callable[[Workspace], Any]
@@ -80,13 +80,24 @@ def load(specs: Sequence[str]) -> dict[str, Loaded]:
     origin: dict[str, str] = {}
     for spec in specs:
         for name, entry in _entries(spec).items():
-            if name in found:
-                raise ConfigurationError(
-                    f"Two agents are called {name!r}, in {origin[name]} and in {spec}: give one of them another name."
-                )
-            found[name] = loaded(spec, name, entry)
-            origin[name] = spec
+            for each in _family(spec, name, entry):
+                if each.name in found:
+                    raise ConfigurationError(
+                        f"Two agents are called {each.name!r}, in {origin[each.name]} and in {spec}: give one of them"
+                        " another name."
+                    )
+                found[each.name] = each
+                origin[each.name] = spec
     return found
+
+
+def _family(spec: str, name: str, entry: object) -> Iterator[Loaded]:
+    """An entry and the subagents of a deep agent, each an agent of its own: `parent:child`, of the parent's version."""
+    found = loaded(spec, name, entry)
+    yield found
+    for child, agent in subagents.of(found.agent).items():
+        below = agent if isinstance(agent, Listed) else Listed(agent, version=found.version)
+        yield from _family(spec, f"{name}:{child}", below)
 
 
 def _entries(spec: str) -> Mapping[str, object]:

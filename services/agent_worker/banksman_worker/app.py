@@ -83,6 +83,7 @@ def run(settings: WorkerSettings) -> int:
         verifier,
         settings.lease,
         threading.Semaphore(_DESKS),
+        hint=settings.redispatch,
         cancel_grace=settings.cancel_grace,
     )
     tasks.register(celery, worker)

@@ -33,6 +33,7 @@ from pydantic_deep.types import Todo, UploadedFile  # pyright: ignore[reportMiss
 
 from banksman.errors import ConfigurationError
 from banksman_worker import execute as commands
+from banksman_worker import subagents as below
 from banksman_worker.scripted import resolve_model
 from banksman_worker.workspace import Workspace
 
@@ -74,13 +75,13 @@ FLAGGED = "banksman_flagged"
 _LIBRARY_TOOLSETS = frozenset({"deep-todo", "deep-console"})
 _NATIVE = "it runs at the model's provider, where no gate can hold it; give the agent a tool for it"
 _CHILD = "a subagent's calls never reach this agent's gate; drop it, and start the subagent's work as a run of its own"
+_BUILT_IN = _CHILD + ", or name the subagents that you want in subagents=[...], and each is a child run"
 _MEMORY = "its state lives in one process, and a parked run has none; drop it"
 _REFUSED: Mapping[str, str] = MappingProxyType(
     {
         "workspace": "a run's files are kept by Banksman; drop it, and use ctx.workspace in tools",
-        "subagents": _CHILD,
-        "include_subagents": _CHILD,
-        "include_builtin_subagents": _CHILD,
+        "include_subagents": _BUILT_IN,
+        "include_builtin_subagents": _BUILT_IN,
         "include_plan": "the planner is a subagent; " + _CHILD,
         "include_teams": _CHILD,
         "forking": _CHILD,
@@ -133,16 +134,35 @@ def deep_agent(
     include_execute: bool = True,
     edit_format: Literal["str_replace", "hashline"] = "str_replace",
     toolsets: Sequence[AbstractToolset[DeepAgentDeps]] = (),
+    subagents: Sequence[Mapping[str, Any]] | None = None,
     capabilities: Sequence[AbstractCapability[Any]] = (),
     **arguments: Any,
 ) -> Agent[DeepAgentDeps, Any]:
-    """`create_deep_agent`, safe to park, with every tool of `interrupt_on` marked for approval."""
+    """`create_deep_agent`, safe to park, with every tool of `interrupt_on` marked for approval.
+
+    Each of `subagents` (the library's configurations) works as a child run; see `subagents.py` for what maps and what
+    is refused. One that brings no agent of its own is built like its parent: same model, same `interrupt_on`.
+    """
     for name, value in arguments.items():
         if value is not None and value is not False and name in _REFUSED:
             raise ConfigurationError(f"deep_agent cannot take {name}: {_REFUSED[name]}.")
     accepted = {name: value for name, value in arguments.items() if name not in _REFUSED}
     flagged = frozenset(name for name, wanted in (interrupt_on or {}).items() if wanted)
     extra: list[AbstractToolset[DeepAgentDeps]] = [_commands()] if include_execute else []
+
+    def child(config: Mapping[str, Any]) -> Agent[Any, Any]:
+        return deep_agent(
+            model if config.get("model") is None else config["model"],
+            instructions=config.get("instructions"),
+            interrupt_on=interrupt_on,
+            include_execute=include_execute,
+            edit_format=edit_format,
+            toolsets=config.get("toolsets") or (),
+        )
+
+    children = below.read(subagents or (), child)
+    if subagents:
+        extra.append(below.toolset(subagents))
     outputs: list[Any] = [*cast("list[Any]", output_type)] if isinstance(output_type, list) else [output_type]
     if DeferredToolRequests not in outputs:
         outputs.append(DeferredToolRequests)
@@ -158,6 +178,7 @@ def deep_agent(
     )
     _declare_effects(agent, yours=toolsets)
     setattr(agent, FLAGGED, flagged)
+    below.give(agent, children)
     return agent
 
 

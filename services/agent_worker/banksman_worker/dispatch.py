@@ -12,7 +12,7 @@ from datetime import timedelta
 
 from banksman import ids, ledger, logs
 from banksman.errors import BanksmanError
-from banksman.ledger import agents, audit, requests, runs
+from banksman.ledger import agents, audit, families, requests, runs
 from banksman.records import Due, Event
 from banksman.states import RunStatus
 from banksman.wire import Wire
@@ -62,7 +62,9 @@ class Dispatcher:
                 events += [Event("dispatcher", "request.cancelled", run_id, request_id) for request_id in closed]
             if events:
                 audit.append(conn, *events)
-        self._wire.run(*((item.run_id, item.segment) for item in due if item.status is RunStatus.QUEUED))
+        with ledger.transaction(self._pool) as conn:
+            woken = families.report(conn, hint=self._redispatch)
+        self._wire.run(*woken, *((item.run_id, item.segment) for item in due if item.status is RunStatus.QUEUED))
         for item in stuck:
             log.error("A run used up its attempts and is stuck.", run=ids.show("run", item.run_id))
             self._wire.changed(run=item.run_id)

@@ -11,14 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 from pydantic_ai import DeferredToolRequests
-from pydantic_ai.exceptions import (
-    AgentRunError,
-    FallbackExceptionGroup,
-    ModelAPIError,
-    ModelHTTPError,
-    ModelRequestRejectedError,
-    UserError,
-)
+from pydantic_ai.exceptions import AgentRunError, FallbackExceptionGroup, UserError
 from pydantic_ai.messages import ModelMessage
 from pydantic_ai.run import AgentRunResult
 from pydantic_ai.usage import RunUsage
@@ -31,7 +24,7 @@ from banksman.ids import NoticeId, RequestId
 from banksman.ledger import Connection, audit, people, requests, runs, snapshots
 from banksman.records import Claim, Event, NewRequest, Snapshot
 from banksman.states import Kind
-from banksman_worker import conversation
+from banksman_worker import conversation, delegation, faults
 from banksman_worker.gate import Draft
 from banksman_worker.lease import Lease
 from banksman_worker.parts import Segment, Worker, counts
@@ -82,7 +75,7 @@ def _draft_external(segment: Segment, output: DeferredToolRequests, result: Agen
     messages = result.all_messages()
     step = conversation.step_of(messages)
     for call in output.calls:
-        if (step, call.tool_call_id) not in segment.gate.drafts:
+        if (step, call.tool_call_id) not in segment.gate.drafts.keys() | segment.gate.delegated.keys():
             held = segment.gate.tools.get(call.tool_name)
             words = conversation.said(messages)
             segment.gate.external(call, step, held.tool_def if held else None, words)
@@ -110,6 +103,8 @@ def _park(worker: Worker, segment: Segment, result: AgentRunResult[Any]) -> None
             requests.open_request(conn, claim.run_id, claim.segment, new)
         again = (Event(f"worker:{claim.fence}", "request.superseded", claim.run_id, item) for item in replaced)
         audit.append(conn, *again, *(_opened(claim, new) for new in opened), event(claim, "run.parked"))
+        children = delegation.send_out(conn, worker, segment)
+    worker.wire.run(*children)
     worker.wire.deliver(notice for new in opened for notice, _ in new.notify)
 
 
@@ -154,6 +149,7 @@ def _finish(worker: Worker, segment: Segment, result: AgentRunResult[Any], outpu
         if not finished:
             raise LostLease(f"{ids.show('run', claim.run_id)} is held by another worker.")
         audit.append(conn, event(claim, "run.finished"))
+    delegation.report(worker, claim)
 
 
 def stopped(worker: Worker, claim: Claim, lease: Lease, error: BaseException) -> None:
@@ -172,6 +168,7 @@ def stopped(worker: Worker, claim: Claim, lease: Lease, error: BaseException) ->
             runs.release(conn, {claim.run_id: claim.fence})
             audit.append(conn, event(claim, "run.released"))
     if cancelled:
+        delegation.report(worker, claim)
         worker.wire.changed(run=claim.run_id)
     elif lease.stopped != "drained":
         log.warning("A run was lost to another worker; nothing of this attempt counts.", error=str(error)[:200])
@@ -179,7 +176,7 @@ def stopped(worker: Worker, claim: Claim, lease: Lease, error: BaseException) ->
 
 def broke(worker: Worker, claim: Claim, error: Exception) -> None:
     """Running → queued for another attempt when the world was at fault, failed when the run itself cannot go on."""
-    again, text = _may_pass(error), _said_by(error)
+    again, text = faults.may_pass(error), faults.in_words(error)
     expected = isinstance(error, (BanksmanError, AgentRunError, FallbackExceptionGroup, UserError))
     shown = ids.show("run", claim.run_id)
     log.error("A segment broke.", run=shown, again=again, error=text[:500], exc_info=not expected)
@@ -193,29 +190,12 @@ def broke(worker: Worker, claim: Claim, error: Exception) -> None:
                 audit.append(conn, event(claim, "run.failed"))
                 if isinstance(error, NotGenuine):
                     audit.append(conn, event(claim, "execution.refused", why=text))
+        if not again:
+            delegation.report(worker, claim)
     except Unavailable:
         log.warning("PostgreSQL is away; the lease will run out.", run=shown)
         return
     worker.wire.changed(run=claim.run_id)
-
-
-def _may_pass(error: BaseException) -> bool:
-    """Whether another attempt may fare better. What a model provider rejects, it rejects again."""
-    if isinstance(error, FallbackExceptionGroup):
-        return any(map(_may_pass, error.exceptions))
-    if isinstance(error, ModelRequestRejectedError):
-        return False
-    return isinstance(error, (Unavailable, ModelAPIError, ConnectionError, TimeoutError))
-
-
-def _said_by(error: BaseException) -> str:
-    if isinstance(error, FallbackExceptionGroup):
-        return " ".join(map(_said_by, error.exceptions))
-    if isinstance(error, ModelHTTPError):
-        return f"The provider of the model {error.model_name!r} answered HTTP {error.status_code}: {error.body}"
-    if isinstance(error, ModelAPIError):
-        return f"The provider of the model {error.model_name!r} cannot be used: {error}"
-    return str(error) if isinstance(error, BanksmanError) else f"{type(error).__name__}: {error}"
 
 
 def _opened(claim: Claim, new: NewRequest) -> Event:

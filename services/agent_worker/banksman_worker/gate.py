@@ -26,9 +26,9 @@ from pydantic_core import to_jsonable_python
 from banksman import digest, ids, policy
 from banksman.digest import Json
 from banksman.errors import InvalidInput, NotGenuine, Ungateable
-from banksman.ids import RequestId
+from banksman.ids import RequestId, RunId
 from banksman.policy import Effects, Policy
-from banksman.records import Claim, Event, Execution, Requirement, Settled
+from banksman.records import Claim, Delegation, Event, Execution, Requirement, Settled
 from banksman.states import Kind, RequestState
 from banksman_worker import conversation
 from banksman_worker.agents import Loaded
@@ -98,6 +98,8 @@ class Gate:
     earlier: Mapping[Key, Execution] = field(default_factory=dict[Key, Execution])
     """What earlier attempts at this segment left in the journal."""
     drafts: dict[Key, Draft] = field(default_factory=dict[Key, Draft])
+    delegated: dict[Key, Delegation] = field(default_factory=dict[Key, Delegation])
+    """Tasks for other agents, each a child run once this one parks."""
     cleared: dict[Key, Cleared] = field(default_factory=dict[Key, Cleared])
     refusals: list[Event] = field(default_factory=list[Event])
     """Calls that were not executed, and why: written to the audit log with the next snapshot or the end."""
@@ -179,15 +181,24 @@ class Gate:
         return True
 
     def defer(self, ctx: RunContext[Any], call_id: str, metadata: Mapping[str, Any] | None) -> None:
-        """The tool itself put the call off (`CallDeferred`): a question to a person, or work done elsewhere."""
-        seen = self._seen[conversation.step_of(ctx.messages), call_id]
-        question = (metadata or {}).get("banksman") == "question"
+        """The tool itself put the call off (`CallDeferred`): a question to a person, a task for another agent, or work
+        done elsewhere.
+        """
+        seen, what = self._seen[conversation.step_of(ctx.messages), call_id], dict(metadata or {})
+        if what.get("banksman") == "delegate":
+            self._delegate(seen.key, **what)
+            return
+        question = what.get("banksman") == "question"
         because = "The agent asks." if question else "Work done elsewhere, to be reported when it is done."
         requirement = Requirement(rule="deferred", because=because, expires_after=self.policy.expires_after)
-        extra: dict[str, Json] = digest.check(
-            to_jsonable_python({"asked": dict(metadata or {}), "options": (metadata or {}).get("options")})
-        )
+        extra: dict[str, Json] = digest.check(to_jsonable_python({"asked": what, "options": what.get("options")}))
         self._draft(seen, Kind.QUESTION if question else Kind.EXTERNAL, requirement, extra)
+
+    def _delegate(self, key: Key, *, agent: str, task: str, own: bool = False, **_: object) -> None:
+        if len(self.delegated) >= MAX_OPEN:
+            raise ModelRetry(f"{MAX_OPEN} tasks are delegated in this turn already, which is too many at once.")
+        name = f"{self.loaded.name}:{agent}" if own else agent
+        self.delegated[key] = Delegation(RunId(ids.new()), name, task, *key)
 
     def insist(self, ctx: RunContext[Any], call_id: str) -> None:
         """The tool's body raised `ApprovalRequired`: its author wants this call asked."""

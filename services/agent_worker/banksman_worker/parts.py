@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -16,7 +16,7 @@ from pydantic_ai.usage import RunUsage
 from banksman import ledger
 from banksman.digest import Json
 from banksman.policy import Policy
-from banksman.records import Claim
+from banksman.records import Child, Claim
 from banksman.signing import Verifier
 from banksman.wire import Wire
 from banksman_worker import deep
@@ -45,6 +45,8 @@ class Worker:
     lease: timedelta
     desk: threading.Semaphore
     """So many threads may claim, load or commit at once. More would only pull at the interpreter's one lock."""
+    hint: timedelta
+    """How long after a wake-up the dispatcher looks for itself."""
     cancel_grace: timedelta = timedelta(seconds=5)
     """How long the tools of a cancelled run may take to end before the run ends without knowing what became of them."""
 
@@ -66,11 +68,12 @@ class Segment:
     usage: RunUsage
     gate: Gate
     deps: Any
+    children: Sequence[Child]
 
     @property
     def resuming(self) -> bool:
         """Whether the results that the run waited for have yet to be used."""
-        return bool(self.resolved) and self.conversation.segment < self.claim.segment
+        return bool(self.resolved or self.children) and self.conversation.segment < self.claim.segment
 
     def state(self, usage: RunUsage) -> dict[str, Json]:
         """What a snapshot says beside the messages."""

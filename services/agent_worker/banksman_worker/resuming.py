@@ -14,6 +14,7 @@ from banksman.errors import BanksmanError, NotGenuine
 from banksman.records import Settled
 from banksman.signing import Verifier
 from banksman.states import Kind, RequestState
+from banksman_worker import delegation
 from banksman_worker.gate import Resolved, denial
 from banksman_worker.parts import Segment
 
@@ -54,6 +55,9 @@ def results(segment: Segment) -> DeferredToolResults:
         else:
             waiting.approvals.append(calls[item.call_id])
             approvals[item.call_id] = _approval(resolved)
+    for child in segment.children:
+        waiting.calls.append(calls[child.call_id])
+        answers[child.call_id] = delegation.returned(child)
     return waiting.build_results(approvals=approvals, calls=answers)
 
 

@@ -19,7 +19,7 @@ from pydantic_ai.usage import RunUsage
 from banksman import ids, ledger
 from banksman.errors import LostLease, Unavailable
 from banksman.ids import RunId
-from banksman.ledger import audit, executions, requests, runs, snapshots
+from banksman.ledger import audit, executions, families, requests, runs, snapshots
 from banksman.records import Claim, Execution, Settled
 from banksman_worker import conversation, ending, resuming
 from banksman_worker.gate import Gate
@@ -59,6 +59,7 @@ def _load(worker: Worker, claim: Claim) -> Segment:
         talk = conversation.fold(snapshots.load(conn, claim.run_id))
         manifest = cast("dict[str, str]", talk.state.get("workspace", {}))
         blobs = snapshots.blobs(conn, claim.run_id, set(manifest.values()))
+        children = families.sent_out(conn, claim.run_id, claim.segment) if claim.delegated else ()
         waited_for: Sequence[Settled] = requests.settled(conn, claim.run_id, claim.segment) if claim.segment else ()
         # A first claim of a first segment has nothing behind it.
         fresh = claim.segment == 0 and claim.fence == 1
@@ -69,7 +70,7 @@ def _load(worker: Worker, claim: Claim) -> Segment:
     gate = Gate(claim, loaded, worker.policy, workspace, resolved, known)
     usage = USAGE.validate_python(talk.state.get("usage", {}))
     deps = loaded.deps_for(workspace)
-    return Segment(claim, loaded, talk, workspace, set(blobs), resolved, usage, gate, deps)
+    return Segment(claim, loaded, talk, workspace, set(blobs), resolved, usage, gate, deps, children)
 
 
 def _converse(worker: Worker, segment: Segment, lease: Lease) -> AgentRunResult[Any]:

@@ -17,7 +17,7 @@ from banksman import digest, ids
 from banksman.digest import Json
 from banksman.errors import AlreadyDecided, AlreadyVoted, Changed, InvalidInput, NotAllowed, NotGenuine
 from banksman.ids import RequestId, RunId, VoteId
-from banksman.ledger import Connection, audit, decisions, people, requests, runs, votes
+from banksman.ledger import Connection, audit, decisions, people, requests, runs, stops, votes
 from banksman.links import LinkKeys
 from banksman.records import Decision, Event, Key, Person, Request, Vote
 from banksman.signing import Signer
@@ -276,10 +276,7 @@ def _settle(
     _note(conn, request, voter.actor, f"request.{verdict.value}", {"revision": request.revision, "kid": pen.signer.kid})
     settled = replace(request, state=verdict, settled_at=now)
     if ballot.stop_run or ballot.verdict is Verdict.STOP:
-        runs.cancel(conn, request.run_id)
-        closed = requests.cancel_open(conn, request.run_id)
-        events = [Event(voter.actor, "request.cancelled", request.run_id, item) for item in closed]
-        audit.append(conn, *events, Event(voter.actor, "run.cancelled", request.run_id))
+        stops.stop(conn, request.run_id, voter.actor)
         return Outcome(settled, None)
     segment = runs.wake(conn, request.run_id, hint=pen.hint)
     return Outcome(settled, None if segment is None else (request.run_id, segment))

@@ -17,7 +17,7 @@ from fastapi import BackgroundTasks
 from banksman import addresses, ids
 from banksman.errors import NotFound
 from banksman.ids import NoticeId
-from banksman.ledger import Connection, notices, people
+from banksman.ledger import Connection, notices, people, sign_ins
 from banksman.records import Notice, Person
 from banksman_gateway import binding, door, link_page
 from banksman_gateway.parts import Parts
@@ -36,13 +36,9 @@ def send(here: Parts, use: Use, email: str, later: BackgroundTasks) -> str:
     notice_id = NoticeId(ids.new())
     with door.transaction(here) as conn:
         person = people.by_email(conn, address)
-        sends = (
-            person is not None
-            and not person.disabled
-            and notices.recent_sign_ins(conn, person.id, within=LIFETIME) < MOST
-        )
+        sends = person is not None and not person.disabled and sign_ins.recent(conn, person.id, within=LIFETIME) < MOST
         if person is not None and sends:
-            notices.create_sign_in(conn, notice_id, person.id, lifetime=LIFETIME)
+            sign_ins.create(conn, notice_id, person.id, lifetime=LIFETIME)
     if sends:
         later.add_task(here.wire.deliver, [notice_id])
     body = f"{notice_id.hex}.{secrets.token_hex(16)}"

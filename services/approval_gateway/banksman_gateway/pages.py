@@ -84,11 +84,13 @@ def show_run(run_id: str, here: Here, session: SignedIn) -> Response:
         asked = requests.of_run(conn, wanted)
         timeline = views.timeline(conn, wanted)
         files = _files(conn, run)
+        children = lists.of_runs(conn, parent_id=wanted, limit=200)
         paused = None if run.status in FINAL else next((a for a in agents.paused(conn) if a.name == run.agent), None)
     return html.page(
         "run.html",
         **_signed_in(here, session),
         run=run,
+        children=children,
         paused=paused,
         may_steer=auth.may_steer(session.person, run),
         output=_output(run.output),
@@ -165,6 +167,7 @@ def _signed_in(here: Parts, session: Session) -> dict[str, object]:
 _WORDS = {
     "run.submitted": "submitted the run",
     "run.started": "started the run",
+    "run.delegated": "delegated a task to",
     "run.parked": "parked the run until people decide",
     "run.resumed": "took the run up again",
     "run.finished": "finished the run",

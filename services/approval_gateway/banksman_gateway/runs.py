@@ -16,7 +16,7 @@ from banksman import digest, ids
 from banksman.digest import Json
 from banksman.errors import Conflict, InvalidInput, NotAllowed, NotFound
 from banksman.ids import PersonId, RunId
-from banksman.ledger import Connection, agents, audit, lists, people, requests, snapshots, views
+from banksman.ledger import Connection, agents, audit, lists, people, snapshots, stops, views
 from banksman.ledger import runs as rows
 from banksman.records import Event, NewRun, Run, Snapshot
 from banksman.scopes import Scope
@@ -62,6 +62,7 @@ class RunFilter(Body):
     state: RunStatus | None = None
     agent: Name | None = None
     batch_id: str | None = None
+    parent_id: str | None = None
     limit: Annotated[int, Field(ge=1, le=200)] = 50
     cursor: str | None = None
 
@@ -110,14 +111,7 @@ def cancel(conn: Connection, run_id: RunId, actor: str) -> Run:
     status = rows.lock(conn, run_id)
     if status in FINAL and status is not RunStatus.CANCELLED:
         raise Conflict(f"This run is over: it has {status.value}.", {"status": status.value})
-    if rows.cancel(conn, run_id) is not None:
-        closed = requests.cancel_open(conn, run_id)
-        what = "run.cancel_asked" if status is RunStatus.RUNNING else "run.cancelled"
-        audit.append(
-            conn,
-            Event(actor, what, run_id),
-            *(Event(actor, "request.cancelled", run_id, request_id) for request_id in closed),
-        )
+    stops.stop(conn, run_id, actor)
     return rows.get(conn, run_id)
 
 
@@ -138,12 +132,8 @@ def give_up(conn: Connection, run_id: RunId, actor: str, *, who: str, reason: st
     error = f"{who} failed this run: {reason}" + (f"\nIts last error: {last}" if last else "")
     if not rows.give_up(conn, run_id, error=error):
         raise Conflict(f"Only a stuck run is failed by hand; this one is {status.value}.", {"status": status.value})
-    closed = requests.cancel_open(conn, run_id)
-    audit.append(
-        conn,
-        Event(actor, "run.failed", run_id, body={"because": "a person says so"}),
-        *(Event(actor, "request.cancelled", run_id, request_id) for request_id in closed),
-    )
+    audit.append(conn, Event(actor, "run.failed", run_id, body={"because": "a person says so"}))
+    stops.close(conn, run_id, actor)
     return rows.get(conn, run_id)
 
 
@@ -178,6 +168,7 @@ def list_runs(wanted: Annotated[RunFilter, Query()], way: ToRead) -> Response:
             conn,
             status=wanted.status or wanted.state,
             agent=wanted.agent,
+            parent_id=None if wanted.parent_id is None else RunId(ids.read("run", wanted.parent_id)),
             batch_id=None if wanted.batch_id is None else ids.read("bat", wanted.batch_id),
             requester_id=caller.only_own("runs:read"),
             before=None if wanted.cursor is None else RunId(ids.read("run", wanted.cursor)),

@@ -41,6 +41,8 @@ class Run(Shape):
     error: str | None
     requester: str
     batch_id: str | None
+    parent_id: str | None
+    """The run that delegated to this one."""
     prompt: str
     metadata: Mapping[str, Any]
     tags: Sequence[str]
@@ -197,6 +199,7 @@ def run(found: records.Run) -> Run:
         output=found.output,
         error=found.error,
         requester=found.requester,
+        parent_id=None if found.parent_id is None else ids.show("run", found.parent_id),
         batch_id=None if found.batch_id is None else ids.show("bat", found.batch_id),
         prompt=found.prompt,
         metadata=found.metadata,

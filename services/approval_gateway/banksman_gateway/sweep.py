@@ -15,9 +15,8 @@ import time
 from banksman import ledger, logs
 from banksman.errors import BanksmanError, Unavailable
 from banksman.ids import RequestId, RunId
-from banksman.ledger import Connection, answers, audit, requests, runs
+from banksman.ledger import answers, audit, requests, runs, stops
 from banksman.records import Event
-from banksman.states import RunStatus
 from banksman_gateway.parts import Parts
 
 ACTOR = "gateway"
@@ -83,24 +82,11 @@ def _expire(here: Parts, run_id: RunId, request_id: RequestId) -> bool:
             return False
         request = requests.get(conn, request_id)
         audit.append(conn, Event(ACTOR, "request.expired", run_id, request_id))
-        stops = request.requirement.on_expiry == "stop"
-        if stops:
-            _stop(conn, run_id)
-        segment = None if stops else runs.wake(conn, run_id, hint=here.hint)
+        ends = request.requirement.on_expiry == "stop"
+        if ends:
+            stops.stop(conn, run_id, ACTOR, because="nobody decided in time")
+        segment = None if ends else runs.wake(conn, run_id, hint=here.hint)
     if segment is not None:
         here.wire.run((run_id, segment))
     here.wire.changed(run=run_id, request=request_id)
     return True
-
-
-def _stop(conn: Connection, run_id: RunId) -> None:
-    status = runs.cancel(conn, run_id)
-    if status is None:
-        return
-    closed = requests.cancel_open(conn, run_id)
-    what = "run.cancelled" if status is RunStatus.CANCELLED else "run.cancel_asked"
-    audit.append(
-        conn,
-        Event(ACTOR, what, run_id, body={"because": "nobody decided in time"}),
-        *(Event(ACTOR, "request.cancelled", run_id, other) for other in closed),
-    )

@@ -17,6 +17,7 @@ def of_runs(
     status: RunStatus | None = None,
     agent: str | None = None,
     batch_id: UUID | None = None,
+    parent_id: RunId | None = None,
     requester_id: PersonId | None = None,
     before: RunId | None = None,
     limit: int = 50,
@@ -28,6 +29,7 @@ def of_runs(
         "status = %(status)s": status,
         "agent = %(agent)s": agent,
         "batch_id = %(batch)s": batch_id,
+        "parent_id = %(parent)s": parent_id,
         "requester_id = %(requester)s": requester_id,
         "id < %(before)s": before,
     }
@@ -44,6 +46,7 @@ def of_runs(
             "status": status,
             "agent": agent,
             "batch": batch_id,
+            "parent": parent_id,
             "requester": requester_id,
             "before": before,
             "limit": limit,

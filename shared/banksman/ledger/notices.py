@@ -14,17 +14,6 @@ from banksman.records import Matter, Notice, Requirement
 from banksman.states import Kind, NoticeState
 
 
-def create_sign_in(conn: Connection, notice_id: NoticeId, person: PersonId, *, lifetime: timedelta) -> None:
-    """Nothing → due: a code to type into the browser that asked for it."""
-    conn.execute(
-        """
-        INSERT INTO notices (id, kind, person_id, due_at, expires_at)
-        VALUES (%s, 'sign_in', %s, clock_timestamp(), clock_timestamp() + %s)
-        """,
-        (notice_id, person, lifetime),
-    )
-
-
 def claim(
     conn: Connection, *, only: Sequence[NoticeId] | None = None, lease: timedelta, limit: int = 50
 ) -> Sequence[tuple[Notice, int]]:
@@ -121,20 +110,6 @@ def drop(conn: Connection, notice_id: NoticeId, fence: int) -> bool:
         """,
         (notice_id, fence),
     )
-
-
-def recent_sign_ins(conn: Connection, person: PersonId, *, within: timedelta) -> int:
-    """How many sign-in codes a person was sent lately."""
-    row = conn.execute(
-        """
-        SELECT count(*)
-        FROM notices
-        WHERE kind = 'sign_in' AND person_id = %s AND created_at > clock_timestamp() - %s
-        """,
-        (person, within),
-    ).fetchone()
-    assert row is not None
-    return row[0]
 
 
 def seen(conn: Connection, notice_id: NoticeId) -> None:

@@ -68,15 +68,16 @@ def claim(conn: Connection, run_id: RunId, segment: int, *, owner: str, lease: t
           AND cancel_at IS NULL
           AND (status = 'queued' OR (status = 'running' AND due_at < clock_timestamp()))
           AND NOT EXISTS (SELECT FROM agents WHERE name = runs.agent AND paused_at IS NOT NULL)
-        RETURNING fence, attempts, agent, prompt, requester, requester_id, usage
+        RETURNING fence, attempts, agent, prompt, requester, requester_id, usage, parent_id, EXISTS (
+            SELECT FROM delegations WHERE delegations.parent_id = %(id)s AND delegations.segment = %(segment)s - 1)
         """,
         {"id": run_id, "segment": segment, "owner": owner, "lease": lease},
     ).fetchone()
     if row is None:
         return None
-    fence, attempts, agent, prompt, requester, requester_id, usage = row
+    fence, attempts, agent, prompt, requester, requester_id, usage, parent, delegated = row
     text = vault.open_sealed(prompt, ("runs.prompt", run_id)).decode()
-    return Claim(run_id, segment, fence, attempts, agent, text, requester, requester_id, usage)
+    return Claim(run_id, segment, fence, attempts, agent, text, requester, requester_id, usage, parent, delegated)
 
 
 def beat(conn: Connection, held: Mapping[RunId, int], *, lease: timedelta) -> dict[RunId, bool]:
@@ -267,7 +268,7 @@ def bury_cancelled(conn: Connection) -> Sequence[RunId]:
 
 
 def wake(conn: Connection, run_id: RunId, *, hint: timedelta) -> int | None:
-    """Waiting → queued, once no request is open; the segment to resume, or None while something is still open."""
+    """Waiting → queued, once no request is open and no child run is left; the segment to resume, or None."""
     row = conn.execute(
         """
         UPDATE runs
@@ -275,6 +276,9 @@ def wake(conn: Connection, run_id: RunId, *, hint: timedelta) -> int | None:
         WHERE id = %(id)s
           AND status = 'waiting'
           AND NOT EXISTS (SELECT FROM requests WHERE run_id = %(id)s AND state = 'open')
+          AND NOT EXISTS (
+                SELECT FROM runs AS child
+                WHERE child.parent_id = %(id)s AND child.status NOT IN ('finished', 'failed', 'cancelled'))
         RETURNING segment
         """,
         {"id": run_id, "hint": hint},
@@ -348,8 +352,8 @@ def lock(conn: Connection, run_id: RunId) -> RunStatus:
     return RunStatus(row[0])
 
 
-COLUMNS = """id, agent, agent_version, status, segment, attempts, requester, requester_id, batch_id, tags, priority,
-       prompt, metadata, output, error, usage, cancel_at, finish_by, created_at, started_at, finished_at"""
+COLUMNS = """id, agent, agent_version, status, segment, attempts, requester, requester_id, batch_id, parent_id, tags,
+       priority, prompt, metadata, output, error, usage, cancel_at, finish_by, created_at, started_at, finished_at"""
 
 
 def get(conn: Connection, run_id: RunId) -> Run:
@@ -362,8 +366,8 @@ def get(conn: Connection, run_id: RunId) -> Run:
 
 def of_row(row: Sequence[Any]) -> Run:
     """The run behind a row of `COLUMNS`."""
-    (run_id, agent, version, status, segment, attempts, requester, requester_id, batch_id, tags, priority,
-     prompt, metadata, output, error, usage, cancel_at, finish_by, created_at, started_at,
+    (run_id, agent, version, status, segment, attempts, requester, requester_id, batch_id, parent_id, tags,
+     priority, prompt, metadata, output, error, usage, cancel_at, finish_by, created_at, started_at,
      finished_at) = row  # fmt: skip
     return Run(
         id=RunId(run_id),
@@ -375,6 +379,7 @@ def of_row(row: Sequence[Any]) -> Run:
         requester=requester,
         requester_id=None if requester_id is None else PersonId(requester_id),
         batch_id=batch_id,
+        parent_id=None if parent_id is None else RunId(parent_id),
         tags=tags,
         priority=priority,
         prompt=vault.open_sealed(prompt, ("runs.prompt", run_id)).decode(),

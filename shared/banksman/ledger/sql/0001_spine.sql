@@ -80,6 +80,8 @@ CREATE TABLE runs (
     requester_id  uuid REFERENCES people,
     batch_id      uuid,
     parent_id     uuid REFERENCES runs,
+    -- Of a child run that is over: somebody has looked since whether its parent waits for anything more.
+    reported      boolean NOT NULL DEFAULT false,
     tags          text[] NOT NULL DEFAULT '{}',
     prompt        bytea NOT NULL,
     metadata      bytea NOT NULL,
@@ -99,7 +101,38 @@ CREATE TABLE runs (
 CREATE INDEX runs_due ON runs (due_at) WHERE status IN ('queued', 'running');
 CREATE INDEX runs_status ON runs (status, id);
 CREATE INDEX runs_batch ON runs (batch_id, id) WHERE batch_id IS NOT NULL;
-CREATE INDEX runs_parent ON runs (parent_id) WHERE parent_id IS NOT NULL;
+CREATE INDEX runs_parent ON runs (parent_id, id) WHERE parent_id IS NOT NULL;
+CREATE INDEX runs_unreported ON runs (id)
+    WHERE parent_id IS NOT NULL AND NOT reported AND status IN ('finished', 'failed', 'cancelled');
+
+-- Which call of which parent a child run answers.
+CREATE TABLE delegations (
+    child_id  uuid PRIMARY KEY REFERENCES runs,
+    parent_id uuid NOT NULL REFERENCES runs,
+    segment   integer NOT NULL,
+    step      integer NOT NULL,
+    call_id   text NOT NULL,
+    depth     smallint NOT NULL,
+    UNIQUE (parent_id, segment, step, call_id)
+);
+
+-- A child has its parent's requester, so that nobody may decide on their own run by way of it; only the gateway takes in
+-- runs that have no parent.
+CREATE FUNCTION keep_the_requester() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NEW.parent_id IS NULL THEN
+        IF current_user = 'banksman_worker' THEN
+            RAISE EXCEPTION 'a worker starts no run but a child' USING ERRCODE = 'insufficient_privilege';
+        END IF;
+    ELSIF NOT EXISTS (
+        SELECT FROM runs
+        WHERE id = NEW.parent_id AND requester = NEW.requester AND requester_id IS NOT DISTINCT FROM NEW.requester_id
+    ) THEN
+        RAISE EXCEPTION 'a child run has its parent''s requester' USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER keep_the_requester BEFORE INSERT ON runs FOR EACH ROW EXECUTE FUNCTION keep_the_requester();
 
 -- The conversation, appended: each snapshot keeps the first `kept` messages of the ones before and adds its own.
 CREATE TABLE snapshots (
@@ -276,11 +309,14 @@ CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_events E
 -- The walls between the services. The roles are made by banksman.ledger.migrate before this runs.
 GRANT USAGE ON SCHEMA public TO banksman_worker, banksman_gateway, banksman_notifier;
 
-GRANT SELECT ON runs, snapshots, blobs, schemas, requests, revisions, votes, decisions, executions, agents
+GRANT SELECT ON runs, delegations, snapshots, blobs, schemas, requests, revisions, votes, decisions, executions, agents
     TO banksman_worker, banksman_gateway;
 
 GRANT UPDATE (agent_version, status, segment, fence, owner, attempts, dispatched, due_at, output, error, usage,
-              started_at, finished_at) ON runs TO banksman_worker;
+              started_at, finished_at, reported) ON runs TO banksman_worker;
+GRANT INSERT (id, agent, requester, requester_id, tags, priority, prompt, metadata, finish_by, parent_id, dispatched,
+              status, due_at, finished_at, error) ON runs TO banksman_worker;
+GRANT INSERT ON delegations TO banksman_worker;
 GRANT INSERT ON snapshots, blobs, schemas, revisions TO banksman_worker;
 GRANT INSERT ON requests TO banksman_worker;
 GRANT UPDATE (state, settled_at) ON requests TO banksman_worker;

@@ -1,0 +1,141 @@
+"""Delegation: a run that hands a task to another agent waits for a child run, and reads the result from its row.
+
+A child is a run like any other, with requests of its own, and may have children itself. Whoever needs two rows of a
+family holds the ancestor's first. However a child ends, its row is unreported until somebody has looked at its parent:
+at once the worker that ended it, else the dispatcher.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import timedelta
+
+from banksman import digest, vault
+from banksman.ids import RunId
+from banksman.ledger import Connection, runs
+from banksman.records import Child, Delegation
+from banksman.states import RunStatus
+
+MOST_DEEP = 50
+"""So many generations below a submitted run may there be: an agent that delegates to itself for ever is a mistake."""
+
+
+def send_out(conn: Connection, parent_id: RunId, segment: int, task: Delegation, *, hint: timedelta) -> None:
+    """Nothing → queued, for the parent's requester; or → failed at once, when the task can be given to nobody."""
+    row = conn.execute(
+        """
+        SELECT COALESCE((SELECT depth FROM delegations WHERE child_id = %s), 0),
+               EXISTS (SELECT FROM agents WHERE name = %s)
+        """,
+        (parent_id, task.agent),
+    ).fetchone()
+    assert row is not None
+    above, known = row
+    why = None if known else f"There is no agent {task.agent!r}: no worker brings one."
+    if above >= MOST_DEEP:
+        why = f"There are {above} runs above this one already, each delegated by the one before."
+    conn.execute(
+        """
+        WITH born AS (
+            INSERT INTO runs (id, agent, requester, requester_id, tags, priority, prompt, metadata, finish_by,
+                              parent_id, dispatched, status, due_at, finished_at, error)
+            SELECT %(id)s, %(agent)s, requester, requester_id, tags, priority, %(prompt)s, %(metadata)s, finish_by,
+                   id, %(error)s::bytea IS NULL,
+                   CASE WHEN %(error)s::bytea IS NULL THEN 'queued' ELSE 'failed' END,
+                   CASE WHEN %(error)s::bytea IS NULL THEN clock_timestamp() + %(hint)s END,
+                   CASE WHEN %(error)s::bytea IS NOT NULL THEN clock_timestamp() END,
+                   %(error)s
+            FROM runs
+            WHERE id = %(parent)s
+        )
+        INSERT INTO delegations (child_id, parent_id, segment, step, call_id, depth)
+        VALUES (%(id)s, %(parent)s, %(segment)s, %(step)s, %(call)s, %(depth)s)
+        """,
+        {
+            "id": task.child_id,
+            "agent": task.agent,
+            "prompt": vault.seal(task.prompt.encode(), ("runs.prompt", task.child_id)),
+            "metadata": vault.seal(digest.canonical({}), ("runs.metadata", task.child_id)),
+            "error": None if why is None else vault.seal(why.encode(), ("runs.error", task.child_id)),
+            "parent": parent_id,
+            "segment": segment,
+            "step": task.step,
+            "call": task.call_id,
+            "depth": above + 1,
+            "hint": hint,
+        },
+    )
+
+
+def sent_out(conn: Connection, parent_id: RunId, segment: int) -> Sequence[Child]:
+    """What a run delegated in the pause before `segment`, as it stands now, in the order the model asked."""
+    rows = conn.execute(
+        """
+        SELECT child_id, step, call_id, agent, status, output, error
+        FROM delegations
+        JOIN runs ON runs.id = child_id
+        WHERE delegations.parent_id = %s AND delegations.segment = %s
+        ORDER BY child_id
+        """,
+        (parent_id, segment - 1),
+    ).fetchall()
+    return [
+        Child(
+            run_id=RunId(child),
+            step=step,
+            call_id=call_id,
+            agent=agent,
+            status=RunStatus(status),
+            output=None if output is None else json.loads(vault.open_sealed(output, ("runs.output", child))),
+            error=None if error is None else vault.open_sealed(error, ("runs.error", child)).decode(),
+        )
+        for child, step, call_id, agent, status, output, error in rows
+    ]
+
+
+def living(conn: Connection, parent_id: RunId) -> Sequence[RunId]:
+    """The children that are not over, each held until the transaction ends."""
+    rows = conn.execute(
+        """
+        SELECT id
+        FROM runs
+        WHERE parent_id = %s AND status NOT IN ('finished', 'failed', 'cancelled')
+        ORDER BY id
+        FOR UPDATE
+        """,
+        (parent_id,),
+    ).fetchall()
+    return [RunId(row[0]) for row in rows]
+
+
+def report(conn: Connection, *, hint: timedelta, child_id: RunId | None = None) -> Sequence[tuple[RunId, int]]:
+    """Ended and not yet reported → reported, a hundred children at a time (or this one); and the parents that now wait
+    for nothing more are woken. What is returned is to be published.
+
+    The parent's row is held before anything is asked about it. So of a last child and a last vote, or of two last
+    children, whoever comes second sees what the first one did.
+    """
+    rows = conn.execute(
+        """
+        SELECT parent_id, array_agg(id)
+        FROM (
+            SELECT id, parent_id
+            FROM runs
+            WHERE parent_id IS NOT NULL AND NOT reported AND status IN ('finished', 'failed', 'cancelled')
+              AND (%(child)s::uuid IS NULL OR id = %(child)s)
+            LIMIT 100
+        ) AS ended
+        GROUP BY parent_id
+        ORDER BY parent_id
+        """,
+        {"child": child_id},
+    ).fetchall()
+    woken: list[tuple[RunId, int]] = []
+    for parent_id, children in rows:
+        runs.lock(conn, parent_id)
+        segment = runs.wake(conn, parent_id, hint=hint)
+        conn.execute("UPDATE runs SET reported = true WHERE id = ANY(%s)", (children,))
+        if segment is not None:
+            woken.append((parent_id, segment))
+    return woken
