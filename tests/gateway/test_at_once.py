@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import threading
 import time
@@ -76,7 +75,7 @@ class Place:
         """How often the broker was told to resume each run."""
         found = self.queue.lrange("runs.resume", 0, -1)
         assert isinstance(found, list)
-        bodies = [base64.b64decode(json.loads(message)["body"]) for message in found]
+        bodies = [json.loads(message)["body"] for message in found]
         return Counter(json.loads(body)[0][0] for body in bodies)
 
 
