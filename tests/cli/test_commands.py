@@ -218,6 +218,17 @@ def test_a_run_that_did_not_finish_ends_watching_with_1(banksman: Banksman, site
     assert banksman("watch", run_id).returncode == 1
 
 
+def test_a_late_vote_is_told_who_cancelled_the_run(banksman: Banksman, site: Site) -> None:
+    waiting, (asked,) = site.a_waiting_run()
+    banksman("cancel", ids.show("run", waiting), "--as", "ben@example.org")
+
+    late = banksman("approve", req(asked), "-y")
+
+    assert late.returncode == 3
+    assert "The run was cancelled by ben@example.org on" in late.stderr
+    assert "by: ben@example.org" in late.stderr
+
+
 def test_a_stuck_run_is_tried_again(banksman: Banksman, site: Site) -> None:
     run_id = ids.show("run", site.a_stuck_run())
 

@@ -11,7 +11,7 @@ from banksman import digest, render
 from banksman.digest import Json
 from banksman.errors import InvalidInput
 from banksman.ids import PersonId, RequestId
-from banksman.ledger import Connection, decisions, executions, people, requests, runs, votes
+from banksman.ledger import Connection, decisions, executions, people, requests, runs, views, votes
 from banksman.links import LinkKeys
 from banksman.records import Decision, Execution, Person, Request, Requirement, Run, Vote
 from banksman.states import Kind, RequestState, Tier, Verdict
@@ -57,6 +57,8 @@ class Card:
     executions: Sequence[Execution]
     author: str | None
     earlier: Sequence[Earlier]
+    end: views.End | None
+    """How the run ended, where that is what closed the request."""
     hindrance: str | None
     """Why this reader cannot decide, in words; None when they can."""
 
@@ -139,6 +141,7 @@ def read(conn: Connection, request_id: RequestId, reader: Person | None, channel
         executions=[item for item in executions.of_run(conn, request.run_id) if item.request_id == request_id],
         author=None if request.author_id is None else names[request.author_id],
         earlier=_earlier(versions[:-1], context, names),
+        end=views.end_of(conn, request) if request.state is RequestState.CANCELLED else None,
         hindrance=None if reader is None else hindrance(request, requirement, reader, channel, cast_),
     )
 

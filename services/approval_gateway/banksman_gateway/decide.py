@@ -17,7 +17,7 @@ from banksman import digest, ids
 from banksman.digest import Json
 from banksman.errors import AlreadyDecided, AlreadyVoted, Changed, InvalidInput, NotAllowed, NotGenuine
 from banksman.ids import RequestId, RunId, VoteId
-from banksman.ledger import Connection, audit, decisions, people, requests, runs, stops, votes
+from banksman.ledger import Connection, audit, decisions, people, requests, runs, stops, views, votes
 from banksman.links import LinkKeys
 from banksman.records import Decision, Event, Key, Person, Request, Vote
 from banksman.signing import Signer
@@ -117,6 +117,13 @@ def _must_be_open(conn: Connection, request: Request) -> None:
         raise AlreadyDecided(
             f"Nobody decided in time: the deadline was {request.expires_at:%Y-%m-%d %H:%M:%S} UTC.",
             {"state": RequestState.EXPIRED.value, "expired_at": request.expires_at.isoformat()},
+        )
+    if request.state is RequestState.CANCELLED:
+        end = views.end_of(conn, request)
+        raise AlreadyDecided(
+            f"The run was {end.what} by {end.who} on {end.at:%Y-%m-%d at %H:%M:%S} UTC, and this request with it."
+            " Your vote was not counted.",
+            {"state": request.state.value, "run": end.what, "by": end.who, "at": end.at.isoformat()},
         )
     cast_ = [item for item in votes.standing(conn, request.id) if item.revision == request.revision]
     names = people.named(conn, [item.person_id for item in cast_ if item.person_id is not None])

@@ -213,6 +213,8 @@ def _each(
     with place.find().person(as_email) as banksman:
         for request_id in wanted:
             request = banksman.request(request_id)
+            if request.state == "cancelled":
+                vote(banksman, request, None)  # refused, in the gateway's words: who stopped the run, and when
             if request.state != "open":
                 raise Conflict(f"{request.id} is {request.state} already.{_winner(request)}", {"state": request.state})
             if not as_json:

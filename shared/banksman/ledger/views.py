@@ -6,7 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from banksman import ids, vault
@@ -57,6 +57,15 @@ class Happening:
     what: str
     request_id: RequestId | None
     detail: Mapping[str, Json]
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a run ended before a request of it was decided: `cancelled` or `failed`, by whom, when."""
+
+    what: str
+    who: str
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +245,32 @@ def _actors(conn: Connection, actors: Iterable[str]) -> dict[str, str]:
     ).fetchall()
     names = dict(rows)
     return {actor: names[found] for actor, found in known.items() if found in names}
+
+
+_SYSTEM = {
+    "gateway": "the system, because nobody decided on another of its requests in time",
+    "dispatcher": "the system, after its worker was gone",
+}
+
+
+def end_of(conn: Connection, request: Request) -> End:
+    """Of a cancelled request: who ended its run, and when, as the audit log has it."""
+    row = conn.execute(
+        """
+        SELECT actor, audit_events.at, status
+        FROM runs
+        LEFT JOIN audit_events ON run_id = runs.id AND request_id = %s AND action = 'request.cancelled'
+        WHERE runs.id = %s
+        ORDER BY xid, audit_events.id
+        LIMIT 1
+        """,
+        (request.id, request.run_id),
+    ).fetchone()
+    assert row is not None
+    actor, at, status = row
+    who = _SYSTEM.get(actor or "", "the system") if actor is None or "_" not in actor else _actors(conn, {actor})[actor]
+    assert request.settled_at is not None
+    return End("failed" if status == "failed" else "cancelled", who, (at or request.settled_at).astimezone(UTC))
 
 
 def _executions(conn: Connection, run_id: RunId) -> list[Happening]:
