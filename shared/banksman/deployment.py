@@ -16,8 +16,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from banksman import files, signing
+from banksman import files
 from banksman.errors import ConfigurationError
+from banksman.key_life import Keys
 
 _EMAIL = re.compile(r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
 _URL = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._~/-]*)?")
@@ -55,8 +56,7 @@ def _secrets(admin_email: str, public_url: str) -> dict[str, str]:
     """The content of each container's file, all from one throw of the dice."""
     owner, worker, gateway, notifier = (secrets.token_urlsafe(32) for _ in range(4))
     broker_urls, broker = _broker()
-    signer = signing.Signer(f"g{secrets.token_hex(3)}", seed := secrets.token_bytes(32))
-    link_key = f"l{secrets.token_hex(3)}:{signing.base64url(secrets.token_bytes(32))}"
+    keys = Keys.make()
     notifier_token = secrets.token_urlsafe(32)
 
     def database_url(user: str, password: str) -> str:
@@ -84,7 +84,7 @@ def _secrets(admin_email: str, public_url: str) -> dict[str, str]:
             {
                 "BANKSMAN_DATABASE_URL": database_url("banksman_worker", worker),
                 "BANKSMAN_BROKER_URL": broker_urls["worker"],
-                "BANKSMAN_VERIFY_KEYS": signer.public(),
+                "BANKSMAN_VERIFY_KEYS": keys.verify_keys,
             },
         ),
         "gateway": _lines(
@@ -93,8 +93,9 @@ def _secrets(admin_email: str, public_url: str) -> dict[str, str]:
                 "BANKSMAN_DATABASE_URL": database_url("banksman_gateway", gateway),
                 "BANKSMAN_BROKER_URL": broker_urls["gateway"],
                 "BANKSMAN_PUBLIC_URL": public_url,
-                "BANKSMAN_SIGNING_KEY": f"{signer.kid}:{signing.base64url(seed)}",
-                "BANKSMAN_LINK_KEYS": link_key,
+                "BANKSMAN_SIGNING_KEY": keys.signing_key,
+                "BANKSMAN_VERIFY_KEYS": keys.verify_keys,
+                "BANKSMAN_LINK_KEYS": keys.link_keys,
                 "BANKSMAN_NOTIFIER_TOKEN": notifier_token,
             },
         ),

@@ -105,6 +105,7 @@ class GatewaySettings(LedgerSettings):
     host: str = "127.0.0.1"
     port: int = Field(8420, ge=0, le=65535)
     signing_key: SecretStr
+    verify_keys: str = ""
     link_keys: SecretStr
     notifier_token: SecretStr = Field(min_length=16)
     sweep_seconds: float = Field(1, gt=0)

@@ -86,6 +86,23 @@ class Verifier:
             raise ConfigurationError("BANKSMAN_VERIFY_KEYS names no key, so no decision could ever be verified.")
         return cls(keys)
 
+    def listed(self) -> dict[str, tuple[KeyStatus, str]]:
+        """Each key's state and public half, in the order of the setting."""
+        return {kid: (status, base64url(key.public_bytes_raw())) for kid, (status, key) in self._keys.items()}
+
+    def allow(self, signer: Signer) -> None:
+        """Nothing, when workers with these keys take this signer's for current; a `ConfigurationError` otherwise."""
+        status = self.listed().get(signer.kid, ("unknown", ""))[0]
+        if status != "current":
+            raise ConfigurationError(
+                f"BANKSMAN_SIGNING_KEY is {signer.kid!r}, which BANKSMAN_VERIFY_KEYS calls {status}: nothing that it "
+                "signs now may count. `banksman keys rotate` makes another."
+            )
+        if signer.public() not in (f"{kid}:{state}:{key}" for kid, (state, key) in self.listed().items()):
+            raise ConfigurationError(
+                f"BANKSMAN_SIGNING_KEY and BANKSMAN_VERIFY_KEYS have different keys of the name {signer.kid!r}."
+            )
+
     def verify(self, signed: Signed) -> dict[str, digest.Json]:
         """The statement, once its signature holds; `NotGenuine` otherwise."""
         status, key = self._keys.get(signed.kid, (None, None))

@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from banksman import ids, ledger
+from banksman.embedded import keyring
 from banksman.ledger import audit
 from banksman.scopes import OF_KEYS
 from tests.cli.conftest import run
@@ -187,3 +188,48 @@ def test_the_api_page_lists_every_scope() -> None:
     page = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
 
     assert [scope for scope in OF_KEYS if f"\n| `{scope}` |" not in page] == []
+
+
+def test_the_gateways_keys_are_listed_rotated_retired_and_revoked(tmp_path: Path) -> None:
+    deployed = run("init", "--admin", "you@example.org", cwd=tmp_path)
+    assert deployed.returncode == 0, deployed.stderr
+    listed = {key["kind"]: key["id"] for key in json.loads(run("keys", "list", "--json", cwd=tmp_path).stdout)}
+    assert listed.keys() == {"signing", "link"}
+
+    early = run("keys", "retire", listed["signing"], cwd=tmp_path)
+    rotated = run("keys", "rotate", cwd=tmp_path)
+    again = run("keys", "retire", listed["signing"], cwd=tmp_path)
+    revoked = run("keys", "revoke", listed["signing"], listed["link"], cwd=tmp_path)
+    unknown = run("keys", "revoke", "g000000", cwd=tmp_path)
+
+    assert (early.returncode, unknown.returncode) == (3, 4)
+    assert f"{listed['signing']} (signing) is retired." in rotated.stdout
+    assert rotated.stderr.index("agent-worker") < rotated.stderr.index("deps gateway")
+    assert "nothing was changed" in again.stderr
+    assert f"{listed['signing']} (signing) is revoked." in revoked.stdout
+    assert f"{listed['link']} (link) is gone." in revoked.stdout
+    states = {key["id"]: key["state"] for key in json.loads(run("keys", "list", "--json", cwd=tmp_path).stdout)}
+    assert sorted(states.values()) == ["current", "current", "revoked"]
+    assert states[listed["signing"]] == "revoked"
+    seed = dict(line.split("=", 1) for line in (tmp_path / "secrets" / "gateway.env").read_text().splitlines()[1:])
+    assert seed["BANKSMAN_SIGNING_KEY"].partition(":")[2] not in "".join(
+        done.stdout + done.stderr for done in (early, rotated, again, revoked)
+    )
+
+
+def test_a_stacks_keys_change_with_its_next_start_and_two_gateways_are_not_confused(tmp_path: Path) -> None:
+    (tmp_path / ".banksman").mkdir()
+    keyring.load_or_make(tmp_path / ".banksman" / "secrets.json", data_exists=False)
+
+    alone = run("keys", "rotate", "link", cwd=tmp_path)
+    run("init", "--admin", "you@example.org", cwd=tmp_path)
+    confused = run("keys", "rotate", cwd=tmp_path)
+    named = run("keys", "rotate", "--folder", str(tmp_path), cwd=tmp_path)
+    nowhere = run("keys", "rotate", "--folder", str(tmp_path / "nowhere"), cwd=tmp_path)
+
+    assert (alone.returncode, confused.returncode, named.returncode, nowhere.returncode) == (0, 2, 0, 2)
+    assert "next `banksman up`" in alone.stderr
+    assert "--folder" in confused.stderr
+    ring = keyring.load_or_make(tmp_path / ".banksman" / "secrets.json", data_exists=True)
+    assert len(ring.link_keys.split(",")) == 2
+    assert len(ring.verify_keys.split(",")) == 1

@@ -20,9 +20,12 @@ import pytest
 
 from banksman import ids, ledger, signing, tokens
 from banksman.embedded import ports, postgres, valkey
+from banksman.errors import ConfigurationError
 from banksman.ids import RunId
 from banksman.ledger import audit, keys, migrate, people
 from banksman.records import Event
+from banksman.settings import GatewaySettings
+from banksman_gateway import app
 from tests.conftest import PASSWORDS, Database
 from tests.gateway.conftest import NOTIFIER_TOKEN
 from tests.gateway.scenes import Site
@@ -233,6 +236,14 @@ def test_a_missing_setting_stops_the_start_with_its_name() -> None:
     assert done.returncode == 1
     assert "BANKSMAN_SIGNING_KEY: is missing." in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_signing_key_that_is_revoked_stops_the_start(gateway_settings: GatewaySettings) -> None:
+    own = signing.Signer.read(gateway_settings.signing_key.get_secret_value())
+    revoked = gateway_settings.model_copy(update={"verify_keys": own.public().replace("current", "revoked")})
+
+    with pytest.raises(ConfigurationError, match="calls revoked"):
+        app.create(revoked)
 
 
 def _newest(site: Site, run_id: RunId) -> str:

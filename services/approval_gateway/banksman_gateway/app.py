@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from banksman import ledger
 from banksman.links import LinkKeys
 from banksman.settings import GatewaySettings
-from banksman.signing import Signer
+from banksman.signing import Signer, Verifier
 from banksman.wire import Wire
 from banksman_gateway import (
     agents,
@@ -82,6 +82,8 @@ def build(settings: GatewaySettings) -> Parts:
     """The parts of one process. A wrong key or URL stops the start-up here."""
     broker_url = settings.broker_url.get_secret_value()
     signer = Signer.read(settings.signing_key.get_secret_value())
+    if settings.verify_keys:
+        Verifier.read(settings.verify_keys).allow(signer)
     link_keys = LinkKeys.read(settings.link_keys.get_secret_value())
     return Parts(
         settings=settings,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from banksman.cli import given, place, show
+from banksman.cli import gateway_keys, given, place, show
 from banksman.errors import Conflict, InvalidInput, NotFound
 
 if TYPE_CHECKING:
@@ -24,8 +24,13 @@ _ACTOR = "owner"
 _WHERE = "Works on the database of BANKSMAN_DATABASE_URL (its owner's, as for migrate), else of the nearest stack."
 
 keys = typer.Typer(
-    help=f"API keys of programs, and people's tokens. {_WHERE}", no_args_is_help=True, rich_markup_mode=None
+    help=f"API keys of programs and people's tokens, and the keys that the gateway signs and mints with. {_WHERE} The "
+    "gateway's own keys are in files: of the nearest stack, or of the compose deployment here or in --folder.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
+keys.command()(gateway_keys.rotate)
+keys.command()(gateway_keys.retire)
 reviewers = typer.Typer(help=f"The people who may sign in. {_WHERE}", no_args_is_help=True, rich_markup_mode=None)
 
 
@@ -85,14 +90,18 @@ def create(
 
 
 @keys.command("list")
-def list_keys(*, as_json: given.Json = False) -> None:
-    """List keys and tokens, oldest first; never their texts."""
+def list_keys(*, folder: gateway_keys.Folder = None, as_json: given.Json = False) -> None:
+    """List keys and tokens, oldest first, and the gateway's own keys, newest first; never their texts."""
     from banksman.ledger import keys as rows
 
-    with _ledger() as conn:
-        found = rows.everything(conn)
+    store = gateway_keys.find(folder)
+    found: Sequence[StoredKey] = ()
+    if store is None or place.has_database():
+        with _ledger() as conn:
+            found = rows.everything(conn)
+    own = [] if store is None else gateway_keys.facts(store)
     if as_json:
-        show.as_json([_facts(key) | {"state": _state(key)} for key in found])
+        show.as_json([*(_facts(key) | {"state": _state(key)} for key in found), *own])
         return
     show.table(
         ["key", "kind", "name", "owner", "opens", "until", "last used", "state"],
@@ -108,17 +117,24 @@ def list_keys(*, as_json: given.Json = False) -> None:
                 _state(key),
             ]
             for key in found
-        ],
+        ]
+        + ([] if store is None else gateway_keys.rows(store)),
     )
 
 
 @keys.command()
-def revoke(which: given.Ids = None, *, as_json: given.Json = False) -> None:
-    """Revoke keys or tokens (key_…), at once and for good."""
+def revoke(which: given.Ids = None, *, folder: gateway_keys.Folder = None, as_json: given.Json = False) -> None:
+    """Revoke keys or tokens (key_…) at once, or keys of the gateway's by their name; for good."""
     from banksman import ids
     from banksman.ids import KeyId
     from banksman.ledger import keys as rows
 
+    own = [word for word in which or () if not word.startswith("key_")]
+    if own and len(own) < len(which or ()):
+        raise InvalidInput("Revoke the gateway's keys and those of programs (key_…) one after the other.")
+    if own:
+        gateway_keys.revoke(own, gateway_keys.must_find(folder), as_json=as_json)
+        return
     key_ids = [KeyId(ids.read("key", word)) for word in given.read_ids(which, prefix="key")]
     with _ledger() as conn:
         for key_id in key_ids:

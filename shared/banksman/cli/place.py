@@ -92,6 +92,11 @@ def database_url() -> str:
     return str(_read(path).get("database_url", ""))
 
 
+def has_database() -> bool:
+    """Whether there is a database to be asked as its owner."""
+    return bool(os.environ.get("BANKSMAN_DATABASE_URL")) or stack_file() is not None
+
+
 def stack_file() -> Path | None:
     """The nearest `stack.json`: in BANKSMAN_DATA_DIR, else in `.banksman` here or in a folder above."""
     chosen = os.environ.get("BANKSMAN_DATA_DIR")

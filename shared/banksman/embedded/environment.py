@@ -78,6 +78,7 @@ def of_gateway(caller: Mapping[str, str], where: Addresses, keyring: Keyring) ->
         "BANKSMAN_HOST": "127.0.0.1",
         "BANKSMAN_PORT": str(where.gateway_port),
         "BANKSMAN_SIGNING_KEY": keyring.signing_key,
+        "BANKSMAN_VERIFY_KEYS": keyring.verify_keys,
         "BANKSMAN_LINK_KEYS": keyring.link_keys,
         "BANKSMAN_NOTIFIER_TOKEN": keyring.notifier_token,
     }

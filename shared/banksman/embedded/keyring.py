@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from banksman import files, signing
+from banksman import files
 from banksman.errors import ConfigurationError
+from banksman.key_life import Keys
 
 ROLES = ("worker", "gateway", "notifier")
 
@@ -40,16 +41,15 @@ class Keyring:
     @classmethod
     def make(cls) -> Self:
         """A new set, from one throw of the dice."""
-        kid = f"k{secrets.token_hex(3)}"
-        signing_key = f"{kid}:{signing.base64url(secrets.token_bytes(32))}"
+        keys = Keys.make()
         return cls(
             owner_password=secrets.token_urlsafe(32),
             role_passwords=_passwords(),
             broker_password=secrets.token_urlsafe(32),
             broker_passwords=_passwords(),
-            signing_key=signing_key,
-            verify_keys=signing.Signer.read(signing_key).public(),
-            link_keys=f"{kid}:{signing.base64url(secrets.token_bytes(32))}",
+            signing_key=keys.signing_key,
+            verify_keys=keys.verify_keys,
+            link_keys=keys.link_keys,
             notifier_token=secrets.token_urlsafe(32),
         )
 
