@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass
 
 from tests.chaos.launcher import Point
@@ -33,6 +34,7 @@ WORKER = (
     Crash("finished", Point("banksman.wire:Wire.changed", "before", nth=2), effects=1),
 )
 DISPATCHED = Point("banksman.wire:Wire.run", "before")
+FROZEN = Point("banksman.ledger.runs:beat", "after", sign=signal.SIGSTOP)
 VOTING = (
     Crash("vote-not-committed", Point("banksman.ledger.votes:cast", "after")),
     Crash("decision-not-committed", Point("banksman.ledger.runs:wake", "after")),
@@ -52,6 +54,7 @@ MAIL_RECORDED = Point("banksman.wire:Wire.changed", "before")
 NAMES = [
     *(crash.name for crash in WORKER),
     "dispatched",
+    "frozen-in-a-heartbeat",
     *(crash.name for crash in (*SUBMITTING, *VOTING)),
     "decided",
     *(crash.name for crash in NOTIFYING),

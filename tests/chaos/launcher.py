@@ -20,6 +20,7 @@ import runpy
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -41,6 +42,8 @@ class Point:
     when: Literal["before", "after"]
     nth: int = 1
     sign: int = signal.SIGKILL
+    once: str = ""
+    """A file: calls count from when it exists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,8 @@ def _dying(original: Callable[..., Any], point: Point, mark: str) -> Callable[..
 
     def is_it() -> bool:
         nonlocal calls
+        if point.once and not Path(point.once).exists():
+            return False
         with lock:
             calls += 1
             return calls == point.nth
@@ -91,6 +96,7 @@ def _dying(original: Callable[..., Any], point: Point, mark: str) -> Callable[..
         with Path(mark).open("a") as file:
             file.write(f"{point.when} {point.at}\n")
         os.kill(os.getpid(), point.sign)
+        time.sleep(1)  # a stop reaches this thread a moment later than the others
 
     if inspect.iscoroutinefunction(original):
 

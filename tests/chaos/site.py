@@ -225,6 +225,12 @@ class Site:
         until(lambda: processes.identify(pid) is None, what=f"the end of {name}")
         return pid
 
+    def stopped(self, name: str) -> int:
+        """Waits until a service stands still at its point; its process."""
+        until(self._mark(name).exists, what=f"{name} standing still at its point")
+        self._mark(name).unlink()
+        return self.services[name]
+
     def died(self, name: str, *, within: float = 20) -> None:
         """Waits until a service has died at its point, and nowhere else."""
         pid = self.services[name]

@@ -6,7 +6,10 @@ What counts is what a fake external system was made to do: the call that a perso
 
 from __future__ import annotations
 
+import os
+import signal
 import time
+from dataclasses import replace
 from email import message_from_bytes
 
 import httpx
@@ -56,6 +59,34 @@ def test_a_dispatcher_dies_before_it_sends_what_it_has_dispatched(site: Site) ->
 
     assert [request["kind"] for request in asked] == ["approval"]
     assert len(site.effects(word)) == 1
+
+
+def test_a_worker_frozen_in_a_transaction_does_not_keep_its_runs_from_the_others(site: Site) -> None:
+    word = f"frozen-{time.time_ns()}"
+    program, ana = site.program(), site.reviewer()
+    hold = site.yard / f"hold-{word}"
+    hold.touch()
+    now = site.yard / f"freeze-{word}"
+    site.worker("victim", point=replace(crashes.FROZEN, once=str(now)), values={"banksman.ledger:IDLE_SECONDS": 1.0})
+    run = program.submit("payer", word)
+    [request] = ana.asked(run["id"])
+    ana.decide(request, "approve")
+    until(lambda: site.effects(word), what="the effect")
+    now.touch()
+    pid = site.stopped("victim")
+
+    # It holds the lock on the run's row: without an end to its session nobody could ever take the run.
+    site.worker("successor", settings=LONG)
+    [doubt] = ana.asked(run["id"])
+    hold.unlink()
+    os.kill(pid, signal.SIGCONT)
+    until(lambda: site.query("SELECT 1 FROM executions WHERE state = 'finished' AND run_id = %s", _id(run)))
+    ana.decide(doubt, "rerun")
+
+    assert doubt["kind"] == "outcome"
+    assert f"pay of {word} is done" in program.ended(run["id"])["output"]
+    assert [effect.pid for effect in site.effects(word)] == [pid]
+    assert site.lives("victim")
 
 
 @pytest.mark.parametrize("crash", crashes.SUBMITTING, ids=[crash.name for crash in crashes.SUBMITTING])
@@ -198,4 +229,8 @@ def _asked(site: Site, word: str) -> tuple[Shape, Shape]:
 
 def _all_recorded(site: Site, run: Shape) -> bool:
     sent = "SELECT notices.state FROM notices JOIN requests ON requests.id = request_id WHERE run_id = %s"
-    return {row[0] for row in site.query(sent, run["id"].removeprefix("run_"))} == {"sent"}
+    return {row[0] for row in site.query(sent, _id(run))} == {"sent"}
+
+
+def _id(run: Shape) -> str:
+    return run["id"].removeprefix("run_")

@@ -19,6 +19,10 @@ from banksman.errors import ConfigurationError, Unavailable
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 Pool = ConnectionPool[Connection]
+IDLE_SECONDS = 15.0
+"""So long may a process stand still in a transaction, frozen or cut off, and keep rows from everybody else."""
+# A line that swallows everything is given up after 10 s, instead of after TCP's quarter of an hour.
+_LINE = {"tcp_user_timeout": 10_000, "keepalives_idle": 5, "keepalives_interval": 5, "keepalives_count": 2}
 
 
 def open_pool(url: str, *, size: int, name: str) -> Pool:
@@ -34,10 +38,16 @@ def open_pool(url: str, *, size: int, name: str) -> Pool:
         open=False,
         timeout=5,
         check=None,
-        kwargs={"connect_timeout": 3, "application_name": name},
+        kwargs={"connect_timeout": 3, "application_name": name, **_LINE},
+        configure=_bound,
     )
     pool.open()
     return pool
+
+
+def _bound(conn: Connection) -> None:
+    conn.execute("SELECT set_config('idle_in_transaction_session_timeout', %s, false)", (f"{IDLE_SECONDS * 1000:.0f}",))
+    conn.commit()
 
 
 @contextmanager
