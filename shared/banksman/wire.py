@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import redis
 from redis.backoff import NoBackoff
@@ -140,7 +140,7 @@ class Wire:
 
     def changed(self, *, run: RunId | None = None, request: RequestId | None = None) -> None:
         """Tell whoever watches that there is something new to read."""
-        body = {name: _hex(value) for name, value in (("run", run), ("request", request)) if value}
+        body = {name: value.hex for name, value in (("run", run), ("request", request)) if value}
         if not self._rests(_BROKER):
             try:
                 self._redis.publish(CHANGED, json.dumps(body))
@@ -183,7 +183,3 @@ class Wire:
     def _lost(self, error: Exception) -> None:
         self._resting_until[_BROKER] = time.monotonic() + _REST_SECONDS
         log.warning("The broker cannot be reached; the sweeps find what waits.", error=str(error)[:200])
-
-
-def _hex(value: UUID) -> str:
-    return value.hex
