@@ -35,6 +35,7 @@ WORKER = (
 )
 DISPATCHED = Point("banksman.wire:Wire.run", "before")
 FROZEN = Point("banksman.ledger.runs:beat", "after", sign=signal.SIGSTOP)
+LATE = Point(f"{_JOURNAL}._start", "after", sign=signal.SIGSTOP)
 VOTING = (
     Crash("vote-not-committed", Point("banksman.ledger.votes:cast", "after")),
     Crash("decision-not-committed", Point("banksman.ledger.runs:wake", "after")),
@@ -55,6 +56,7 @@ NAMES = [
     *(crash.name for crash in WORKER),
     "dispatched",
     "frozen-in-a-heartbeat",
+    "frozen-before-the-call",
     *(crash.name for crash in (*SUBMITTING, *VOTING)),
     "decided",
     *(crash.name for crash in NOTIFYING),

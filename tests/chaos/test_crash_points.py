@@ -89,6 +89,27 @@ def test_a_worker_frozen_in_a_transaction_does_not_keep_its_runs_from_the_others
     assert site.lives("victim")
 
 
+def test_a_worker_that_thaws_after_its_lease_does_not_begin_what_it_had_recorded(site: Site) -> None:
+    word = f"late-{time.time_ns()}"
+    program, ana = site.program(), site.reviewer()
+    site.worker("victim", point=crashes.LATE)
+    run = program.submit("payer", word)
+    [request] = ana.asked(run["id"])
+    ana.decide(request, "approve")
+    pid = site.stopped("victim")
+    successor = site.worker("successor", settings=LONG)
+    [doubt] = ana.asked(run["id"])
+    before = site.said()
+
+    # A person looks, finds nothing, and says rerun; then it thaws.
+    os.kill(pid, signal.SIGCONT)
+    until(lambda: "was lost to another worker" in site.said()[len(before) :], what="the end of its attempt")
+    ana.decide(doubt, "rerun")
+    program.ended(run["id"])
+
+    assert [effect.pid for effect in site.effects(word)] == [successor]
+
+
 @pytest.mark.parametrize("crash", crashes.SUBMITTING, ids=[crash.name for crash in crashes.SUBMITTING])
 def test_a_gateway_dies_in_a_submission_and_the_same_key_makes_one_run(site: Site, crash: Crash) -> None:
     word = f"{crash.name}-{time.time_ns()}"

@@ -6,17 +6,19 @@ started” is one transaction with the insert of `started`; only then does the t
 believe they hold a run, one starts the call and the other finds it started.
 
 What can still go wrong, and what happens then. The worker dies between `started` and `finished`: nobody knows whether
-the call happened, so the run waits in a request of kind `outcome` until a person says. PostgreSQL is away when the tool
-returns: the result is kept and stored as soon as it is back, by the attempt that started the call, even after its
-lease. A tool that only touches the run's own workspace is run again from the previous snapshot, because the memory
-that held its effect died with the worker; one whose author declared it idempotent or harmless is run
-again too.
+the call happened, so the run waits in a request of kind `outcome` until a person says. The worker stands still between
+the two for longer than its lease: when it goes on it does not call, for the same person may be looking already.
+PostgreSQL is away when the tool returns: the result is kept and stored as soon as it is back, by the attempt that
+started the call, even after its lease. A tool that only touches the run's own workspace is run again from the previous
+snapshot, because the memory that held its effect died with the worker; one whose author declared it idempotent or
+harmless is run again too.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +37,7 @@ from banksman.signing import Verifier
 from banksman.states import Kind, RequestState
 from banksman_worker import conversation, results
 from banksman_worker.gate import Cleared, Gate, Key
+from banksman_worker.lease import Lease
 
 _LOST = "The approval no longer counts: its time to start has passed, or somebody who voted may no longer vote."
 
@@ -50,8 +53,8 @@ class Journal:
     verifier: Verifier
     hop: Callable[[Callable[[], Any]], Awaitable[Any]]
     """Runs a blocking function beside the event loop."""
-    in_flight: set[asyncio.Task[Any]]
-    """Tools that have started; a worker that stops waits for these."""
+    lease: Lease
+    """Ours or no longer; tools that have started are in its `in_flight`, for a worker that stops to wait for."""
 
     async def call(
         self, ctx: RunContext[Any], name: str, arguments: Mapping[str, Any], run: Callable[[], Awaitable[Any]]
@@ -66,8 +69,8 @@ class Journal:
         if cleared.local:
             return await run()
         task = asyncio.ensure_future(self._carry_out(ctx, key, name, cleared, run))
-        self.in_flight.add(task)
-        task.add_done_callback(self.in_flight.discard)
+        self.lease.in_flight.add(task)
+        task.add_done_callback(self.lease.in_flight.discard)
         # A cancelled segment must not lose the result of a tool that goes on in its thread.
         return await asyncio.shield(task)
 
@@ -79,6 +82,8 @@ class Journal:
             return found.text
         if isinstance(found, _Replay):
             return self._replay(found)
+        if time.monotonic() > self.lease.until:  # frozen meanwhile, or cut off: a person may be looking already
+            raise LostLease(f"The lease ran out between the record that {name} starts and its start. It did not run.")
         return await self._perform(ctx, key, found, cleared, run)
 
     def _start(self, key: Key, name: str, cleared: Cleared) -> int | _Replay | _Told:
@@ -87,9 +92,7 @@ class Journal:
         with ledger.transaction(self.pool) as conn:
             last = executions.latest(conn, claim.run_id, step, call_id)
             if last is not None and last.tool != name:
-                raise NotGenuine(
-                    f"The journal has a call of {last.tool} under the id of one of {name}. It did not run."
-                )
+                raise NotGenuine(f"The journal has {last.tool} under the id of a call of {name}. It did not run.")
             settled = self._settle_doubt(conn, key, last, cleared)
             if settled is not None:
                 return settled

@@ -95,7 +95,7 @@ async def _run_agent(worker: Worker, segment: Segment, lease: Lease) -> AgentRun
     async def save(messages: Sequence[ModelMessage], usage: RunUsage) -> None:
         await worker.hop(lambda: ending.save(worker, segment, messages, usage))
 
-    journal = Journal(segment.gate, worker.pool, worker.verifier, worker.hop, lease.in_flight)
+    journal = Journal(segment.gate, worker.pool, worker.verifier, worker.hop, lease)
     leash = Leash(segment.gate, journal, save, segment.resuming)
     results = resuming.results(segment) if segment.resuming else None
     return await segment.loaded.agent.run(

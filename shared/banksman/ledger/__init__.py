@@ -37,7 +37,6 @@ def open_pool(url: str, *, size: int, name: str) -> Pool:
         max_size=size,
         open=False,
         timeout=5,
-        check=None,
         kwargs={"connect_timeout": 3, "application_name": name, **_LINE},
         configure=_bound,
     )
