@@ -252,11 +252,10 @@ class Machine(Promises):
     def beat(self, n: int) -> None:
         attempt = self.attempts[n % len(self.attempts)]
         claim, run = attempt.claim, attempt.run
-        held = run.held_by(claim.fence)
+        held = run.commits(claim.fence)
         with ledger.transaction(self.world.worker) as conn:
             granted = runs.beat(conn, {claim.run_id: claim.fence}, lease=HOUR)
-        assert granted == ({claim.run_id: run.stopping} if held else {})
-        run.due = run.due and not held
+        assert granted == ({claim.run_id: "stop" if run.stopping else "ours"} if held else {})
 
     @precondition(lambda self: self.attempts)
     @rule(n=st.integers(0, 99), wanted=WANTED, wild=st.sampled_from([False] * 3 + [True]))

@@ -117,14 +117,15 @@ def site(
         policy: Policy | None = None,
         lease: timedelta = LEASE,
         trusts: Verifier | None = None,
+        pool: ledger.Pool = worker_pool,
     ) -> Site:
         loop = Loop()
         executor = ThreadPoolExecutor(4)
-        leases = Leases(worker_pool, lease, loop)
+        leases = Leases(pool, lease, loop)
         closing.extend([loop.close, executor.shutdown, leases.close])
         worker = Worker(
             name=f"test-{len(closing)}",
-            pool=worker_pool,
+            pool=pool,
             wire=wire,
             loop=loop.loop,
             executor=executor,

@@ -1,7 +1,8 @@
 """Leases: one heartbeat for all runs of the process, and the end of every run whose lease can no longer be trusted.
 
 A run that the database no longer grants us, or that we could not renew in time, is cancelled here before its lease
-ends by the database's clock. The fence in every write makes the rest safe; this makes it prompt.
+ends by the database's clock. The fence in every write makes the rest safe; this makes it prompt. Renewing and watching
+have a thread each, because a PostgreSQL that hangs holds the first of them for as long as it likes.
 """
 
 from __future__ import annotations
@@ -68,8 +69,13 @@ class Leases:
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self.last_beat = time.monotonic()
-        self._thread = threading.Thread(target=self._keep, name="leases", daemon=True)
-        self._thread.start()
+        self._again = False
+        self._threads = [
+            threading.Thread(target=self._keep, name="leases", daemon=True),
+            threading.Thread(target=self._watch, name="lease-watch", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
 
     @contextmanager
     def holding(self, claim: Claim, claimed_at: float) -> Generator[Lease]:
@@ -92,20 +98,24 @@ class Leases:
     def close(self) -> None:
         """Stop the heartbeat."""
         self._stopping.set()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join(timeout=5)
 
     def _keep(self) -> None:
         beat = self._lease.total_seconds() / 3
         while not self._stopping.wait(beat / 4):
-            now = time.monotonic()
-            if now - self.last_beat >= beat:
+            if self._again or time.monotonic() - self.last_beat >= beat:
                 self._beat()
+
+    def _watch(self) -> None:
+        beat = self._lease.total_seconds() / 3
+        while not self._stopping.wait(beat / 8):
             for lease in self.held():
                 if time.monotonic() > lease.until - beat / 2:
                     lease.stop("lost")
 
     def _beat(self) -> None:
-        leases, started = self.held(), time.monotonic()
+        leases, started = [item for item in self.held() if item.stopped != "lost"], time.monotonic()
         if not leases:
             self.last_beat = started
             return
@@ -118,11 +128,14 @@ class Leases:
         except Unavailable as error:
             log.warning("The heartbeat cannot reach PostgreSQL.", error=str(error)[:200], runs=len(leases))
             return
-        self.last_beat = started
+        self.last_beat, self._again = started, False
         for item in leases:
-            if item.claim.run_id not in granted:
-                item.stop("lost")
-                continue
-            item.until = started + self._lease.total_seconds()
-            if granted[item.claim.run_id]:
-                item.stop("cancelled")
+            match granted.get(item.claim.run_id, "lost"):
+                case "lost":
+                    item.stop("lost")
+                case "busy":
+                    self._again = True
+                case asked:
+                    item.until = started + self._lease.total_seconds()
+                    if asked == "stop":
+                        item.stop("cancelled")

@@ -80,24 +80,26 @@ def claim(conn: Connection, run_id: RunId, segment: int, *, owner: str, lease: t
     return Claim(run_id, segment, fence, attempts, agent, text, requester, requester_id, usage, parent, delegated)
 
 
-def beat(conn: Connection, held: Mapping[RunId, int], *, lease: timedelta) -> dict[RunId, bool]:
-    """Extend the leases of every run in `held` (run → fence). A run that is missing from the answer is lost; True
-    means that somebody asked for it to stop.
+def beat(conn: Connection, held: Mapping[RunId, int], *, lease: timedelta) -> dict[RunId, str]:
+    """Extend the leases of every run in `held` (run → fence). `ours`, `stop` when somebody asked for that, `busy` when
+    somebody else has the row in hand and it could not be extended now; a run that is missing from the answer is lost,
+    as is every one whose lease is over: a heartbeat that was delivered late must not revive what its worker gave up.
     """
-    # One run's row may be held by somebody else: that must not cost all the others their leases.
-    patience = f"{int(lease.total_seconds() * 1000 / 6)}ms"
-    conn.execute(
-        "SELECT set_config('lock_timeout', %(p)s, true), set_config('statement_timeout', %(p)s, true)", {"p": patience}
-    )
+    # Rows in others' hands are passed over: one of them must not cost all the others their leases.
+    conn.execute("SELECT set_config('statement_timeout', %s, true)", (f"{lease.total_seconds() * 1000 / 6:.0f}ms",))
     rows = conn.execute(
         """
-        UPDATE runs
-        SET due_at = clock_timestamp() + %s
-        FROM unnest(%s::uuid[], %s::bigint[]) AS held (id, fence)
-        WHERE runs.id = held.id AND runs.fence = held.fence AND runs.status = 'running'
-        RETURNING runs.id, runs.cancel_at IS NOT NULL
+        WITH held AS (SELECT * FROM unnest(%s::uuid[], %s::bigint[]) AS held (id, fence)), mine AS (
+            SELECT runs.id FROM runs JOIN held USING (id, fence) WHERE status = 'running' AND due_at > clock_timestamp()
+            FOR NO KEY UPDATE OF runs SKIP LOCKED
+        ), beaten AS (
+            UPDATE runs SET due_at = clock_timestamp() + %s FROM mine WHERE runs.id = mine.id
+            RETURNING runs.id, CASE WHEN cancel_at IS NULL THEN 'ours' ELSE 'stop' END AS said
+        )
+        SELECT id, COALESCE(said, 'busy') FROM runs JOIN held USING (id, fence) LEFT JOIN beaten USING (id)
+        WHERE status = 'running' AND due_at > clock_timestamp()
         """,
-        (lease, list(held), list(held.values())),
+        (list(held), list(held.values()), lease),
     ).fetchall()
     return dict(rows)
 
