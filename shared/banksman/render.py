@@ -232,6 +232,32 @@ def _diff(label: str, old: str, new: str) -> Block:
     return Block("diff", label, lines, summary, None)
 
 
+def changes(before: Mapping[str, Json], now: Mapping[str, Json]) -> Sequence[Block]:
+    """What differs between a call as it was approved and as it is asked again: each as what is gone and what is new."""
+    found = [
+        _diff(f"({words})", _dumped(before.get(name), indent=2), _dumped(now.get(name), indent=2))
+        for name, words in _MAY_CHANGE.items()
+        if name in before and _dumped(before.get(name)) != _dumped(now.get(name))
+    ]
+    paths: set[str] = {
+        *cast("dict[str, Json]", before.get("files") or {}),
+        *cast("dict[str, Json]", now.get("files") or {}),
+    }
+    for path in sorted(paths):
+        old, new = _file(before, path), _file(now, path)
+        if old != new:
+            found.append(_diff(f"(file {_label(path)})", old or "", new or ""))
+    return found
+
+
+_MAY_CHANGE = {
+    "agent_version": "the agent's version",
+    "arguments": "the arguments",
+    "schema": "the tool's schema",
+    "operands": "the files that it refers to, by SHA-256",
+}
+
+
 def _steps(before: Sequence[str], after: Sequence[str]) -> Sequence[tuple[str, int, int, int, int]]:
     if _small(before, after):
         return difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes()

@@ -81,7 +81,7 @@ def test_a_command_whose_script_was_edited_is_asked_again(here: Site) -> None:
     [again] = here.open(run_id)
     assert again.tool == "execute"
     context = json.loads(again.context)
-    assert "operands" in context["why_again"]
+    assert "a file that it refers to" in context["why_again"]
     assert context["files"]["/hello.sh"]["text"] == "echo goodbye"
 
 

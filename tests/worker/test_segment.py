@@ -15,7 +15,7 @@ from banksman import ledger
 from banksman.errors import AlreadyDecided, Changed, InvalidInput, NotAllowed
 from banksman.ledger import audit, executions, snapshots
 from banksman.policy import Policy
-from banksman.states import Kind, RequestState, RunStatus, Tier
+from banksman.states import Kind, RequestState, RunStatus
 from tests.worker.conftest import Site, SiteMaker
 
 
@@ -202,48 +202,6 @@ def test_a_disabled_voter_no_longer_counts_when_the_call_is_to_start(
     assert run.status is RunStatus.WAITING
     [again] = here.open(run_id)
     assert "no longer counts" in json.loads(again.context)["why_again"]
-
-
-def test_a_new_default_under_a_parked_call_is_asked_again(site: SiteMaker) -> None:
-    before = a_site(site, ("pay", {"amount": 5}))
-    run_id, [request] = before.waiting("payer")
-    before.vote(request, "approve")
-    effects: list[Any] = []
-    newer = agent_calling(("pay", {"amount": 5}))
-
-    @newer.tool_plain(requires_approval=True)
-    def pay(amount: int, currency: str = "EUR", express: bool = True) -> str:
-        effects.append((amount, currency, express))
-        return "paid"
-
-    after = site({"payer": newer})
-
-    run = after.advance(run_id)
-
-    assert effects == []
-    assert run.status is RunStatus.WAITING
-    [again] = after.open(run_id)
-    assert "schema" in json.loads(again.context)["why_again"]
-    assert after.decide_all(run_id, "approve").status is RunStatus.FINISHED
-    assert effects == [(5, "EUR", True)]
-
-
-@pytest.mark.parametrize(
-    ("then", "now", "asked_again"),
-    [(Tier.LOW, Tier.MEDIUM, True), (Tier.MEDIUM, Tier.MEDIUM, False), (Tier.MEDIUM, Tier.LOW, False)],
-)
-def test_only_a_stricter_policy_voids_a_decision(site: SiteMaker, then: Tier, now: Tier, asked_again: bool) -> None:
-    before = a_site(site, ("pay", {"amount": 5}), policy=Policy(tier=then))
-    run_id, [request] = before.waiting("payer")
-    before.vote(request, "approve")
-    after = a_site(site, ("pay", {"amount": 5}), policy=Policy(tier=now))
-
-    run = after.advance(run_id)
-
-    assert (run.status is RunStatus.WAITING) == asked_again
-    assert bool(after.effects) != asked_again
-    if asked_again:
-        assert "tier medium instead of low" in json.loads(after.open(run_id)[0].context)["why_again"]
 
 
 def test_policy_may_allow_a_tool_by_name(site: SiteMaker) -> None:

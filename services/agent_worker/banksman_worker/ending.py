@@ -24,7 +24,7 @@ from banksman.ids import NoticeId, RequestId
 from banksman.ledger import Connection, audit, people, requests, runs, snapshots
 from banksman.records import Claim, Event, NewRequest, Snapshot
 from banksman.states import Kind
-from banksman_worker import conversation, delegation, faults
+from banksman_worker import conversation, delegation, faults, resuming
 from banksman_worker.gate import Draft
 from banksman_worker.lease import Lease
 from banksman_worker.parts import Segment, Worker, counts
@@ -112,7 +112,8 @@ def _new_request(conn: Connection, claim: Claim, agent: str, draft: Draft) -> Ne
     """The draft with its bytes, and with the reviewers to tell; that there are none is said at once."""
     requester = claim.requester_id if draft.kind in (Kind.APPROVAL, Kind.OUTCOME) else None
     told = people.who_may_decide(conn, draft.requirement, except_for=requester)
-    context = {**draft.context, "nobody_may_decide": not told}
+    before = None if draft.replaces is None else resuming.before(conn, draft.replaces)
+    context = {**draft.context, "before": before, "nobody_may_decide": not told}
     if not told:
         log.warning("Nobody may decide this request.", tool=draft.tool, run=ids.show("run", claim.run_id))
     return NewRequest(

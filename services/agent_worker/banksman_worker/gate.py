@@ -321,7 +321,7 @@ class Gate:
             if resolved.settled.kind is Kind.OUTCOME:
                 raise self.doubt(key)
             why = f"Since the approval this has changed: {changed}."
-            self._ask(seen, why_again=why, before=genuine, replaces=request_id)
+            self._ask(seen, why_again=why, replaces=request_id)
             raise ApprovalRequired
         self._hold_to_today(seen, resolved, requirement)
         self.cleared[key] = Cleared(found, seen.effects, seen.arguments, request_id, resolved)
@@ -336,14 +336,7 @@ class Gate:
             self._ask(seen, why_again=f"Today's policy asks for {more}.", replaces=resolved.settled.request_id)
             raise ApprovalRequired
 
-    def _ask(
-        self,
-        seen: _Seen,
-        *,
-        why_again: str | None = None,
-        before: Mapping[str, Json] | None = None,
-        replaces: RequestId | None = None,
-    ) -> None:
+    def _ask(self, seen: _Seen, *, why_again: str | None = None, replaces: RequestId | None = None) -> None:
         if len(self.drafts) >= MAX_OPEN:
             raise SkipToolExecution(
                 f"Not executed: {MAX_OPEN} calls wait for a person already, which is too many at once. Call"
@@ -351,11 +344,7 @@ class Gate:
             )
         if why_again is not None:
             self._note(seen, why_again, replaces)
-        extra: dict[str, Json] = {
-            "why_again": why_again,
-            "before": {name: before[name] for name in ("arguments", "operands", "agent_version")} if before else None,
-        }
-        self._draft(seen, Kind.APPROVAL, self._requirement(seen), extra, replaces)
+        self._draft(seen, Kind.APPROVAL, self._requirement(seen), {"why_again": why_again}, replaces)
         self._files.propose(seen.tool, seen.arguments)
 
     def _refuse(self, seen: _Seen, why: str) -> SkipToolExecution:

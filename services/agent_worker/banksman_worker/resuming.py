@@ -11,6 +11,8 @@ from pydantic_ai.tools import DeferredToolResults, ToolApproved, ToolDenied
 from banksman import digest, ids, logs
 from banksman.digest import Json
 from banksman.errors import BanksmanError, NotGenuine
+from banksman.ids import RequestId
+from banksman.ledger import Connection, requests
 from banksman.records import Settled
 from banksman.signing import Verifier
 from banksman.states import Kind, RequestState
@@ -36,6 +38,22 @@ def resolve(verifier: Verifier, settled: Settled) -> Resolved:
         log.warning("A decision was refused.", request=ids.show("req", settled.request_id), error=str(error))
         return Resolved(settled, None, str(error))
     return Resolved(settled, statement)
+
+
+def before(conn: Connection, request_id: RequestId) -> Json:
+    """What was approved by a request that is asked again, so that people are shown the difference."""
+    old = requests.get(conn, request_id)
+    try:
+        action = digest.parse(old.action, limit=4 * digest.MAX_BYTES)
+    except BanksmanError:
+        return None
+    files = digest.parse(old.context, limit=64 * 1024 * 1024).get("files")
+    schema = digest.parse(requests.schema(conn, old.schema_hash))
+    return {
+        **{name: action.get(name) for name in ("arguments", "operands", "agent_version")},
+        "schema": schema,
+        "files": files,
+    }
 
 
 def results(segment: Segment) -> DeferredToolResults:

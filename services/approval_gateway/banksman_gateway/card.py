@@ -47,6 +47,8 @@ class Card:
     context: Mapping[str, Json]
     requirement: Requirement
     blocks: Sequence[render.Block]
+    schema: Mapping[str, Json]
+    """Of the tool, where the request is asked again."""
     warnings: Sequence[str]
     genuine: bool
     """Whether the stored bytes still have the digest that people vote on."""
@@ -106,7 +108,15 @@ class Card:
     def before(self) -> str:
         """What was approved, where it has changed since, as it was shown."""
         before = self.context.get("before")
-        return render.text({"tool": self.request.tool, **before}, {}) if before else ""
+        was = {name: before.get(name) for name in ("arguments", "operands", "agent_version")} if before else {}
+        return render.text({"tool": self.request.tool, **was}, {}) if was else ""
+
+    @property
+    def changes(self) -> Sequence[render.Block]:
+        """What has changed since it was approved."""
+        before: dict[str, Json] = self.context.get("before") or {}
+        now = {**self.action, "schema": self.schema, "files": self.context.get("files")}
+        return render.changes(before, now) if before else []
 
     @property
     def options(self) -> Sequence[str]:
@@ -132,6 +142,7 @@ def read(conn: Connection, request_id: RequestId, reader: Person | None, channel
         context=context,
         requirement=requirement,
         blocks=render.blocks(action, context),
+        schema=digest.parse(requests.schema(conn, request.schema_hash)) if context.get("before") else {},
         warnings=render.suspicious(action, context),
         genuine=genuine,
         siblings=requests.siblings(conn, request),
