@@ -11,7 +11,7 @@ from banksman import digest, render
 from banksman.digest import Json
 from banksman.errors import InvalidInput
 from banksman.ids import PersonId, RequestId
-from banksman.ledger import Connection, decisions, executions, people, requests, runs, views, votes
+from banksman.ledger import Connection, decisions, executions, lists, people, requests, runs, views, votes
 from banksman.links import LinkKeys
 from banksman.records import Decision, Execution, Person, Request, Requirement, Run, Vote
 from banksman.states import Kind, RequestState, Tier, Verdict
@@ -130,7 +130,7 @@ def read(conn: Connection, request_id: RequestId, reader: Person | None, channel
     request = requests.get(conn, request_id)
     action, genuine = _action(request)
     cast_ = votes.standing(conn, request_id)
-    versions = requests.revisions(conn, request_id)
+    versions = lists.revisions(conn, request_id)
     names = _names(conn, cast_, [author for _, _, author in versions])
     decision = decisions.get(conn, request_id)
     context = digest.parse(request.context, what="The stored context", limit=_CONTEXT_LIMIT)
@@ -145,7 +145,7 @@ def read(conn: Connection, request_id: RequestId, reader: Person | None, channel
         schema=digest.parse(requests.schema(conn, request.schema_hash)) if context.get("before") else {},
         warnings=render.suspicious(action, context),
         genuine=genuine,
-        siblings=requests.siblings(conn, request),
+        siblings=lists.siblings(conn, request),
         says=[Say(item, _who(item, names), _void(item, request, marks)) for item in cast_],
         decision=decision,
         reason=_reason(decision),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
+from banksman import vault
 from banksman.ids import PersonId, RequestId, RunId
 from banksman.ledger import Connection, requests, runs
 from banksman.records import Request, Run
@@ -93,3 +94,23 @@ def of_requests(
         },
     ).fetchall()
     return [requests.of_row(row) for row in rows]
+
+
+def siblings(conn: Connection, request: Request) -> Sequence[Request]:
+    """The requests of the same pause, this one among them: the run resumes when all are settled."""
+    rows = conn.execute(
+        f"{requests.SELECT} WHERE requests.run_id = %s AND requests.segment = %s ORDER BY requests.id",
+        (request.run_id, request.segment),
+    ).fetchall()
+    return [requests.of_row(row) for row in rows]
+
+
+def revisions(conn: Connection, request_id: RequestId) -> Sequence[tuple[int, bytes, PersonId | None]]:
+    """Every revision of a request: its number, its action's bytes and who edited it (None: the agent)."""
+    rows = conn.execute(
+        "SELECT revision, action, author_id FROM revisions WHERE request_id = %s ORDER BY revision", (request_id,)
+    ).fetchall()
+    return [
+        (number, vault.open_sealed(action, ("revisions.action", request_id, number)), author)
+        for number, action, author in rows
+    ]

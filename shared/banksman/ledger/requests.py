@@ -228,31 +228,11 @@ def of_run(conn: Connection, run_id: RunId) -> Sequence[Request]:
     return [of_row(row) for row in rows]
 
 
-def siblings(conn: Connection, request: Request) -> Sequence[Request]:
-    """The requests of the same pause, this one among them: the run resumes when all are settled."""
-    rows = conn.execute(
-        f"{SELECT} WHERE requests.run_id = %s AND requests.segment = %s ORDER BY requests.id",
-        (request.run_id, request.segment),
-    ).fetchall()
-    return [of_row(row) for row in rows]
-
-
 def schema(conn: Connection, schema_hash: bytes) -> bytes:
     """The JSON schema behind its hash."""
     row = conn.execute("SELECT body FROM schemas WHERE hash = %s", (schema_hash,)).fetchone()
     assert row is not None
     return vault.open_sealed(row[0], ("schemas.body", schema_hash.hex()))
-
-
-def revisions(conn: Connection, request_id: RequestId) -> Sequence[tuple[int, bytes, PersonId | None]]:
-    """Every revision of a request: its number, its action's bytes and who edited it (None: the agent)."""
-    rows = conn.execute(
-        "SELECT revision, action, author_id FROM revisions WHERE request_id = %s ORDER BY revision", (request_id,)
-    ).fetchall()
-    return [
-        (number, vault.open_sealed(action, ("revisions.action", request_id, number)), author)
-        for number, action, author in rows
-    ]
 
 
 def of_row(row: Sequence[Any]) -> Request:
