@@ -9,7 +9,7 @@ import pytest
 
 from banksman import ids, ledger
 from banksman.ids import RunId
-from banksman.ledger import Connection, runs, snapshots
+from banksman.ledger import Connection, restore, runs, snapshots
 from banksman.records import NewRun, Snapshot
 from banksman.states import FINAL, RUN_MOVES, Move, RunStatus
 
@@ -76,7 +76,8 @@ CALLS: dict[str, tuple[str, Caller]] = {
     "bury": ("worker", lambda c, r, f, s: runs.dispatch(c, window=9, redispatch=HOUR, max_attempts=0)),
     "bury_cancelled": ("worker", lambda c, r, f, s: runs.bury_cancelled(c)),
     "wake": ("gateway", lambda c, r, f, s: runs.wake(c, r, hint=HOUR)),
-    "retry": ("gateway", lambda c, r, f, s: runs.retry(c, r, hint=HOUR)),
+    "doubt": ("owner", lambda c, r, f, s: restore.doubt(c, None)),
+    "retry": ("gateway", lambda c, r, f, s: runs.retry(c, r)),
     "give_up": ("gateway", lambda c, r, f, s: runs.give_up(c, r, error="no")),
     "cancel": ("gateway", lambda c, r, f, s: runs.cancel(c, r)),
 }
@@ -89,7 +90,7 @@ def test_every_move_has_a_function_and_every_function_a_move() -> None:
 @pytest.mark.parametrize("start", list(RunStatus))
 @pytest.mark.parametrize("move", RUN_MOVES, ids=lambda move: move.by)
 def test_a_run_leaves_only_the_states_that_its_move_may_leave(
-    move: Move, start: RunStatus, gateway_pool: ledger.Pool, worker_pool: ledger.Pool
+    move: Move, start: RunStatus, gateway_pool: ledger.Pool, worker_pool: ledger.Pool, owner_pool: ledger.Pool
 ) -> None:
     takes_over = move.by in ("claim", "dispatch", "bury", "bury_cancelled") and start is RunStatus.RUNNING
     run_id, fence = in_state(start, gateway_pool, worker_pool, lease=PAST if takes_over else HOUR)
@@ -100,7 +101,7 @@ def test_a_run_leaves_only_the_states_that_its_move_may_leave(
         with ledger.transaction(gateway_pool) as conn:
             runs.cancel(conn, run_id)
 
-    with ledger.transaction(worker_pool if role == "worker" else gateway_pool) as conn:
+    with ledger.transaction({"worker": worker_pool, "gateway": gateway_pool, "owner": owner_pool}[role]) as conn:
         segment = runs.get(conn, run_id).segment
         call(conn, run_id, fence, segment)
 

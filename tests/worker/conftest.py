@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -109,6 +110,20 @@ def site(
     reviewers: tuple[Person, Person],
 ) -> Iterator[SiteMaker]:
     """Makes sites for given agents; every one is closed afterwards."""
+    with sites(worker_pool, gateway_pool, wire, signer, verifier, reviewers) as make:
+        yield make
+
+
+@contextmanager
+def sites(
+    worker_pool: ledger.Pool,
+    gateway_pool: ledger.Pool,
+    wire: Wire,
+    signer: Signer,
+    verifier: Verifier,
+    reviewers: tuple[Person, Person],
+) -> Generator[SiteMaker]:
+    """Makes sites on one database, as the fixture `site` does on the test's own."""
     closing: list[Callable[[], None]] = []
 
     def make(
@@ -143,6 +158,8 @@ def site(
         pen = decide.Pen(signer, LinkKeys({"k1": bytes(32)}), HINT)
         return Site(worker, gateway_pool, pen, reviewers)
 
-    yield make
-    for close in reversed(closing):
-        close()
+    try:
+        yield make
+    finally:
+        for close in reversed(closing):
+            close()

@@ -175,6 +175,7 @@ _WORDS = {
     "run.cancel_asked": "asked for the run to stop",
     "run.cancelled": "cancelled the run",
     "run.retried": "gave the run another chance",
+    "run.doubted": "restored the database: the run may have acted since",
     "run.stuck": "gave the run up after too many attempts",
     "request.opened": "asked for a decision",
     "request.revised": "edited what is asked",

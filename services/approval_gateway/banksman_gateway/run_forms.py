@@ -8,7 +8,6 @@ from banksman import ids
 from banksman.errors import InvalidInput, NotAllowed, NotFound
 from banksman.ids import RunId
 from banksman.ledger import runs as rows
-from banksman.states import RunStatus
 from banksman_gateway import auth, door, html, runs
 from banksman_gateway.forms import Posted
 from banksman_gateway.parts import Here
@@ -36,7 +35,7 @@ def steer(run_id: str, move: str, here: Here, session: SignedIn, form: Posted) -
         if move == "cancel":
             runs.cancel(conn, wanted, actor)
         elif move == "retry":
-            run, segment = runs.retry(conn, wanted, actor, hint=here.hint)
+            _, segment = runs.retry(conn, wanted, actor, hint=here.hint)
         elif move == "fail":
             reason = form.text("reason")
             if not 0 < len(reason) <= _MOST_REASON:
@@ -44,7 +43,7 @@ def steer(run_id: str, move: str, here: Here, session: SignedIn, form: Posted) -
             runs.give_up(conn, wanted, actor, who=person.email, reason=reason)
         else:
             raise NotFound("There is nothing here.")
-    if segment is not None and run.status is RunStatus.QUEUED:
+    if segment is not None:
         here.wire.run((wanted, segment))
     here.wire.changed(run=wanted)
     return html.see(f"/runs/{run_id}")

@@ -115,13 +115,13 @@ def cancel(conn: Connection, run_id: RunId, actor: str) -> Run:
     return rows.get(conn, run_id)
 
 
-def retry(conn: Connection, run_id: RunId, actor: str, *, hint: timedelta) -> tuple[Run, int]:
-    """Stuck → queued with fresh attempts; the run and the segment to wake."""
+def retry(conn: Connection, run_id: RunId, actor: str, *, hint: timedelta) -> tuple[Run, int | None]:
+    """Stuck → queued with fresh attempts, or → waiting while something is open; the run, and the segment to wake."""
     status = rows.lock(conn, run_id)
-    segment = rows.retry(conn, run_id, hint=hint)
-    if segment is None:
+    if not rows.retry(conn, run_id):
         raise Conflict(f"Only a stuck run is tried again; this one is {status.value}.", {"status": status.value})
-    audit.append(conn, Event(actor, "run.retried", run_id, body={"segment": segment}))
+    segment = rows.wake(conn, run_id, hint=hint)
+    audit.append(conn, Event(actor, "run.retried", run_id))
     return rows.get(conn, run_id), segment
 
 
@@ -275,7 +275,8 @@ def retry_run(run_id: RunPath, way: ToAct) -> Response:
         caller.must_steer(run)
         run, segment = retry(conn, run.id, caller.actor, hint=here.hint)
         response = way.answer(conn, caller, 200, shapes.run(run))
-    here.wire.run((run.id, segment))
+    if segment is not None:
+        here.wire.run((run.id, segment))
     here.wire.changed(run=run.id)
     return response
 

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from banksman.cli import access, agents, bench, login, machine, review, runs, show
+from banksman.cli import access, agents, bench, login, machine, restore, review, runs, show
 from banksman.errors import (
     BanksmanError,
     ConfigurationError,
@@ -53,6 +53,7 @@ app.command()(machine.up)
 app.command()(machine.init)
 app.command()(machine.check)
 app.command()(machine.migrate)
+app.command("restore-check")(restore.restore_check)
 app.command()(machine.doctor)
 app.command()(bench.bench)
 app.command()(login.login)

@@ -288,18 +288,11 @@ def wake(conn: Connection, run_id: RunId, *, hint: timedelta) -> int | None:
     return None if row is None else row[0]
 
 
-def retry(conn: Connection, run_id: RunId, *, hint: timedelta) -> int | None:
-    """Stuck → queued with fresh attempts, because a person says so; the segment to start, or None if not stuck."""
-    row = conn.execute(
-        """
-        UPDATE runs
-        SET status = 'queued', attempts = 0, dispatched = true, due_at = clock_timestamp() + %s
-        WHERE id = %s AND status = 'stuck'
-        RETURNING segment
-        """,
-        (hint, run_id),
-    ).fetchone()
-    return None if row is None else row[0]
+def retry(conn: Connection, run_id: RunId) -> bool:
+    """Stuck → waiting with fresh attempts, because a person says so; the caller then wakes it (`wake`)."""
+    return _ended(
+        conn, "UPDATE runs SET status = 'waiting', attempts = 0 WHERE id = %(id)s AND status = 'stuck'", {"id": run_id}
+    )
 
 
 def give_up(conn: Connection, run_id: RunId, *, error: str) -> bool:
