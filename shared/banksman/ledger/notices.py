@@ -23,7 +23,7 @@ def claim(
         WITH picked AS (
             SELECT id
             FROM notices
-            WHERE state IN ('due', 'claimed') AND due_at <= clock_timestamp()
+            WHERE state IN ('due', 'claimed') AND due_at <= statement_timestamp()
               AND (%(only)s::uuid[] IS NULL OR id = ANY(%(only)s))
             ORDER BY due_at
             LIMIT %(limit)s

@@ -127,7 +127,7 @@ def overdue(conn: Connection, *, limit: int = 100) -> Sequence[tuple[RunId, Requ
         """
         SELECT run_id, id
         FROM requests
-        WHERE state = 'open' AND expires_at <= clock_timestamp()
+        WHERE state = 'open' AND expires_at <= statement_timestamp()
         ORDER BY run_id, id
         LIMIT %s
         """,
