@@ -7,30 +7,36 @@ from __future__ import annotations
 
 import argparse
 import random
+import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from banksman import logs
-from tests.chaos import journey, kills
+from tests.chaos import apart, hosts, journey, kills
 from tests.chaos.site import Site
+
+PARTS = ("kills", "hosts", "journey")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="tests.chaos", description=__doc__)
     parser.add_argument("--minutes", type=float, default=2)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1_000_000))
-    parser.add_argument("--only", choices=("kills", "journey"), action="append")
+    parser.add_argument("--only", choices=PARTS, action="append")
     chosen = parser.parse_args(arguments)
     logs.configure("chaos", level="warning")
-    wanted = chosen.only or ["kills", "journey"]
+    wanted = chosen.only or PARTS
     _say(f"seed {chosen.seed} (again: make chaos MINUTES={chosen.minutes:g} SEED={chosen.seed})")
     wrong: list[str] = []
     if "kills" in wanted:
         for flush in (False, True):
             wrong += _on_a_site("kills", {}, lambda site, flush=flush: _kills(site, chosen.seed, flush=flush))
+    if "hosts" in wanted:
+        wrong += _on_a_site("hosts", {}, _hosts)
     if "journey" in wanted:
         wrong += _on_a_site(
             "journey", journey.SETTINGS, lambda site: _journey(site, chosen.seed, minutes=chosen.minutes)
@@ -50,8 +56,28 @@ def _kills(site: Site, seed: int, *, flush: bool) -> list[str]:
     return report.verdict.wrong
 
 
+def _hosts(site: Site) -> list[str]:
+    if why := hosts.missing():
+        _say(f"SKIPPED, two hosts: {why}")
+        return []
+    site.gateway()
+    site.worker("first")
+    site.announced()
+    site.kill("first")
+    with hosts.FarHost(postgres=site.postgres.port, broker=site.valkey.port) as far:
+        report = apart.story(site, far, lease=3, cut_for=20, within=60)
+    _say("two hosts, the link cut for 20 s:", report.line())
+    return []
+
+
 def _journey(site: Site, seed: int, *, minutes: float) -> list[str]:
-    report = journey.run(site, minutes=minutes, seed=seed, say=_say)
+    with ExitStack() as stack:
+        far = None
+        if why := hosts.missing():
+            _say(f"SKIPPED, a worker on another host: {why}")
+        else:
+            far = stack.enter_context(hosts.FarHost(postgres=site.postgres.port, broker=site.valkey.port))
+        report = journey.run(site, minutes=minutes, seed=seed, say=_say, far=far)
     _say(f"{minutes:g} minutes of chaos:", *report.lines())
     return report.wrong
 
@@ -68,8 +94,6 @@ def _on_a_site(name: str, settings: dict[str, str], part: Callable[[Site], list[
     if wrong:
         _say(f"the effect log and the services' own words are in {folder}")
     else:
-        import shutil
-
         shutil.rmtree(folder)
     return wrong
 

@@ -105,7 +105,7 @@ class Program(_Looping):
     """Submits orders at a pace, each under its own Idempotency-Key, and follows the runs to their ends."""
 
     def __init__(self, client: Outsider, *, pace: float, most: int, supply: Iterable[Order]) -> None:
-        super().__init__("program", 0.05)
+        super().__init__("program", 0.25)
         self._client, self._pace, self._most = client, pace, most
         self._supply = iter(supply)
         self._next: Order | None = None
@@ -172,7 +172,7 @@ class Person(_Looping):
     def __init__(
         self, client: Outsider, site: Site, known: Mapping[str, Order], *, share: int, of: int, patience: float
     ) -> None:
-        super().__init__("person", 0.05)
+        super().__init__("person", 0.15)
         self._client, self._site, self._known = client, site, known
         self._share, self._of, self._patience = share, of, patience
         self._first_seen: dict[str, float] = {}

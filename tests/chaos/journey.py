@@ -18,11 +18,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from tests.chaos import agents, flow
+from tests.chaos.hosts import FarHost
 from tests.chaos.site import Site, until
 
 LEASE = 4.0
 LONGEST_FREEZE = 6.0
 """Longer than a lease: a worker that thaws finds that its runs were taken from it."""
+FAR = "worker-far"
 CALM_WITHIN = 90.0
 """So long after the last fault every run must be over."""
 SETTINGS = {"BANKSMAN_LEASE_SECONDS": f"{LEASE}", "BANKSMAN_SWEEP_SECONDS": "0.25", "BANKSMAN_REDISPATCH_SECONDS": "3"}
@@ -39,6 +41,7 @@ DECK = {
     "freeze the broker": 1,
     "hang the broker's line": 1,
     "cut the broker's line": 1,
+    "cut the far host off": 2,
 }
 """How often each fault comes in one round of the deck."""
 
@@ -63,10 +66,14 @@ def plan(seed: int, seconds: float) -> list[Fault]:
         at += dice.uniform(0.8, 2.4)
         if at >= seconds:
             return planned
-        longest = LONGEST_FREEZE if kind.startswith("freeze a") else 2.5 if "PostgreSQL" in kind else 4.0
-        shortest = LEASE * 1.1 if kind.startswith("freeze a") else 0.3
+        longest = LONGEST_FREEZE if _outlasts_a_lease(kind) else 2.5 if "PostgreSQL" in kind else 4.0
+        shortest = LEASE * 1.1 if _outlasts_a_lease(kind) else 0.3
         planned.append(Fault(at, kind, dice.uniform(shortest, longest), dice.random()))
     raise AssertionError
+
+
+def _outlasts_a_lease(kind: str) -> bool:
+    return kind in {"freeze a worker", "cut the far host off"}
 
 
 def _cards(dice: random.Random) -> Iterator[str]:
@@ -84,13 +91,15 @@ class Breaker:
     say: Callable[[str], None]
     workers: dict[str, int]
     tail: flow.Tail
+    far: FarHost | None
+    """Where the last worker lives, if there can be another host."""
     done: Counter[str] = field(default_factory=Counter[str])
     hits: list[flow.Hit] = field(default_factory=list[flow.Hit])
     died: list[str] = field(default_factory=list[str])
     """Processes that ended though nobody had killed them."""
     started: dict[str, float] = field(default_factory=dict[str, float])
     stopped_at: float = 0.0
-    """When PostgreSQL was last stopped."""
+    """When PostgreSQL was last stopped or cut off."""
     _undoing: list[tuple[float, int, str, Callable[[], object]]] = field(
         default_factory=list[tuple[float, int, str, "Callable[[], object]"]]
     )
@@ -104,7 +113,7 @@ class Breaker:
         if "worker" in fault.kind:
             self._at_a_worker(fault)
             return
-        if thing in self._broken:
+        if thing in self._broken or (thing == "far host off" and self.far is None):
             return
         self.done[fault.kind] += 1
         self.say(f"{fault.kind} for {fault.seconds:.1f} s")
@@ -132,9 +141,14 @@ class Breaker:
             case "hang the broker's line":
                 site.proxy.hang()
                 self._later(fault, thing, site.proxy.heal)
-            case _:
+            case "cut the broker's line":
                 site.proxy.cut()
                 self._later(fault, thing, site.proxy.heal)
+            case _:
+                assert self.far is not None
+                self.stopped_at = time.monotonic()
+                self.far.cut()
+                self._later(fault, thing, self.far.heal)
 
     def _at_a_worker(self, fault: Fault) -> None:
         """The one in which a tool begins next, somewhere within that tool."""
@@ -184,7 +198,7 @@ class Breaker:
             case "notifier":
                 self.site.notifier(lease=LEASE)
             case _:
-                self.workers[name] = self.site.worker(name)
+                self.workers[name] = self.site.worker(name, host=self.far if name == FAR else None)
 
 
 @dataclass(slots=True)
@@ -222,12 +236,20 @@ class Report:
 
 
 def run(
-    site: Site, *, minutes: float, seed: int, pace: float = 5.0, workers: int = 3, say: Callable[[str], None]
+    site: Site,
+    *,
+    minutes: float,
+    seed: int,
+    say: Callable[[str], None],
+    far: FarHost | None = None,
+    pace: float = 5.0,
+    workers: int = 3,
 ) -> Report:
     """The journey, on a fresh site with `SETTINGS` whose servers keep what they have acknowledged."""
     site.gateway()
     site.notifier(lease=LEASE)
-    names = {f"worker-{number}": site.worker(f"worker-{number}") for number in range(1, workers + 1)}
+    names = {f"worker-{number}": site.worker(f"worker-{number}") for number in range(1, workers)}
+    names[FAR] = site.worker(FAR, host=far)
     site.announced()
     supply = flow.orders(int(minutes * 60 * pace) + 1, seed=seed, prefix=f"c{seed}")
     program = flow.Program(site.program(), pace=pace, most=150, supply=supply)
@@ -236,7 +258,7 @@ def run(
         flow.Person(who, site, program.orders, share=share, of=2, patience=LONGEST_FREEZE + 2)
         for share, who in enumerate(people)
     ]
-    breaker = Breaker(site, say, names, flow.Tail(site))
+    breaker = Breaker(site, say, names, flow.Tail(site), far)
     began = time.monotonic()
     for looping in (program, *persons):
         looping.start()
