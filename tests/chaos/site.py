@@ -214,8 +214,8 @@ class Site:
     def notifier(self, *, point: Point | None = None, lease: float = 300) -> int:
         """Start the notifier. `lease` is how long its claim on a notice holds when it dies."""
         env = environment.of_notifier({**os.environ, **self._settings}, self._where(), self._ring, health_port=0)
-        values = {"banksman_notifier.deliver:_LEASE": lease}
-        return self._launch("notifier", "banksman_notifier", env, point, values=values)
+        env["BANKSMAN_LEASE_SECONDS"] = str(lease)
+        return self._launch("notifier", "banksman_notifier", env, point)
 
     def kill(self, name: str) -> int:
         """`kill -9`, and wait until it is gone; the process that was."""

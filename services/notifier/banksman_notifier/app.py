@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
+from datetime import timedelta
 from functools import partial
 
 from celery import Celery
@@ -47,6 +48,7 @@ def main() -> int:
         channels={"email": partial(email.opened, server, sender)},
         copies=[console.opened] if chosen.console else [],
         max_attempts=chosen.max_attempts,
+        lease=timedelta(seconds=chosen.lease_seconds),
     )
     sweep = Sweep(office, every=chosen.sweep_seconds)
     try:

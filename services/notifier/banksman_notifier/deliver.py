@@ -26,7 +26,6 @@ from banksman_notifier.channels import Channel, ChannelError, Message, Opener
 from banksman_notifier.gateway import Gateway, GatewayAway, Link
 
 HANDFUL = 50
-_LEASE = timedelta(minutes=5)
 _FIRST_DELAY, _LONGEST_DELAY = 5.0, 3600.0
 
 log = logs.get(__name__)
@@ -42,12 +41,14 @@ class Office:
     channels: Mapping[str, Opener]
     copies: Sequence[Opener]
     max_attempts: int
+    lease: timedelta = timedelta(minutes=5)
+    """How long a claim counts: after that, whoever made it is taken for dead and the notice is sent by another."""
 
 
 def deliver(office: Office, only: Sequence[NoticeId] | None = None) -> int:
     """Due → sent, for these notices or for whatever is due; returns how many were claimed, at most a handful."""
     with ledger.transaction(office.pool) as conn:
-        claimed = notices.claim(conn, only=only, lease=_LEASE, limit=HANDFUL)
+        claimed = notices.claim(conn, only=only, lease=office.lease, limit=HANDFUL)
         matters = notices.matters(conn, [notice.id for notice, _ in claimed]) if claimed else {}
     links = _links(office, [notice.id for notice, _ in claimed if matters[notice.id].wanted])
     with ExitStack() as stack:
