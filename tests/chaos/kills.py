@@ -19,7 +19,7 @@ class Report:
     """Runs that were in the middle of a tool when their worker was killed."""
     runs: int
     seconds: float
-    recovered: list[float]
+    recovered: dict[str, list[float]]
     outcomes: dict[str, int]
     verdict: flow.Verdict
 
@@ -30,7 +30,7 @@ class Report:
             f"{self.runs} runs and {self.kills} kills in {self.seconds:.1f} s; {self.caught} runs caught in a tool",
             f"ended: {dict(found.states)}; lost {found.lost}, repeated {found.repeated}, unapproved {found.unapproved}",
             f"effects {found.effects}; unknown outcomes settled: {self.outcomes}",
-            f"kill to the killed run's next claim: {flow.spoken(self.recovered)}",
+            *(f"{kind}, to the next claim: {flow.spoken(times)}" for kind, times in sorted(self.recovered.items())),
             *(f"WRONG: {line}" for line in found.wrong),
         ]
 
@@ -77,7 +77,7 @@ def run(
         for looping in (program, *persons):
             looping.stop()
     verdict = flow.check(site, site.program(), program, persons)
-    recovered = flow.recoveries(site.program(), program, hits).get("kill", [])
+    recovered = flow.recoveries(site.program(), program, hits)
     outcomes = {name: sum(person.outcomes[name] for person in persons) for name in ("happened", "rerun")}
     caught = sum(len(hit.words) for hit in hits)
     return Report(kills, caught, runs, time.monotonic() - began, recovered, outcomes, verdict)
