@@ -26,7 +26,7 @@ UV_SYSTEM_CERTS ?= $(if $(wildcard /etc/ssl/cert.pem /etc/ssl/certs/*.pem /etc/s
 export UV_SYSTEM_CERTS
 export UV_PROJECT_ENVIRONMENT := .venv
 
-.PHONY: help setup demo up test chaos pairs check spine format lock clean
+.PHONY: help setup demo up test chaos mutants pairs check spine format lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -44,6 +44,9 @@ test: $(READY) ## Run every test on real servers (N=4 for four processes, ARGS="
 
 chaos: $(READY) ## Kill, freeze, stop and cut off everything while runs flow (MINUTES=2, SEED=7 for the same again)
 	@$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+mutants: $(READY) ## Take each defence away in turn; its tests must go red (SHORT=1 the vital ones, ONLY=word)
+	@$(BIN)/python scripts/mutants.py $(if $(SHORT),--short) $(if $(ONLY),--only "$(ONLY)")
 
 pairs: $(OTHER)/.synced ## Run the worker's tests on the other pair of agent libraries
 	@$(OTHER)/bin/pytest -n $(N) --dist loadfile tests/worker tests/compat $(ARGS)

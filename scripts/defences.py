@@ -1,0 +1,715 @@
+"""The defences that `make mutants` takes away: each with the text that makes it, what stands there without it, and the
+tests that must go red. When a defence moves, its row here moves with it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Defence:
+    """One defence. `old` stands exactly once in `file`."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+    vital: bool = False
+
+
+LEDGER = "shared/banksman/ledger"
+SQL = f"{LEDGER}/sql/0001_spine.sql"
+WORKER = "services/agent_worker/banksman_worker"
+GATEWAY = "services/approval_gateway/banksman_gateway"
+NOTIFIER = "services/notifier/banksman_notifier"
+
+RUNS = "tests/ledger/test_runs.py"
+STARTS = "tests/ledger/test_executions.py"
+ROLES = "tests/ledger/test_roles.py"
+FLAT = "tests/ledger/test_flat.py"
+LEASE = "tests/worker/test_lease.py"
+JOURNAL = "tests/worker/test_journal.py"
+FORGERY = "tests/worker/test_forgery.py"
+HOLES = "tests/worker/test_holes.py"
+SEGMENT = "tests/worker/test_segment.py"
+TASKS = "tests/worker/test_tasks.py"
+ONCE = "tests/gateway/test_at_once.py"
+REQUESTS = "tests/gateway/test_requests.py"
+SWEEP = "tests/gateway/test_sweep.py"
+LINKS = "tests/gateway/test_link_page.py"
+PAGES = "tests/gateway/test_pages.py"
+MODEL = "tests/model/test_model.py"
+DIGEST = "tests/shared/test_digest.py"
+SIGNING = "tests/shared/test_signing.py"
+WIRE = "tests/shared/test_wire.py"
+
+DEFENCES = (
+    # Runs: claims, fences, leases.
+    Defence(
+        "a run is claimed by one worker until its lease is over",
+        f"{LEDGER}/runs.py",
+        "(status = 'running' AND due_at < clock_timestamp())",
+        "status = 'running'",
+        (f"{RUNS}::test_of_two_claims_one_wins",),
+        vital=True,
+    ),
+    Defence(
+        "a claim is for the segment of now",
+        f"{LEDGER}/runs.py",
+        "          AND segment = %(segment)s\n",
+        "",
+        (f"{SEGMENT}::test_a_segment_that_comes_twice_changes_nothing",),
+    ),
+    Defence(
+        "a run that is to stop is not claimed",
+        f"{LEDGER}/runs.py",
+        "          AND segment = %(segment)s\n          AND cancel_at IS NULL\n",
+        "          AND segment = %(segment)s\n",
+        (MODEL,),
+    ),
+    Defence(
+        "a claim has a fence of its own",
+        f"{LEDGER}/runs.py",
+        "        SET status = 'running',\n            fence = fence + 1,\n",
+        "        SET status = 'running',\n",
+        (f"{RUNS}::test_a_write_with_an_old_fence_changes_nothing",),
+        vital=True,
+    ),
+    Defence(
+        "a run ends under the fence of now",
+        f"{LEDGER}/runs.py",
+        "            agent_version = %(version)s, output = %(output)s, usage = %(usage)s, error = NULL\n"
+        "        WHERE id = %(id)s AND fence = %(fence)s AND",
+        "            agent_version = %(version)s, output = %(output)s, usage = %(usage)s, error = NULL\n"
+        "        WHERE id = %(id)s AND",
+        (f"{RUNS}::test_a_write_with_an_old_fence_changes_nothing",),
+        vital=True,
+    ),
+    Defence(
+        "a run ends while its lease holds",
+        f"{LEDGER}/runs.py",
+        "            agent_version = %(version)s, output = %(output)s, usage = %(usage)s, error = NULL\n"
+        "        WHERE id = %(id)s AND fence = %(fence)s AND status = 'running' AND due_at > clock_timestamp()\n",
+        "            agent_version = %(version)s, output = %(output)s, usage = %(usage)s, error = NULL\n"
+        "        WHERE id = %(id)s AND fence = %(fence)s AND status = 'running'\n",
+        (f"{RUNS}::test_past_its_lease_a_worker_commits_nothing_even_before_another_takes_over",),
+    ),
+    Defence(
+        "a run parks while its lease holds",
+        f"{LEDGER}/runs.py",
+        " AND status = 'running' AND due_at > clock_timestamp()\n          AND cancel_at IS NULL\n",
+        " AND status = 'running'\n          AND cancel_at IS NULL\n",
+        (f"{RUNS}::test_past_its_lease_a_worker_commits_nothing_even_before_another_takes_over",),
+    ),
+    Defence(
+        "a run that is to stop does not park",
+        f"{LEDGER}/runs.py",
+        " AND due_at > clock_timestamp()\n          AND cancel_at IS NULL\n",
+        " AND due_at > clock_timestamp()\n",
+        (f"{HOLES}::test_a_cancel_is_not_lost_when_the_segment_parks",),
+    ),
+    Defence(
+        "a snapshot is saved under the fence of now",
+        f"{LEDGER}/snapshots.py",
+        "WHERE id = %s AND fence = %s AND",
+        "WHERE id = %s AND %s > 0 AND",
+        (f"{JOURNAL}::test_a_zombie_commits_nothing_else",),
+    ),
+    Defence(
+        "a snapshot is saved while the lease holds",
+        f"{LEDGER}/snapshots.py",
+        " AND status = 'running' AND due_at > clock_timestamp()\n",
+        " AND status = 'running'\n",
+        (f"{RUNS}::test_past_its_lease_a_worker_commits_nothing_even_before_another_takes_over",),
+    ),
+    Defence(
+        "a heartbeat passes over rows in others' hands",
+        f"{LEDGER}/runs.py",
+        "FOR NO KEY UPDATE OF runs SKIP LOCKED",
+        "FOR NO KEY UPDATE OF runs",
+        (f"{LEASE}::test_one_row_in_others_hands_costs_no_other_run_its_lease",),
+    ),
+    Defence(
+        "a heartbeat that comes late revives nothing",
+        f"{LEDGER}/runs.py",
+        "USING (id, fence) WHERE status = 'running' AND due_at > clock_timestamp()\n",
+        "USING (id, fence) WHERE status = 'running'\n",
+        (MODEL,),
+    ),
+    Defence(
+        "a drained run is nobody's any more",
+        f"{LEDGER}/runs.py",
+        "SET status = 'queued', fence = runs.fence + 1, owner",
+        "SET status = 'queued', owner",
+        (MODEL,),
+    ),
+    Defence(
+        "the dispatcher takes only what is due",
+        f"{LEDGER}/runs.py",
+        "WHERE status IN ('queued', 'running') AND due_at <= statement_timestamp() AND cancel_at IS NULL",
+        "WHERE status IN ('queued', 'running') AND cancel_at IS NULL",
+        (MODEL,),
+    ),
+    Defence(
+        "attempts are bounded",
+        f"{LEDGER}/runs.py",
+        "SET status = CASE WHEN attempts >= %(max)s THEN 'stuck' ELSE 'queued' END,",
+        "SET status = CASE WHEN attempts >= %(max)s + 9 THEN 'stuck' ELSE 'queued' END,",
+        (f"{LEASE}::test_a_run_that_always_breaks_is_stuck_with_its_last_error_until_a_person_tries_it_again",),
+    ),
+    Defence(
+        "a run waits while anything is open",
+        f"{LEDGER}/runs.py",
+        "          AND NOT EXISTS (SELECT FROM requests WHERE run_id = %(id)s AND state = 'open')\n",
+        "",
+        (f"{REQUESTS}::test_a_run_waits_for_the_last_of_its_requests",),
+        vital=True,
+    ),
+    Defence(
+        "nobody claims a run of a paused agent",
+        f"{LEDGER}/runs.py",
+        "          AND NOT EXISTS (SELECT FROM agents WHERE name = runs.agent AND paused_at IS NOT NULL)\n",
+        "",
+        ("tests/ledger/test_pause.py::test_no_worker_claims_a_run_of_a_paused_agent_until_it_is_resumed",),
+    ),
+    # The journal's statements.
+    Defence(
+        "a tool starts under the fence of now",
+        f"{LEDGER}/executions.py",
+        "              AND fence = %(fence)s\n",
+        "",
+        (f"{STARTS}::test_nothing_starts_under_another_fence",),
+        vital=True,
+    ),
+    Defence(
+        "a tool starts while the lease holds",
+        f"{LEDGER}/executions.py",
+        "              AND due_at > clock_timestamp()\n",
+        "",
+        (f"{STARTS}::test_nothing_starts_once_this_has_happened",),
+        vital=True,
+    ),
+    Defence(
+        "a run that is to stop starts no tool",
+        f"{LEDGER}/executions.py",
+        "              AND cancel_at IS NULL\n",
+        "",
+        (f"{STARTS}::test_nothing_starts_once_this_has_happened",),
+    ),
+    Defence(
+        "a tool starts only for a run under way",
+        f"{LEDGER}/executions.py",
+        "              AND status = 'running'\n",
+        "",
+        (f"{STARTS}::test_nothing_starts_once_this_has_happened",),
+    ),
+    Defence(
+        "a tool starts only while its approval stands",
+        f"{LEDGER}/executions.py",
+        " AND run_id = %(run)s AND state = 'approved'))",
+        " AND run_id = %(run)s))",
+        (f"{STARTS}::test_nothing_starts_once_this_has_happened",),
+    ),
+    Defence(
+        "an approval is good for its own run",
+        f"{LEDGER}/executions.py",
+        "WHERE id = %(request)s AND run_id = %(run)s AND state",
+        "WHERE id = %(request)s AND state",
+        (f"{STARTS}::test_nothing_starts_after_its_time_or_under_the_request_of_another_run",),
+    ),
+    Defence(
+        "an approval says until when a tool may start",
+        f"{LEDGER}/executions.py",
+        "%(start_by)s::timestamptz > clock_timestamp()",
+        "true",
+        (f"{STARTS}::test_nothing_starts_after_its_time_or_under_the_request_of_another_run",),
+    ),
+    Defence(
+        "voters are in good standing when the tool starts",
+        f"{LEDGER}/executions.py",
+        "id = ANY(%(voters)s) AND disabled_at IS NULL AND 'reviewer' = ANY(roles)",
+        "id = ANY(%(voters)s)",
+        (f"{STARTS}::test_nothing_starts_once_this_has_happened",),
+        vital=True,
+    ),
+    Defence(
+        "only the attempt that started a tool says how it ended",
+        f"{LEDGER}/executions.py",
+        "AND attempt = %s AND fence = %s AND state = 'started'",
+        "AND attempt = %s AND %s > 0 AND state = 'started'",
+        (f"{STARTS}::test_only_the_attempt_that_started_a_call_says_how_it_ended_and_once",),
+    ),
+    Defence(
+        "a result is never written over",
+        f"{LEDGER}/executions.py",
+        "AND fence = %s AND state = 'started'",
+        "AND fence = %s",
+        (f"{STARTS}::test_only_the_attempt_that_started_a_call_says_how_it_ended_and_once",),
+    ),
+    # Requests, votes, decisions.
+    Defence(
+        "who decides holds the run's row",
+        f"{LEDGER}/requests.py",
+        "WHERE id = (SELECT run_id FROM requests WHERE id = %s) FOR UPDATE",
+        "WHERE id = (SELECT run_id FROM requests WHERE id = %s)",
+        (f"{ONCE}::test_two_last_votes_at_once_on_two_requests_of_one_run_always_resume_it_once",),
+        vital=True,
+    ),
+    Defence(
+        "a request is settled once",
+        f"{LEDGER}/decisions.py",
+        "WHERE id = %(id)s AND state = 'open' AND revision = %(revision)s",
+        "WHERE id = %(id)s AND revision = %(revision)s",
+        (f"{STARTS}::test_a_decision_that_comes_second_is_not_written",),
+    ),
+    Defence(
+        "one person has one vote",
+        f"{LEDGER}/votes.py",
+        "COALESCE(person_id, key_id)) WHERE withdraws IS NULL DO NOTHING",
+        "COALESCE(person_id, key_id)) WHERE withdraws IS NULL DO UPDATE SET channel = EXCLUDED.channel",
+        (f"{REQUESTS}::test_one_person_has_one_vote",),
+    ),
+    Defence(
+        "only what is overdue expires",
+        f"{LEDGER}/requests.py",
+        "WHERE id = %s AND state = 'open' AND expires_at <= clock_timestamp()",
+        "WHERE id = %s AND expires_at <= clock_timestamp()",
+        (f"{ONCE}::test_votes_at_the_deadline_and_the_sweep_settle_each_request_once",),
+    ),
+    Defence(
+        "overdue requests are found by their index",
+        f"{LEDGER}/requests.py",
+        "WHERE state = 'open' AND expires_at <= statement_timestamp()",
+        "WHERE state = 'open' AND expires_at <= clock_timestamp()",
+        (FLAT,),
+    ),
+    Defence(
+        "a vote past the deadline is too late",
+        f"{GATEWAY}/decide.py",
+        "if request.state is RequestState.OPEN and not request.overdue:",
+        "if request.state is RequestState.OPEN:",
+        (f"{SWEEP}::test_a_vote_after_the_deadline_is_too_late_even_before_the_sweep",),
+    ),
+    Defence(
+        "a vote is on what was shown",
+        f"{GATEWAY}/decide.py",
+        "    if ballot.revision == request.revision and ballot.digest == request.digest:\n",
+        "    if ballot.revision == request.revision:\n",
+        (f"{SEGMENT}::test_what_was_shown_must_be_what_is_asked",),
+        vital=True,
+    ),
+    Defence(
+        "a vote is on the revision of now",
+        f"{GATEWAY}/decide.py",
+        "    if ballot.revision == request.revision and ballot.digest == request.digest:\n",
+        "    if ballot.digest == request.digest:\n",
+        (f"{REQUESTS}::test_a_vote_on_something_else_is_told_what_changed",),
+    ),
+    Defence(
+        "the requester does not decide",
+        f"{GATEWAY}/decide.py",
+        "if request.kind in (Kind.APPROVAL, Kind.OUTCOME) and _is_requester(request, person):",
+        "if request.kind is Kind.OUTCOME and _is_requester(request, person):",
+        (f"{REQUESTS}::test_the_requester_does_not_decide",),
+        vital=True,
+    ),
+    Defence(
+        "a disabled person does not vote",
+        f"{GATEWAY}/decide.py",
+        "    if person.disabled:\n",
+        "    if False:\n",
+        (MODEL,),
+    ),
+    Defence(
+        "a vote of somebody disabled since does not count",
+        f"{GATEWAY}/decide.py",
+        "            not standing[item.person_id].disabled\n            and not (",
+        "            not (",
+        (MODEL,),
+    ),
+    Defence(
+        "at tier high the editor does not count",
+        f"{GATEWAY}/decide.py",
+        "not (request.tier is Tier.HIGH and item.person_id == request.author_id)",
+        "True",
+        (MODEL,),
+    ),
+    Defence(
+        "a decision takes as many people as it needs",
+        f"{GATEWAY}/decide.py",
+        "len(counted) < request.requirement.approvals",
+        "len(counted) < 1",
+        (f"{ONCE}::test_of_fifty_votes_at_once_a_quorum_takes_as_many_as_it_needs",),
+        vital=True,
+    ),
+    Defence(
+        "a token does not reach tier high",
+        f"{GATEWAY}/decide.py",
+        '    Tier.HIGH: frozenset({"session"}),',
+        '    Tier.HIGH: frozenset({"session", "token"}),',
+        (f"{REQUESTS}::test_tier_high_is_not_reached_by_a_token",),
+    ),
+    Defence(
+        "a link does not reach tier medium",
+        f"{GATEWAY}/decide.py",
+        '    Tier.MEDIUM: frozenset({"session", "token"}),',
+        '    Tier.MEDIUM: frozenset({"session", "token", "link"}),',
+        (f"{LINKS}::test_above_low_even_the_right_code_decides_nothing",),
+    ),
+    Defence(
+        "no key votes",
+        f"{GATEWAY}/decide.py",
+        "if answers and request.kind is Kind.EXTERNAL and ballot.verdict is Verdict.ANSWER:",
+        "if answers:",
+        (f"{REQUESTS}::test_no_key_votes_and_a_key_answers_external_work_alone",),
+    ),
+    Defence(
+        "a stored request is what its digest says",
+        f"{GATEWAY}/decide.py",
+        "    if digest.of_action(action) != request.digest:\n",
+        "    if False:\n",
+        (f"{PAGES}::test_a_row_that_was_changed_behind_our_back_is_shown_as_such_and_cannot_be_decided",),
+    ),
+    Defence(
+        "a requirement is the one under the digest",
+        f"{GATEWAY}/decide.py",
+        'if action["requirement"] != request.requirement.as_json() or',
+        "if",
+        (f"{HOLES}::test_a_requirement_changed_in_its_row_is_not_decided_on",),
+    ),
+    Defence(
+        "only votes with the gateway's mark count",
+        f"{GATEWAY}/decide.py",
+        "cast_ = [item for item in found if is_genuine(item, pen.marks)]",
+        "cast_ = found",
+        (f"{FORGERY}::test_a_vote_that_was_not_cast_here_does_not_count",),
+    ),
+    Defence(
+        "an edit fits the tool's schema",
+        f"{GATEWAY}/decide.py",
+        "    _must_match_schema(conn, request, arguments)\n    edited",
+        "    edited",
+        (f"{REQUESTS}::test_an_edit_is_a_patch_and_a_new_revision",),
+    ),
+    # The worker: gate, journal, leases.
+    Defence(
+        "a tool of unknown effect is asked about",
+        "shared/banksman/policy.py",
+        '    return _ask(policy, call, "unknown-effects",',
+        '    return Judgement("allow", "", "") or _ask(policy, call, "unknown-effects",',
+        (f"{SEGMENT}::test_a_mixed_turn_runs_harmless_calls_at_once_and_the_rest_in_the_models_order",),
+        vital=True,
+    ),
+    Defence(
+        "what its author flags is asked about",
+        f"{WORKER}/gate.py",
+        'flagged = tool.kind == "unapproved" or tool.name in self.loaded.flagged',
+        "flagged = False",
+        (f"{SEGMENT}::test_an_approved_call_runs_once_with_its_defaults_shown", "tests/worker/test_inventory.py"),
+    ),
+    Defence(
+        "argument text is read strictly",
+        f"{WORKER}/leash.py",
+        "        self.gate.read_strictly(tool_def.name, args)\n",
+        "",
+        ("tests/worker/test_openai_wire.py::test_nor_does_a_tool_that_nobody_is_asked_about_run_with_such_text",),
+    ),
+    Defence(
+        "arguments survive JSON unchanged",
+        f"{WORKER}/gate.py",
+        "        if not same:\n",
+        "        if False:\n",
+        (f"{HOLES}::test_a_validator_that_would_change_the_arguments_again_is_refused",),
+    ),
+    Defence(
+        "what runs is what was approved",
+        f"{WORKER}/gate.py",
+        'if found.hex() != resolved.statement["digest"]:',
+        "if False:",
+        ("tests/worker/test_drift.py::test_a_change_under_a_parked_call_is_asked_again_with_the_difference",),
+        vital=True,
+    ),
+    Defence(
+        "an approval counts as long as it would do today",
+        f"{WORKER}/gate.py",
+        "        self._hold_to_today(seen, resolved, requirement)\n",
+        "",
+        ("tests/worker/test_drift.py::test_only_a_stricter_policy_voids_a_decision",),
+    ),
+    Defence(
+        "one run asks for so much and no more",
+        f"{WORKER}/gate.py",
+        "        if len(self.drafts) >= MAX_OPEN:\n",
+        "        if False:\n",
+        (f"{SEGMENT}::test_more_than_twenty_calls_in_one_turn_go_back_to_the_model",),
+    ),
+    Defence(
+        "the arguments that reach a tool are those the gate saw",
+        f"{WORKER}/journal.py",
+        "        if digest.canonical(to_jsonable_python(arguments)) != digest.canonical(cleared.arguments):\n",
+        "        if False:\n",
+        (f"{HOLES}::test_arguments_changed_behind_the_gate_do_not_run",),
+    ),
+    Defence(
+        "a call in doubt waits for a person, says the gate",
+        f"{WORKER}/gate.py",
+        "            return False\n        raise self.doubt(key)",
+        "            return False\n        return False",
+        (MODEL, f"{JOURNAL}::test_a_call_that_may_have_happened_waits_for_a_person"),
+    ),
+    Defence(
+        "a call in doubt waits for a person, says the journal",
+        f"{WORKER}/journal.py",
+        "            return None\n        raise self.gate.doubt(key)",
+        "            return None\n        return None",
+        (MODEL,),
+        vital=True,
+    ),
+    Defence(
+        "one rerun for each word of a person",
+        f"{WORKER}/journal.py",
+        "if last.request_id != cleared.request_id:",
+        "if True:",
+        (MODEL,),
+    ),
+    Defence(
+        "a finished call is not repeated",
+        f"{WORKER}/journal.py",
+        '        if last.state == "finished":\n',
+        "        if False:\n",
+        (MODEL,),
+        vital=True,
+    ),
+    Defence(
+        "a decision is read afresh and is for this action",
+        f"{WORKER}/journal.py",
+        "if any(statement.get(name) != value for name, value in expected.items()):",
+        "if False:",
+        (f"{FORGERY}::test_a_decision_that_is_changed_between_the_gate_and_the_start_starts_nothing", MODEL),
+    ),
+    Defence(
+        "a decision has as many voters as it required",
+        f"{WORKER}/journal.py",
+        'if len(statement["voters"]) < statement["requirement"]["approvals"]:',
+        "if False:",
+        (FORGERY,),
+    ),
+    Defence(
+        "a decision belongs to its own request",
+        f"{WORKER}/resuming.py",
+        '        if statement["request"] != ids.show("req", settled.request_id):\n',
+        "        if False:\n",
+        (f"{FORGERY}::test_a_decision_is_good_for_its_own_request_alone",),
+    ),
+    Defence(
+        "a denial stays one",
+        f"{WORKER}/resuming.py",
+        ' or statement["verdict"] != settled.state.value:',
+        ":",
+        (f"{FORGERY}::test_a_denial_cannot_be_turned_into_an_approval",),
+    ),
+    Defence(
+        "a lease is given up in time while PostgreSQL hangs",
+        f"{WORKER}/lease.py",
+        '                    lease.stop("lost")\n\n',
+        "                    pass\n\n",
+        (f"{LEASE}::test_without_postgresql_a_conversation_ends_before_its_lease_does",),
+        vital=True,
+    ),
+    Defence(
+        "a stuck loop gives its runs up",
+        f"{WORKER}/lease.py",
+        "if started - self._loop.last_tick > self._lease.total_seconds():",
+        "if False:",
+        (f"{LEASE}::test_a_loop_that_is_stuck_for_longer_gives_its_runs_up_and_says_so",),
+    ),
+    Defence(
+        "a result is stored however long PostgreSQL is away",
+        f"{WORKER}/journal.py",
+        "                await asyncio.sleep(delay)\n                delay = min(delay * 2, 5.0)",
+        "                return",
+        (f"{LEASE}::test_past_its_lease_a_worker_starts_no_tool_and_what_one_returned_meanwhile_is_kept",),
+    ),
+    # Digests, signatures, links, codes.
+    Defence(
+        "no key stands twice in an object",
+        "shared/banksman/digest.py",
+        "        if key in found:\n",
+        "        if False:\n",
+        (DIGEST,),
+    ),
+    Defence(
+        "no integer that readers round differently",
+        "shared/banksman/digest.py",
+        "            if abs(value) > MAX_INTEGER:\n",
+        "            if False:\n",
+        (DIGEST,),
+    ),
+    Defence(
+        "no NaN", "shared/banksman/digest.py", "return None if math.isfinite(value) else", "return None or", (DIGEST,)
+    ),
+    Defence(
+        "no lone surrogate",
+        "shared/banksman/digest.py",
+        'return "holds a lone surrogate." if _SURROGATE.search(value) else None',
+        "return None",
+        (DIGEST,),
+    ),
+    Defence("nesting is bounded", "shared/banksman/digest.py", "if depth > MAX_DEPTH:", "if False:", (DIGEST,)),
+    Defence("size is bounded", "shared/banksman/digest.py", "    if len(raw) > limit:\n", "    if False:\n", (DIGEST,)),
+    Defence(
+        "a digest has a purpose of its own",
+        "shared/banksman/digest.py",
+        "hashlib.sha256(_ACTION + canonical(action))",
+        "hashlib.sha256(canonical(action))",
+        (DIGEST,),
+    ),
+    Defence(
+        "a revoked key signs nothing",
+        "shared/banksman/signing.py",
+        '        if status == "revoked":\n',
+        "        if False:\n",
+        (SIGNING,),
+        vital=True,
+    ),
+    Defence(
+        "a signature must hold",
+        "shared/banksman/signing.py",
+        "            key.verify(signed.signature, _DECISION + signed.statement)\n",
+        "            pass\n",
+        (SIGNING,),
+        vital=True,
+    ),
+    Defence(
+        "a link's MAC must hold",
+        "shared/banksman/links.py",
+        "        if not hmac.compare_digest(expected, pointer.mac):\n",
+        "        if False:\n",
+        (f"{LINKS}::test_no_single_changed_character_leaves_a_link_valid",),
+    ),
+    Defence(
+        "a link has one spelling",
+        "shared/banksman/signing.py",
+        "if len(raw) != length or base64url(raw) != text:",
+        "if len(raw) != length:",
+        (f"{LINKS}::test_no_single_changed_character_leaves_a_link_valid",),
+    ),
+    Defence(
+        "a code is the notice's own",
+        "shared/banksman/links.py",
+        "                found |= hmac.compare_digest(",
+        "                found |= bool(plain) or hmac.compare_digest(",
+        (f"{LINKS}::test_a_code_of_another_notice_does_not_fit",),
+    ),
+    Defence(
+        "a code is tried five times",
+        f"{LEDGER}/notices.py",
+        "WHERE id = %s AND code_tries < %s AND used_at",
+        "WHERE id = %s AND %s > 0 AND used_at",
+        (f"{LINKS}::test_after_five_wrong_codes_the_right_one_counts_no_more",),
+    ),
+    # Messages.
+    Defence(
+        "a message brings nothing but ids",
+        "shared/banksman/wire.py",
+        "    if found != json.loads(message(hint, message_id=name)):\n",
+        "    if False:\n",
+        (WIRE,),
+    ),
+    Defence(
+        "a message is on its own queue",
+        "shared/banksman/wire.py",
+        "    if not isinstance(task, str) or QUEUES.get(task) != queue:\n",
+        "    if not isinstance(task, str):\n",
+        (WIRE,),
+    ),
+    Defence(
+        "a task calls nothing afterwards",
+        "shared/banksman/consumer.py",
+        "if more or request.callbacks or request.errbacks or request.chain or request.chord:",
+        "if more:",
+        (f"{TASKS}::test_a_message_that_brings_something_to_call_afterwards_is_dropped",),
+    ),
+    Defence(
+        "a message names a run and a segment",
+        f"{WORKER}/tasks.py",
+        "if _HEX.fullmatch(run) and 0 <= number < 2**31:",
+        "if len(run) >= 0 and number == number:",
+        (f"{TASKS}::test_a_message_of_another_form_is_refused",),
+    ),
+    # The walls in PostgreSQL.
+    Defence(
+        "a worker writes no decisions",
+        SQL,
+        "GRANT INSERT ON executions TO banksman_worker;",
+        "GRANT INSERT ON executions, decisions, votes TO banksman_worker;",
+        (f"{ROLES}::test_a_service_may_write_only_what_is_its_own",),
+    ),
+    Defence(
+        "a gateway writes no executions",
+        SQL,
+        "GRANT INSERT ON revisions, votes, decisions TO banksman_gateway;",
+        "GRANT INSERT ON revisions, votes, decisions, executions TO banksman_gateway;",
+        (f"{ROLES}::test_a_service_may_write_only_what_is_its_own",),
+    ),
+    Defence(
+        "votes are never changed",
+        SQL,
+        "CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON votes EXECUTE FUNCTION refuse_change();\n",
+        "",
+        (f"{ROLES}::test_even_the_owner_is_stopped_at_the_append_only_tables",),
+    ),
+    Defence(
+        "an attempt at a call is there once",
+        SQL,
+        "    PRIMARY KEY (run_id, step, call_id, attempt),\n",
+        "",
+        (f"{STARTS}::test_with_everything_in_place_a_call_starts_once",),
+        vital=True,
+    ),
+    Defence(
+        "a worker changes no deadline",
+        SQL,
+        "GRANT UPDATE (state, settled_at) ON requests TO banksman_worker;",
+        "GRANT UPDATE ON requests TO banksman_worker;",
+        (f"{ROLES}::test_a_statement_over_the_wall_is_refused",),
+    ),
+    # Sweeps.
+    Defence(
+        "the sweep holds the run's row",
+        f"{GATEWAY}/sweep.py",
+        "        runs.lock(conn, run_id)\n",
+        "",
+        (f"{ONCE}::test_votes_at_the_deadline_and_the_sweep_settle_each_request_once",),
+    ),
+    Defence(
+        "silence wakes the run",
+        f"{GATEWAY}/sweep.py",
+        "        segment = None if ends else runs.wake(conn, run_id, hint=here.hint)\n",
+        "        segment = None\n",
+        (f"{SWEEP}::test_silence_expires_the_request_and_the_run_goes_on",),
+    ),
+    Defence(
+        "who stops a run holds its row",
+        f"{GATEWAY}/runs.py",
+        "    status = rows.lock(conn, run_id)\n    if status in FINAL",
+        "    status = rows.get(conn, run_id).status\n    if status in FINAL",
+        (f"{ONCE}::test_a_vote_and_a_stop_at_once_leave_a_run_that_is_over_and_nothing_open",),
+    ),
+    Defence(
+        "due notices are found by their index",
+        f"{LEDGER}/notices.py",
+        "due_at <= statement_timestamp()",
+        "due_at <= clock_timestamp()",
+        (FLAT,),
+    ),
+    Defence(
+        "a settled request is mailed to nobody",
+        f"{LEDGER}/notices.py",
+        "requests.state = 'open' AND requests.revision",
+        "requests.revision",
+        ("tests/notifier/test_deliver.py::test_nobody_is_told_of_a_request_that_is_settled",),
+    ),
+)

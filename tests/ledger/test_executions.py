@@ -1,0 +1,156 @@
+"""The journal's own statements: each thing that a start needs is taken away in turn, and nothing starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from banksman import ids, ledger
+from banksman.ids import RequestId, RunId
+from banksman.ledger import decisions, executions, requests, runs
+from banksman.links import LinkKeys
+from banksman.records import NewRun, Person
+from banksman.signing import Signer
+from banksman.states import Verdict
+from banksman_gateway import decide
+from tests.conftest import Database
+from tests.gateway.scenes import asking
+
+HOUR = timedelta(hours=1)
+
+
+@dataclass
+class Ready:
+    """A claimed run with an approved call that may start now."""
+
+    gateway: ledger.Pool
+    worker: ledger.Pool
+    owner: str
+    voter: Person
+    run_id: RunId
+    fence: int
+    request_id: RequestId
+
+    def starts(self, **other: Any) -> bool:
+        """Whether the call starts, told so."""
+        said: dict[str, Any] = {
+            "fence": self.fence,
+            "attempt": 1,
+            "request_id": self.request_id,
+            "voters": [self.voter.id],
+            "start_by": (datetime.now(UTC) + HOUR).isoformat(),
+            **other,
+        }
+        fence = said.pop("fence")
+        with ledger.transaction(self.worker) as conn:
+            return executions.start(
+                conn, self.run_id, fence, step=1, call_id="c1", tool="write_file", digest=b"d", **said
+            )
+
+    def make(self, statement: str) -> None:
+        """Change rows as their owner."""
+        with psycopg.connect(self.owner) as conn:
+            conn.execute(statement.encode())
+
+
+@pytest.fixture
+def ready(
+    gateway_pool: ledger.Pool,
+    worker_pool: ledger.Pool,
+    database: Database,
+    reviewers: tuple[Person, Person],
+    signer: Signer,
+) -> Ready:
+    run_id, new = RunId(ids.new()), asking()
+    pen = decide.Pen(signer, LinkKeys({"k1": bytes(32)}), HOUR)
+    with ledger.transaction(gateway_pool) as conn:
+        runs.create(conn, NewRun(run_id, "plain", "Do it.", "somebody@example.org"), hint=HOUR)
+    with ledger.transaction(worker_pool) as conn:
+        claim = runs.claim(conn, run_id, 0, owner="w", lease=HOUR)
+        assert claim is not None
+        requests.open_request(conn, run_id, 0, new)
+        assert runs.park(conn, run_id, claim.fence, version="1", usage={})
+    with ledger.transaction(gateway_pool) as conn:
+        ballot = decide.Ballot(Verdict.APPROVE, new.digest, 1)
+        decide.vote(conn, new.id, decide.Voter("session", reviewers[0]), ballot, pen)
+    with ledger.transaction(worker_pool) as conn:
+        claim = runs.claim(conn, run_id, 1, owner="w", lease=HOUR)
+        assert claim is not None
+    return Ready(gateway_pool, worker_pool, database.owner, reviewers[0], run_id, claim.fence, new.id)
+
+
+def test_with_everything_in_place_a_call_starts_once(ready: Ready) -> None:
+    assert ready.starts()
+    assert not ready.starts()
+    assert ready.starts(attempt=2)
+
+
+def test_nothing_starts_under_another_fence(ready: Ready) -> None:
+    assert not ready.starts(fence=ready.fence - 1)
+    assert not ready.starts(fence=ready.fence + 1)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE runs SET due_at = clock_timestamp() - interval '1 s'",
+        "UPDATE runs SET status = 'queued', owner = NULL",
+        "UPDATE runs SET cancel_at = clock_timestamp()",
+        "UPDATE requests SET state = 'denied'",
+        "UPDATE requests SET state = 'superseded'",
+        "UPDATE requests SET state = 'expired'",
+        "UPDATE people SET disabled_at = clock_timestamp()",
+        "UPDATE people SET roles = '{auditor}'",
+    ],
+)
+def test_nothing_starts_once_this_has_happened(ready: Ready, statement: str) -> None:
+    ready.make(statement)
+
+    assert not ready.starts()
+
+
+def test_nothing_starts_after_its_time_or_under_the_request_of_another_run(ready: Ready) -> None:
+    assert not ready.starts(start_by=(datetime.now(UTC) - HOUR).isoformat())
+
+    with ledger.transaction(ready.gateway) as conn:
+        other = RunId(ids.new())
+        runs.create(conn, NewRun(other, "plain", "Do it.", "somebody@example.org"), hint=HOUR)
+    with ledger.transaction(ready.worker) as conn:
+        claim = runs.claim(conn, other, 0, owner="w", lease=HOUR)
+        assert claim is not None
+        assert not executions.start(
+            conn, other, claim.fence, step=1, call_id="c1", attempt=1, tool="write_file", digest=b"d",
+            request_id=ready.request_id, voters=[ready.voter.id], start_by=None,
+        )  # fmt: skip
+
+
+def test_a_voter_who_stands_twice_is_not_two(ready: Ready) -> None:
+    assert not ready.starts(voters=[ready.voter.id, ready.voter.id])
+
+
+def test_only_the_attempt_that_started_a_call_says_how_it_ended_and_once(ready: Ready) -> None:
+    assert ready.starts()
+
+    def ends(**other: Any) -> bool:
+        said: dict[str, Any] = {"fence": ready.fence, "attempt": 1, **other}
+        fence = said.pop("fence")
+        with ledger.transaction(ready.worker) as conn:
+            return executions.finish(
+                conn, ready.run_id, fence, step=1, call_id="c1", outcome="returned", result=b"{}", **said
+            )
+
+    assert not ends(fence=ready.fence + 1)
+    assert not ends(attempt=2)
+    assert ends()
+    assert not ends()
+
+
+def test_a_decision_that_comes_second_is_not_written(ready: Ready) -> None:
+    with ledger.transaction(ready.gateway) as conn:
+        first = decisions.get(conn, ready.request_id)
+        assert first is not None
+        assert not decisions.settle(conn, first)
