@@ -13,9 +13,9 @@ import pytest
 
 from banksman import digest, ids, ledger, render
 from banksman.digest import Json
-from banksman.ids import RequestId
-from banksman.ledger import decisions, executions, people, runs, votes
-from banksman.records import Person
+from banksman.ids import RequestId, RunId
+from banksman.ledger import decisions, executions, families, people, runs, votes
+from banksman.records import Delegation, Person
 from banksman.states import Kind, RequestState, RunStatus, Tier, Verdict
 from banksman_gateway import html
 from banksman_gateway import patch as edits
@@ -32,7 +32,7 @@ from tests.gateway.browser import (
     stored,
     with_context,
 )
-from tests.gateway.scenes import LEASE, Site, asking
+from tests.gateway.scenes import LEASE, SCHEMA, Site, asking
 
 XSS = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'><svg onload=alert(1)>{{7*7}}{% raw %}**bold**"
 
@@ -188,6 +188,37 @@ def test_a_run_page_tells_the_whole_story(site: Site, ana: Browser) -> None:
     ):
         assert part in text
     assert "ana@example.org" in text
+
+
+def test_a_run_page_leads_to_what_it_delegated_and_back(site: Site, ana: Browser) -> None:
+    run_id, _ = site.a_waiting_run()
+    task = Delegation(RunId(ids.new()), "plain", "Look it up.", 1, "c9")
+    with ledger.transaction(site.worker) as conn:
+        families.send_out(conn, run_id, 0, task, hint=LEASE)
+    parent, child = (f"/runs/{ids.show('run', each)}" for each in (run_id, task.child_id))
+
+    assert f'href="{child}"' in ana.get(parent).text
+    assert "1 decision and 1 run that it delegated to" in " ".join(text_of(ana, parent).split())
+    assert f'href="{parent}"' in ana.get(child).text
+
+
+def test_a_request_that_is_asked_again_shows_what_has_changed(site: Site, ana: Browser) -> None:
+    was: dict[str, Json] = {
+        "arguments": {"path": "/a.txt", "content": "bye\n"},
+        "operands": {},
+        "agent_version": "0",
+        "schema": SCHEMA | {"title": "Older"},
+        "files": {},
+    }
+    context = {"said": "", "files": {}, "why_again": "Since the approval this has changed.", "before": was}
+    _, [request_id] = site.a_waiting_run(replace(asking(), context=json.dumps(context).encode()))
+
+    text = text_of(ana, page_of(request_id))
+
+    changed = text[text.index("What has changed since") :]
+    assert "the agent's version" in changed
+    assert '"Older"' in changed
+    assert "bye" in changed
 
 
 def test_a_stuck_run_is_tried_again_failed_or_cancelled_on_its_page(site: Site, ana: Browser) -> None:

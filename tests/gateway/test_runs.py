@@ -12,8 +12,8 @@ from fastapi import FastAPI
 
 from banksman import ids, ledger, wire
 from banksman.ids import RunId
-from banksman.ledger import audit, lists, requests, runs
-from banksman.records import Event
+from banksman.ledger import audit, families, lists, requests, runs
+from banksman.records import Delegation, Event
 from banksman.states import RequestState, RunStatus
 from banksman.wire import Wire
 from tests.gateway.scenes import LEASE, Site
@@ -296,3 +296,21 @@ def _url(run_id: ids.RunId, rest: str = "") -> str:
 def _count_runs(site: Site) -> int:
     with ledger.transaction(site.gateway) as conn:
         return len(lists.of_runs(conn))
+
+
+def test_child_runs_are_listed_shown_and_stopped_with_their_parent(site: Site) -> None:
+    run_id, _ = site.a_waiting_run()
+    task = Delegation(RunId(ids.new()), "plain", "Look it up.", 1, "c9")
+    with ledger.transaction(site.worker) as conn:
+        families.send_out(conn, run_id, 0, task, hint=LEASE)
+    reader, parent = site.key("runs:read"), ids.show("run", run_id)
+
+    [child] = site.client.get(f"/v1/runs?parent_id={parent}", headers=reader).json()["items"]
+
+    assert child["id"] == ids.show("run", task.child_id)
+    assert (child["parent_id"], child["status"], child["prompt"]) == (parent, "queued", "Look it up.")
+    site.client.post(f"/v1/runs/{parent}/cancel", headers=site.key("runs:cancel"), json={})
+    assert site.client.get(f"/v1/runs/{child['id']}", headers=reader).json()["status"] == "cancelled"
+    timeline = site.client.get(f"/v1/runs/{child['id']}/timeline", headers=reader).json()["items"]
+    assert [line["what"] for line in timeline] == ["run.cancelled"]
+    assert "delegated" in timeline[0]["detail"]["because"]

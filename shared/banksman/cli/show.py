@@ -38,6 +38,7 @@ def run(found: Run) -> None:
         ("agent", found.agent),
         ("status", found.status + (", to be cancelled" if found.cancel_requested and not found.over else "")),
         ("requester", found.requester),
+        ("parent", found.parent_id or ""),
         ("created", moment(found.created_at)),
         ("finished", moment(found.finished_at)),
         ("tags", ", ".join(found.tags)),
@@ -60,6 +61,9 @@ def request(found: Request) -> None:
     typer.echo("")
     if found.context.why_again:
         typer.echo(f"Asked again: {_indented(found.context.why_again)}")
+        was: Any = found.context.before or {}
+        if was.get("arguments", found.arguments) != found.arguments:
+            typer.echo(f"Approved before with: {_indented(json.dumps(was['arguments']))}")
     if found.context.said:
         typer.echo(f"The agent says (unverified): {_indented(found.context.said)}")
     because, rule = (str(found.requirement.get("because", "")), str(found.requirement.get("rule", "")))
