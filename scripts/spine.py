@@ -11,12 +11,13 @@ ROOT = Path(__file__).parent.parent
 LEDGER = ROOT / "shared/banksman/ledger"
 WORKER = ROOT / "services/agent_worker/banksman_worker"
 # No run passes these on its way: reads for pages, the making of the schema, who asks and whether they asked before,
-# which agents there are, child runs, the words for what a cancelled run leaves behind, what is done after a restore.
+# which agents there are, batches, child runs, the words for what a cancelled run leaves behind, and what is done
+# after a restore.
 ASIDE = {
     LEDGER / name
     for name in (
         *("views.py", "lists.py", "inbox.py", "migrate.py", "keys.py", "answers.py", "families.py"),
-        *("agents.py", "aftermath.py", "sign_ins.py", "restore.py"),
+        *("agents.py", "aftermath.py", "sign_ins.py", "restore.py", "batches.py"),
     )
 }
 SPINE = [

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, TypeVar, cast
@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from banksman import errors
 from banksman.errors import BanksmanError, InvalidInput, NotFound, Unavailable
-from banksman.shapes import ENDS, Agent, Attempt, File, Json, Moment, Page, Request, Run, Shape, Token
+from banksman.shapes import ENDS, Agent, Attempt, Batch, File, Json, Moment, Page, Request, Run, Shape, Token
 
 T = TypeVar("T")
 S = TypeVar("S", bound=Shape)
@@ -33,6 +33,8 @@ class Ask:
     path: str
     params: Mapping[str, str] = field(default_factory=dict[str, str])
     body: Mapping[str, Json] | None = None
+    lines: bytes | None = None
+    """A body of one JSON value on each line, in place of `body`."""
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
@@ -149,6 +151,25 @@ def file(run_id: str, path: str) -> Steps[bytes]:
 def timeline(run_id: str) -> Steps[Sequence[Moment]]:
     """Everything that happened to the run, in order."""
     return _page(Moment, (yield Ask("GET", f"/v1/runs/{_id(run_id)}/timeline"))).items
+
+
+def submit_batch(
+    runs: Iterable[Mapping[str, Json]] | bytes, *, name: str | None = None, idempotency_key: str | None = None
+) -> Steps[Batch]:
+    """Submit many runs, each with at least `agent` and `prompt`; or the bytes of a file with one on each line."""
+    lines = runs if isinstance(runs, bytes) else b"".join(json.dumps(dict(run)).encode() + b"\n" for run in runs)
+    headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex, "Content-Type": "application/x-ndjson"}
+    return _one(Batch, (yield Ask("POST", "/v1/batches", _params(name=name), lines=lines, headers=headers)))
+
+
+def batch(batch_id: str) -> Steps[Batch]:
+    """A batch as it stands."""
+    return _one(Batch, (yield Ask("GET", f"/v1/batches/{_id(batch_id)}")))
+
+
+def cancel_batch(batch_id: str) -> Steps[Batch]:
+    """Stop a batch: no run of it starts from now on, and those under way are stopped by their workers soon."""
+    return _one(Batch, (yield _post(f"/v1/batches/{_id(batch_id)}/cancel", {}, None)))
 
 
 def agents() -> Steps[Sequence[Agent]]:

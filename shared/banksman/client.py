@@ -81,6 +81,9 @@ class Client:
     files = _plainly(api.files)
     file = _plainly(api.file)
     timeline = _plainly(api.timeline)
+    submit_batch = _plainly(api.submit_batch)
+    batch = _plainly(api.batch)
+    cancel_batch = _plainly(api.cancel_batch)
     agents = _plainly(api.agents)
     pause = _plainly(api.pause)
     resume = _plainly(api.resume)
@@ -177,6 +180,9 @@ class AsyncClient:
     files = _awaiting(api.files)
     file = _awaiting(api.file)
     timeline = _awaiting(api.timeline)
+    submit_batch = _awaiting(api.submit_batch)
+    batch = _awaiting(api.batch)
+    cancel_batch = _awaiting(api.cancel_batch)
     agents = _awaiting(api.agents)
     pause = _awaiting(api.pause)
     resume = _awaiting(api.resume)
@@ -258,7 +264,9 @@ def _advance(move: Callable[[], Ask | Pause]) -> Ask | Pause | _Done[Any]:
 
 
 def _build(http: httpx.Client | httpx.AsyncClient, ask: Ask) -> httpx.Request:
-    return http.build_request(ask.method, ask.path, params=dict(ask.params), json=ask.body, headers=dict(ask.headers))
+    return http.build_request(
+        ask.method, ask.path, params=dict(ask.params), json=ask.body, content=ask.lines, headers=dict(ask.headers)
+    )
 
 
 def _body(response: httpx.Response) -> bytes:

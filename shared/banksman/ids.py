@@ -17,6 +17,7 @@ VoteId = NewType("VoteId", UUID)
 NoticeId = NewType("NoticeId", UUID)
 PersonId = NewType("PersonId", UUID)
 KeyId = NewType("KeyId", UUID)
+BatchId = NewType("BatchId", UUID)
 
 _PREFIXES = {"run", "req", "vot", "ntc", "per", "key", "bat"}
 _SHOWN = re.compile(r"([a-z]{3})_([0-9a-f]{32})")

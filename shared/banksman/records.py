@@ -8,7 +8,7 @@ from datetime import datetime
 from uuid import UUID
 
 from banksman.digest import Json
-from banksman.ids import KeyId, NoticeId, PersonId, RequestId, RunId, VoteId
+from banksman.ids import BatchId, KeyId, NoticeId, PersonId, RequestId, RunId, VoteId
 from banksman.signing import Signed
 from banksman.states import Kind, NoticeState, RequestState, RunStatus, Tier, Verdict
 
@@ -350,6 +350,21 @@ class StoredKey:
     expires_at: datetime
     revoked_at: datetime | None
     last_used_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Many runs submitted as one, and how many of them are where."""
+
+    id: BatchId
+    name: str | None
+    requester: str
+    requester_id: PersonId | None
+    created_at: datetime
+    cancelled_at: datetime | None
+    runs: Mapping[RunStatus, int]
+    finished_at: datetime | None
+    """When the last of its runs was over; None while one is not."""
 
 
 @dataclass(frozen=True, slots=True)

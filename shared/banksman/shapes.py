@@ -51,6 +51,19 @@ class Run(Shape):
         return self.status in ENDS
 
 
+class Batch(Shape):
+    """Many runs submitted as one; `runs` says how many of them were in which state."""
+
+    id: str
+    name: str | None = None
+    requester: str = ""
+    total: int
+    runs: Mapping[str, int]
+    created_at: datetime
+    cancelled_at: datetime | None = None
+    finished_at: datetime | None = None
+
+
 class Agent(Shape):
     """An agent as the workers listed it last."""
 

@@ -70,7 +70,7 @@ class Site:
             assert claim is not None
             for new in opened:
                 told = [(NoticeId(ids.new()), self.ana.id)]
-                requests.open_request(conn, run_id, 0, _bound(new, run_id, told))
+                requests.open_request(conn, run_id, 0, bound(new, run_id, told))
             assert runs.park(conn, run_id, claim.fence, version="1", usage={})
         return run_id, [new.id for new in opened]
 
@@ -182,6 +182,7 @@ def sha256(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()
 
 
-def _bound(new: NewRequest, run_id: RunId, told: Sequence[tuple[NoticeId, PersonId]]) -> NewRequest:
+def bound(new: NewRequest, run_id: RunId, told: Sequence[tuple[NoticeId, PersonId]]) -> NewRequest:
+    """The same request, as one of this run, with its notices."""
     action = json.loads(new.action) | {"run": ids.show("run", run_id)}
     return replace(new, action=digest.canonical(action), digest=digest.of_action(action), notify=told)

@@ -20,7 +20,7 @@ TABLES = [
         "decisions",
         "executions",
     ),
-    *("notices", "people", "keys", "sessions", "answers", "agents", "audit_events", "migrations"),
+    *("notices", "people", "keys", "sessions", "answers", "agents", "batches", "audit_events", "migrations"),
 ]
 
 WRITES: dict[str, set[tuple[str, str]]] = {
@@ -45,6 +45,8 @@ WRITES: dict[str, set[tuple[str, str]]] = {
         ("runs", "INSERT"),
         ("runs", "UPDATE"),
         ("agents", "UPDATE"),
+        ("batches", "INSERT"),
+        ("batches", "UPDATE"),
         ("requests", "UPDATE"),
         ("revisions", "INSERT"),
         ("votes", "INSERT"),

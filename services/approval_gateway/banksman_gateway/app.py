@@ -16,6 +16,7 @@ from banksman.wire import Wire
 from banksman_gateway import (
     agents,
     agents_page,
+    batches,
     health,
     html,
     internal,
@@ -69,8 +70,9 @@ def create(settings: GatewaySettings) -> FastAPI:
     )
     app.state.parts = here
     app.state.metrics = health.registry(here)
-    for module in (health, runs, agents, requests, personal_tokens, internal):
+    for module in (health, runs, batches, agents, requests, personal_tokens, internal):
         app.include_router(module.router)
+    app.include_router(batches.lines)
     for module in (html, pages, run_forms, agents_page, request_page, link_page, sign_in):
         app.include_router(module.router)
     problems.install(app, page=html.problem_page)

@@ -13,7 +13,7 @@ from banksman import ids, tokens
 from banksman.errors import NotAllowed, NotFound, NotSignedIn
 from banksman.ids import PersonId
 from banksman.ledger import Connection, keys
-from banksman.records import Key, Person, Run
+from banksman.records import Batch, Key, Person, Run
 from banksman.scopes import Scope
 
 READERS = frozenset({"reviewer", "operator", "admin", "auditor"})
@@ -63,13 +63,13 @@ class Caller:
         if own is not None and own != requester_id:
             raise NotFound(f"There is no {what}.")
 
-    def must_steer(self, run: Run) -> None:
-        """`NotAllowed` unless the caller may stop or retry this run."""
+    def must_steer(self, run: Run | Batch) -> None:
+        """`NotAllowed` unless the caller may stop or retry this run, or stop this batch."""
         if self.person is not None and not may_steer(self.person, run):
             raise NotAllowed(STEER)
 
 
-def may_steer(person: Person, run: Run) -> bool:
+def may_steer(person: Person, run: Run | Batch) -> bool:
     """Whether this person may stop, retry or fail this run."""
     return person.id == run.requester_id or bool(person.roles & STEWARDS)
 

@@ -57,6 +57,10 @@ class Once(Door):
         self._key = key
         self._asked = (request.method, request.url.path, body)
 
+    def about(self, body: Any) -> None:
+        """What the body was, where this endpoint did not read it as JSON."""
+        self._asked = (*self._asked[:2], body)
+
     def replay(self, conn: Connection, caller: Caller) -> Response | None:
         """The answer that this Idempotency-Key stands for already, or None after reserving the key."""
         if self._key is None:
@@ -108,7 +112,8 @@ def respond(status: int, body: bytes) -> Response:
     """JSON as a response; what was created says where it is."""
     response = Response(body, status_code=status, media_type="application/json")
     if status == 201:
-        response.headers["Location"] = f"/v1/runs/{json.loads(body)['id']}"
+        made = json.loads(body)["id"]
+        response.headers["Location"] = f"/v1/{'batches' if made.startswith('bat_') else 'runs'}/{made}"
     return response
 
 
@@ -116,22 +121,27 @@ async def _door(request: Request, _: Annotated[Any, Security(_bearer)]) -> Door:
     return Door(parts.of(request.app), request)
 
 
-async def _once(
-    request: Request,
-    _: Annotated[Any, Security(_bearer)],
-    idempotency_key: Annotated[
-        str | None,
-        Header(
-            min_length=1,
-            max_length=255,
-            pattern="^[!-~]+$",
-            description="Repeat a request under the same key, and it happens once. Kept for 24 hours.",
-        ),
-    ] = None,
-) -> Once:
+_Key = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=255,
+        pattern="^[!-~]+$",
+        description="Repeat a request under the same key, and it happens once. Kept for 24 hours.",
+    ),
+]
+
+
+async def _once(request: Request, _: Annotated[Any, Security(_bearer)], idempotency_key: _Key = None) -> Once:
     body = await request.json() if await request.body() else None
     return Once(parts.of(request.app), request, body, idempotency_key)
 
 
+async def _stream(request: Request, _: Annotated[Any, Security(_bearer)], idempotency_key: _Key = None) -> Once:
+    return Once(parts.of(request.app), request, None, idempotency_key)
+
+
 ToRead = Annotated[Door, Depends(_door)]
 ToAct = Annotated[Once, Depends(_once)]
+ToStream = Annotated[Once, Depends(_stream)]
+"""To act on a body that the endpoint takes in itself, and then says what it was (`Once.about`)."""

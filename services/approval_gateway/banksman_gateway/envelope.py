@@ -16,8 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from banksman import ids, logs
 from banksman.settings import GatewaySettings
-from banksman_gateway import problems
-from banksman_gateway.intake import MOST_BYTES
+from banksman_gateway import intake, problems
 
 CSP = (
     "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -71,7 +70,7 @@ class Envelope:
 
         structlog.contextvars.bind_contextvars(request=request_id)
         try:
-            await self._answer(scope, _limited(receive), send_sealed)
+            await self._answer(scope, _limited(receive, intake.most_bytes(scope["method"], scope["path"])), send_sealed)
         except Exception as error:
             log.exception("An endpoint broke.", route=_route(scope))
             if status:
@@ -84,10 +83,11 @@ class Envelope:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
         refused: HTTPException | None = None
+        most = intake.most_bytes(scope["method"], scope["path"])
         if not self._is_ours(headers.get("host", ""), scope["path"]):
             refused = HTTPException(421, "Use the address that this gateway is published under.")
-        elif _length(headers) > MOST_BYTES:
-            refused = _too_large()
+        elif (said := headers.get("content-length", "0")) and not (said.isdecimal() and int(said) <= most):
+            refused = _too_large(most)
         if refused is None:
             await self._app(scope, receive, send)
         else:
@@ -102,18 +102,18 @@ class Envelope:
         return host in self._hosts or (self._loopback and host.rpartition(":")[0] in _LOOPBACK)
 
 
-_MOST_DRAINED = 64 * MOST_BYTES
+_MOST_DRAINED = 64 * intake.MOST_BYTES
 
 
-def _limited(receive: Receive) -> Receive:
+def _limited(receive: Receive, most: int) -> Receive:
     taken = 0
 
     async def counted() -> Message:
         nonlocal taken
         message = await receive()
         taken += len(message.get("body", b""))
-        if taken > MOST_BYTES:
-            raise _too_large()
+        if taken > most:
+            raise _too_large(most)
         return message
 
     return counted
@@ -129,13 +129,8 @@ async def _drain(receive: Receive) -> None:
             return
 
 
-def _length(headers: Headers) -> int:
-    said = headers.get("content-length", "0")
-    return int(said) if said.isdecimal() else MOST_BYTES + 1
-
-
-def _too_large() -> HTTPException:
-    return HTTPException(413, f"A body may have {MOST_BYTES:,} bytes.")
+def _too_large(most: int) -> HTTPException:
+    return HTTPException(413, f"A body may have {most:,} bytes.")
 
 
 def _note(scope: Scope, status: int, began: float) -> None:

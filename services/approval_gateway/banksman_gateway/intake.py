@@ -14,6 +14,7 @@ from banksman import digest
 from banksman.digest import Json
 
 MOST_BYTES = 1024 * 1024
+MOST_BATCH_BYTES = 50 * 1024 * 1024
 PRINTABLE = r"^[^\x00-\x1f\x7f]+$"
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=PRINTABLE)]
@@ -46,6 +47,25 @@ class StrictRoute(APIRoute):
             if request.method == "POST" and not _says_json(request):
                 raise HTTPException(415, "Send the body as application/json.")
             return await handle(StrictRequest(request.scope, request.receive))
+
+        return strictly
+
+
+def most_bytes(method: str, path: str) -> int:
+    """How large the body of a request may be."""
+    return MOST_BATCH_BYTES if (method, path) == ("POST", "/v1/batches") else MOST_BYTES
+
+
+class LinesRoute(APIRoute):
+    """A route that takes one JSON object on each line."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def strictly(request: Request) -> Response:
+            if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/x-ndjson":
+                raise HTTPException(415, "Send the body as application/x-ndjson: one run as JSON on each line.")
+            return await handle(request)
 
         return strictly
 

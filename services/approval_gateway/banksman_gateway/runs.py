@@ -84,13 +84,20 @@ class Submitter:
 
 def submit(conn: Connection, asked: Submission, by: Submitter, *, hint: timedelta) -> Run:
     """Nothing → queued, once a worker has announced the agent. The caller wakes a worker after its commit."""
-    known = agents.names(conn)
+    new = new_run(asked, by, agents.names(conn))
+    run = rows.create(conn, new, hint=hint)
+    audit.append(conn, Event(by.actor, "run.submitted", new.id, body={"agent": new.agent, "requester": new.requester}))
+    return run
+
+
+def new_run(asked: Submission, by: Submitter, known: Sequence[str]) -> NewRun:
+    """What is asked for, once its agent is one of those that workers bring; `InvalidInput` otherwise."""
     if asked.agent not in known:
         brought = f"Workers bring: {', '.join(known)}." if known else "No worker has brought an agent yet."
         raise InvalidInput(f"There is no agent {asked.agent!r}. {brought}")
     if len(digest.canonical(asked.metadata)) > _MOST_METADATA:
         raise InvalidInput(f"The metadata may have {_MOST_METADATA:,} bytes as JSON.")
-    new = NewRun(
+    return NewRun(
         id=RunId(ids.new()),
         agent=asked.agent,
         prompt=asked.prompt,
@@ -101,9 +108,6 @@ def submit(conn: Connection, asked: Submission, by: Submitter, *, hint: timedelt
         priority=asked.priority,
         finish_by=asked.finish_by,
     )
-    run = rows.create(conn, new, hint=hint)
-    audit.append(conn, Event(by.actor, "run.submitted", new.id, body={"agent": new.agent, "requester": new.requester}))
-    return run
 
 
 def cancel(conn: Connection, run_id: RunId, actor: str) -> Run:
@@ -153,7 +157,7 @@ def submit_run(asked: Submission, way: ToAct) -> Response:
         caller.must("runs:submit")
         if (kept := way.replay(conn, caller)) is not None:
             return kept
-        run = submit(conn, asked, _submitter(conn, asked, caller), hint=here.hint)
+        run = submit(conn, asked, submitter(conn, asked.requester, caller), hint=here.hint)
         response = way.answer(conn, caller, 201, shapes.run(run))
     here.wire.run((run.id, run.segment))
     here.wire.changed(run=run.id)
@@ -324,12 +328,12 @@ def _seen(conn: Connection, caller: Caller, run_id: str, *, scope: Scope | None 
     return run
 
 
-def _submitter(conn: Connection, asked: Submission, caller: Caller) -> Submitter:
+def submitter(conn: Connection, named_requester: str | None, caller: Caller) -> Submitter:
     """Whose run it is: the named person's with `runs:submit-as`, else the credential's owner's, else the key's own."""
-    if asked.requester is not None:
+    if named_requester is not None:
         caller.must("runs:submit-as")
-        named = people.by_email(conn, asked.requester)
-        return Submitter(asked.requester, None if named is None else named.id, caller.actor)
+        named = people.by_email(conn, named_requester)
+        return Submitter(named_requester, None if named is None else named.id, caller.actor)
     owner = caller.key.person
     if owner is not None:
         return Submitter(owner.email, owner.id, caller.actor)

@@ -55,6 +55,19 @@ class Run(Shape):
     finished_at: datetime | None
 
 
+class Batch(Shape):
+    """Many runs submitted as one; `runs` says how many of them are in which state."""
+
+    id: str = Field(examples=["bat_0192f0c1a2b37c4d8e5f60718293a4b5"])
+    name: str | None
+    requester: str
+    total: int
+    runs: Mapping[str, int]
+    created_at: datetime
+    cancelled_at: datetime | None
+    finished_at: datetime | None
+
+
 class Agent(Shape):
     """An agent as the workers listed it last. While it is paused, none of its runs starts or resumes."""
 
@@ -210,6 +223,20 @@ def run(found: records.Run) -> Run:
         finish_by=found.finish_by,
         created_at=found.created_at,
         started_at=found.started_at,
+        finished_at=found.finished_at,
+    )
+
+
+def batch(found: records.Batch) -> Batch:
+    """A batch's shape."""
+    return Batch(
+        id=ids.show("bat", found.id),
+        name=found.name,
+        requester=found.requester,
+        total=sum(found.runs.values()),
+        runs={status.value: count for status, count in found.runs.items()},
+        created_at=found.created_at,
+        cancelled_at=found.cancelled_at,
         finished_at=found.finished_at,
     )
 

@@ -1,4 +1,4 @@
-"""The gateway's own sweep: requests whose deadline has passed, answers that are a day old.
+"""The gateway's own sweep: overdue requests, batches whose cancelling broke off, answers that are a day old.
 
 Silence never allows anything. An overdue request becomes *expired*, by nobody's vote and without a signature; what
 that means was frozen in its requirement: the call is not made and the run goes on, or the run ends. Each request is a
@@ -17,6 +17,7 @@ from banksman.errors import BanksmanError, Unavailable
 from banksman.ids import RequestId, RunId
 from banksman.ledger import answers, audit, requests, runs, stops
 from banksman.records import Event
+from banksman_gateway import batches
 from banksman_gateway.parts import Parts
 
 ACTOR = "gateway"
@@ -48,6 +49,7 @@ class Sweep:
         while not self._over.wait(self._here.settings.sweep_seconds):
             try:
                 expire_overdue(self._here, until=self._over)
+                batches.cancel_marked(self._here)
                 if time.monotonic() >= forget_at:
                     with ledger.transaction(self._here.pool) as conn:
                         answers.forget(conn)

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from banksman.cli import access, agents, bench, login, machine, restore, review, runs, show
+from banksman.cli import access, agents, batches, bench, login, machine, restore, review, runs, show
 from banksman.errors import (
     BanksmanError,
     ConfigurationError,
@@ -69,6 +69,7 @@ app.command()(runs.fail)
 app.command()(agents.agents)
 app.command()(agents.pause)
 app.command()(agents.resume)
+app.add_typer(batches.batch, name="batch")
 app.command("requests")(review.requests)
 app.command()(review.approve)
 app.command()(review.deny)

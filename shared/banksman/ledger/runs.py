@@ -51,7 +51,7 @@ def create(conn: Connection, run: NewRun, *, hint: timedelta) -> Run:
 def claim(conn: Connection, run_id: RunId, segment: int, *, owner: str, lease: timedelta) -> Claim | None:
     """Queued → running, or running past its lease → running anew. The row it returns is the answer to “was it me?”.
 
-    Nobody claims a run of a paused agent.
+    Nobody claims a run of a paused agent, or of a batch that was cancelled.
     """
     row = conn.execute(
         """
@@ -68,6 +68,7 @@ def claim(conn: Connection, run_id: RunId, segment: int, *, owner: str, lease: t
           AND cancel_at IS NULL
           AND (status = 'queued' OR (status = 'running' AND due_at < clock_timestamp()))
           AND NOT EXISTS (SELECT FROM agents WHERE name = runs.agent AND paused_at IS NOT NULL)
+          AND NOT EXISTS (SELECT FROM batches WHERE batches.id = runs.batch_id AND cancelled_at IS NOT NULL)
         RETURNING fence, attempts, agent, prompt, requester, requester_id, usage, parent_id, EXISTS (
             SELECT FROM delegations WHERE delegations.parent_id = %(id)s AND delegations.segment = %(segment)s - 1)
         """,

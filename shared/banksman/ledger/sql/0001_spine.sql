@@ -62,6 +62,22 @@ CREATE TABLE agents (
     CHECK ((paused_at IS NULL) = (paused_by IS NULL))
 );
 
+-- Many runs submitted as one. How far a batch is, its runs say. From cancelled_at on none of them is claimed; once swept_at
+-- is set each has been stopped or asked to stop.
+CREATE TABLE batches (
+    id           uuid PRIMARY KEY,
+    name         text,
+    requester    text NOT NULL,
+    requester_id uuid REFERENCES people,
+    created_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    cancelled_at timestamptz,
+    cancelled_by text,
+    swept_at     timestamptz,
+    CHECK ((cancelled_at IS NULL) = (cancelled_by IS NULL)),
+    CHECK (swept_at IS NULL OR cancelled_at IS NOT NULL)
+);
+CREATE INDEX batches_cancelling ON batches (id) WHERE cancelled_at IS NOT NULL AND swept_at IS NULL;
+
 CREATE TABLE runs (
     id            uuid PRIMARY KEY,
     agent         text NOT NULL,
@@ -78,7 +94,7 @@ CREATE TABLE runs (
     cancel_at     timestamptz,
     requester     text NOT NULL,
     requester_id  uuid REFERENCES people,
-    batch_id      uuid,
+    batch_id      uuid REFERENCES batches,
     parent_id     uuid REFERENCES runs,
     -- Of a child run that is over: somebody has looked since whether its parent waits for anything more.
     reported      boolean NOT NULL DEFAULT false,
@@ -309,8 +325,8 @@ CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_events E
 -- The walls between the services. The roles are made by banksman.ledger.migrate before this runs.
 GRANT USAGE ON SCHEMA public TO banksman_worker, banksman_gateway, banksman_notifier;
 
-GRANT SELECT ON runs, delegations, snapshots, blobs, schemas, requests, revisions, votes, decisions, executions, agents
-    TO banksman_worker, banksman_gateway;
+GRANT SELECT ON runs, delegations, snapshots, blobs, schemas, requests, revisions, votes, decisions, executions, agents,
+    batches TO banksman_worker, banksman_gateway;
 
 GRANT UPDATE (agent_version, status, segment, fence, owner, attempts, dispatched, due_at, output, error, usage,
               started_at, finished_at, reported) ON runs TO banksman_worker;
@@ -331,6 +347,7 @@ GRANT INSERT (actor, action, run_id, request_id, body) ON audit_events TO banksm
 GRANT INSERT ON runs TO banksman_gateway;
 GRANT UPDATE (status, due_at, dispatched, cancel_at, attempts, error, finished_at) ON runs TO banksman_gateway;
 GRANT UPDATE (paused_at, paused_by) ON agents TO banksman_gateway;
+GRANT INSERT, UPDATE (cancelled_at, cancelled_by, swept_at) ON batches TO banksman_gateway;
 GRANT UPDATE (state, revision, settled_at) ON requests TO banksman_gateway;
 GRANT INSERT ON revisions, votes, decisions TO banksman_gateway;
 GRANT SELECT, INSERT, UPDATE ON people, keys, sessions TO banksman_gateway;

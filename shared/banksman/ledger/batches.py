@@ -1,0 +1,185 @@
+"""Batches: many runs submitted as one, loaded by COPY, and cancelled as one.
+
+Cancelling marks the batch first, in a transaction of its own, and from then on no run of it is claimed. Then its runs
+are stopped some at a time, in the order of their ids, and one that somebody else holds at that moment is left for the
+next round (`SKIP LOCKED`): this waits for no run of the batch while it holds others. Whoever finds a batch that is
+marked and not swept goes on with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from banksman import digest, vault
+from banksman.errors import NotFound
+from banksman.ids import BatchId, PersonId, RequestId, RunId, show
+from banksman.ledger import Connection, aftermath, audit, stops
+from banksman.records import Batch, Event, NewRun
+from banksman.states import FINAL, RunStatus
+
+
+def create(
+    conn: Connection, batch_id: BatchId, *, name: str | None, requester: str, requester_id: PersonId | None
+) -> None:
+    """Nothing → a batch without runs; `load` brings them in the same transaction."""
+    conn.execute(
+        "INSERT INTO batches (id, name, requester, requester_id) VALUES (%s, %s, %s, %s)",
+        (batch_id, name, requester, requester_id),
+    )
+
+
+def load(conn: Connection, batch_id: BatchId, runs: Sequence[NewRun], *, actor: str) -> None:
+    """Nothing → queued and due, a part of a batch at a time. The dispatcher finds them: no wake-ups go out."""
+    row = conn.execute("SELECT clock_timestamp()").fetchone()
+    assert row is not None
+    with (
+        conn.cursor() as cursor,
+        cursor.copy(
+            """
+            COPY runs (id, agent, requester, requester_id, batch_id, tags, priority, prompt, metadata, finish_by,
+                       due_at)
+            FROM STDIN
+            """
+        ) as copy,
+    ):
+        for run in runs:
+            copy.write_row(
+                (
+                    run.id,
+                    run.agent,
+                    run.requester,
+                    run.requester_id,
+                    batch_id,
+                    list(run.tags),
+                    run.priority,
+                    vault.seal(run.prompt.encode(), ("runs.prompt", run.id)),
+                    vault.seal(digest.canonical(dict(run.metadata)), ("runs.metadata", run.id)),
+                    run.finish_by,
+                    row[0],
+                )
+            )
+    submitted = (
+        Event(actor, "run.submitted", run.id, body={"agent": run.agent, "requester": run.requester}) for run in runs
+    )
+    audit.append(conn, *submitted)
+
+
+def get(conn: Connection, batch_id: BatchId) -> Batch:
+    """The batch as it stands, or `NotFound`."""
+    row = conn.execute(
+        "SELECT name, requester, requester_id, created_at, cancelled_at FROM batches WHERE id = %s", (batch_id,)
+    ).fetchone()
+    if row is None:
+        raise NotFound(f"There is no batch {show('bat', batch_id)}.")
+    counted = conn.execute(
+        "SELECT status, count(*), max(finished_at) FROM runs WHERE batch_id = %s GROUP BY status", (batch_id,)
+    ).fetchall()
+    name, requester, requester_id, created_at, cancelled_at = row
+    counts = {RunStatus(status): count for status, count, _ in counted}
+    return Batch(
+        id=batch_id,
+        name=name,
+        requester=requester,
+        requester_id=None if requester_id is None else PersonId(requester_id),
+        created_at=created_at,
+        cancelled_at=cancelled_at,
+        runs={status: counts.get(status, 0) for status in RunStatus},
+        finished_at=max((at for _, _, at in counted), default=None) if set(counts) <= FINAL else None,
+    )
+
+
+def mark(conn: Connection, batch_id: BatchId, actor: str) -> bool:
+    """Not cancelled → cancelled: no run of it starts any more. False: it was already."""
+    return (
+        conn.execute(
+            """
+            UPDATE batches SET cancelled_at = clock_timestamp(), cancelled_by = %s
+            WHERE id = %s AND cancelled_at IS NULL
+            """,
+            (actor, batch_id),
+        ).rowcount
+        == 1
+    )
+
+
+def cancelling(conn: Connection) -> Sequence[BatchId]:
+    """Batches that are cancelled and whose runs have not all been stopped or asked to stop."""
+    rows = conn.execute(
+        "SELECT id FROM batches WHERE cancelled_at IS NOT NULL AND swept_at IS NULL ORDER BY id"
+    ).fetchall()
+    return [BatchId(row[0]) for row in rows]
+
+
+def stop_some(conn: Connection, batch_id: BatchId, after: RunId | None, *, limit: int = 500) -> RunId | None:
+    """Queued, waiting or stuck → cancelled with their open requests, running → asked to stop: the next `limit` runs
+    that nobody holds. Where to go on, or None at the end.
+    """
+    rows = conn.execute(
+        """
+        SELECT id, (SELECT cancelled_by FROM batches WHERE batches.id = %(batch)s)
+        FROM runs
+        WHERE batch_id = %(batch)s AND (%(after)s::uuid IS NULL OR id > %(after)s) AND cancel_at IS NULL
+          AND status IN ('queued', 'running', 'waiting', 'stuck')
+        ORDER BY id
+        LIMIT %(limit)s
+        FOR UPDATE SKIP LOCKED
+        """,
+        {"batch": batch_id, "after": after, "limit": limit},
+    ).fetchall()
+    if not rows:
+        return None
+    held, actor = [RunId(row[0]) for row in rows], str(rows[0][1])
+    stopped = conn.execute(
+        """
+        UPDATE runs
+        SET cancel_at = clock_timestamp(),
+            status = CASE WHEN status = 'running' THEN status ELSE 'cancelled' END,
+            due_at = CASE WHEN status = 'running' THEN due_at END,
+            finished_at = CASE WHEN status = 'running' THEN NULL ELSE clock_timestamp() END
+        WHERE id = ANY(%s)
+        RETURNING id, status
+        """,
+        (held,),
+    ).fetchall()
+    closed = conn.execute(
+        """
+        UPDATE requests SET state = 'cancelled', settled_at = clock_timestamp()
+        WHERE run_id = ANY(%s) AND state = 'open'
+        RETURNING run_id, id
+        """,
+        (held,),
+    ).fetchall()
+    what = {"cancelled": "run.cancelled", "running": "run.cancel_asked"}
+    audit.append(
+        conn,
+        *(Event(actor, what[status], RunId(run_id)) for run_id, status in sorted(stopped)),
+        *(Event(actor, "request.cancelled", RunId(run_id), RequestId(request)) for run_id, request in sorted(closed)),
+    )
+    aftermath.tell(conn, held)
+    parents = conn.execute(
+        """
+        SELECT DISTINCT parent_id FROM runs
+        WHERE parent_id = ANY(%s) AND status NOT IN ('finished', 'failed', 'cancelled')
+        ORDER BY parent_id
+        """,
+        (held,),
+    ).fetchall()
+    for (parent,) in parents:
+        stops.close(conn, RunId(parent), actor)
+    return held[-1] if len(held) == limit else None
+
+
+def sweep(conn: Connection, batch_id: BatchId) -> bool:
+    """Cancelled → swept, once no run of it is left to stop or to ask; whether that is so."""
+    return (
+        conn.execute(
+            """
+            UPDATE batches SET swept_at = COALESCE(swept_at, clock_timestamp())
+            WHERE id = %(id)s AND cancelled_at IS NOT NULL AND NOT EXISTS (
+                SELECT FROM runs
+                WHERE batch_id = %(id)s AND cancel_at IS NULL AND status IN ('queued', 'running', 'waiting', 'stuck'))
+            """,
+            {"id": batch_id},
+        ).rowcount
+        == 1
+    )

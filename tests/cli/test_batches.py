@@ -1,0 +1,35 @@
+"""Batches from a terminal or a script."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.cli.conftest import Banksman
+
+
+def test_a_file_of_runs_is_submitted_looked_at_and_stopped(banksman: Banksman, tmp_path: Path) -> None:
+    file = tmp_path / "runs.ndjson"
+    file.write_text("".join(json.dumps({"agent": "plain", "prompt": f"Do {n}."}) + "\n" for n in range(3)))
+
+    submitted = banksman("batch", "submit", str(file), "--name", "night")
+    batch_id = submitted.stdout.strip()
+    shown = banksman("batch", "show", batch_id)
+    cancelled = banksman("batch", "cancel", batch_id, "--json")
+
+    assert submitted.returncode == 0, submitted.stderr
+    assert batch_id.startswith("bat_")
+    assert "night" in shown.stdout
+    assert "queued     3" in shown.stdout
+    assert json.loads(cancelled.stdout)["runs"]["cancelled"] == 3
+
+
+def test_faults_of_a_file_are_named_by_line(banksman: Banksman, tmp_path: Path) -> None:
+    file = tmp_path / "runs.ndjson"
+    file.write_text('{"agent": "plain", "prompt": "x"}\n{"agent": "plane", "prompt": "x"}\n')
+
+    refused = banksman("batch", "submit", str(file))
+
+    assert refused.returncode == 2
+    assert "line 2: There is no agent 'plane'" in refused.stderr
+    assert banksman("batch", "submit", str(tmp_path / "none")).returncode == 2

@@ -1,0 +1,274 @@
+"""Batches over HTTP: accepted whole or not at all, counted, and cancelled at once while everything else goes on."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from httpx2 import Response
+
+from banksman import ids, ledger
+from banksman.ids import NoticeId, RequestId, RunId
+from banksman.ledger import agents, audit, batches, lists, requests, runs
+from banksman.states import RequestState, RunStatus, Verdict
+from banksman_gateway import batches as door
+from banksman_gateway import decide
+from tests.gateway.scenes import LEASE, Site, asking, bound
+
+LINES = {"Content-Type": "application/x-ndjson"}
+
+
+def submit(site: Site, *rows: Any, headers: dict[str, str] | None = None, params: Any = None) -> Response:
+    body = b"".join((row if isinstance(row, bytes) else json.dumps(row).encode()) + b"\n" for row in rows)
+    sent = (headers or site.key("runs:submit")) | LINES
+    return site.client.post("/v1/batches", content=body, headers=sent, params=params)
+
+
+def some(count: int) -> list[dict[str, Any]]:
+    return [{"agent": "plain", "prompt": f"Do {n}."} for n in range(count)]
+
+
+def a_batch(site: Site, count: int) -> tuple[ids.BatchId, list[RunId]]:
+    answer = submit(site, *some(count))
+    assert answer.status_code == 201, answer.text
+    batch_id = ids.BatchId(ids.read("bat", answer.json()["id"]))
+    with ledger.transaction(site.gateway) as conn:
+        found = lists.of_runs(conn, batch_id=batch_id, limit=count)
+    return batch_id, sorted(run.id for run in found)
+
+
+def parked(site: Site, run_id: RunId) -> RequestId:
+    """A run of a batch that waits for a person."""
+    with ledger.transaction(site.worker) as conn:
+        claim = runs.claim(conn, run_id, 0, owner="w", lease=LEASE)
+        assert claim is not None
+        new = bound(asking(), run_id, [(NoticeId(ids.new()), site.ana.id)])
+        requests.open_request(conn, run_id, 0, new)
+        assert runs.park(conn, run_id, claim.fence, version="1", usage={})
+    return new.id
+
+
+def url(batch_id: ids.BatchId, rest: str = "") -> str:
+    return f"/v1/batches/{ids.show('bat', batch_id)}{rest}"
+
+
+def test_a_batch_is_accepted_counted_and_found_by_the_dispatcher(site: Site) -> None:
+    rows = [*some(3), {"agent": "plain", "prompt": "Tagged.", "tags": ["x"], "metadata": {"n": 1}, "priority": 9}]
+
+    answer = submit(site, *rows, params={"name": "night"})
+
+    batch = answer.json()
+    assert answer.status_code == 201
+    assert answer.headers["location"] == f"/v1/batches/{batch['id']}"
+    assert (batch["name"], batch["total"], batch["runs"]["queued"]) == ("night", 4, 4)
+    headers = site.key("runs:read")
+    assert site.client.get(answer.headers["location"], headers=headers).json() == batch
+    listed = site.client.get("/v1/runs", params={"batch_id": batch["id"]}, headers=headers).json()["items"]
+    assert sorted(run["prompt"] for run in listed) == ["Do 0.", "Do 1.", "Do 2.", "Tagged."]
+    [tagged] = [run for run in listed if run["prompt"] == "Tagged."]
+    assert (tagged["tags"], tagged["metadata"], tagged["priority"]) == (["x"], {"n": 1}, 9)
+    with ledger.transaction(site.worker) as conn:
+        due = runs.dispatch(conn, window=9, redispatch=LEASE, max_attempts=5)
+    assert len(due) == 4
+    with ledger.transaction(site.gateway) as conn:
+        told = [event.action for event in audit.since(conn, (0, 0))]
+    assert Counter(told) == {"run.submitted": 4, "batch.submitted": 1}
+
+
+def test_one_faulty_line_refuses_all_and_every_fault_is_named_by_its_line(site: Site) -> None:
+    answer = submit(
+        site,
+        *some(600),
+        {"agent": "plane", "prompt": "x"},
+        b"{",
+        {"agent": "plain"},
+        b"[]",
+        {"agent": "plain", "prompt": "x", "promt": 1},
+    )
+
+    problem = answer.json()
+    assert answer.status_code == 422
+    assert [item["field"] for item in problem["errors"]] == [
+        "line 601",
+        "line 602",
+        "line 603.prompt",
+        "line 604",
+        "line 605.promt",
+    ]
+    assert "There is no agent 'plane'" in problem["errors"][0]["message"]
+    with ledger.transaction(site.gateway) as conn:
+        assert lists.of_runs(conn) == []
+        assert audit.since(conn, (0, 0)) == []
+
+
+def test_what_is_no_batch_is_refused(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door, "MOST_RUNS", 3)
+    headers = site.key("runs:submit")
+
+    empty = submit(site)
+    too_many = submit(site, *some(4))
+    as_json = site.client.post("/v1/batches", json=some(1), headers=headers)
+    too_long = submit(site, {"agent": "plain", "prompt": "x" * 1024 * 1024})
+    large = site.client.post("/v1/batches", content=b"\n" * (51 * 1024 * 1024), headers=headers | LINES)
+    unscoped = submit(site, *some(1), headers=site.key("runs:read"))
+
+    assert [answer.status_code for answer in (empty, too_many, as_json, too_long, large, unscoped)] == [
+        *(422, 422, 415, 422, 413, 403)
+    ]
+    assert "may have 3 runs" in too_many.json()["detail"]
+    assert "Line 1 is longer" in too_long.json()["detail"]
+    assert submit(site, *some(3)).status_code == 201
+
+
+def test_a_repeated_batch_is_one(site: Site) -> None:
+    headers = site.key("runs:submit") | {"Idempotency-Key": "a"}
+
+    first, again = (submit(site, *some(3), headers=headers) for _ in range(2))
+    other = submit(site, *some(2), headers=headers)
+
+    assert again.content == first.content
+    assert again.headers["idempotency-replayed"] == "true"
+    assert other.status_code == 422
+    with ledger.transaction(site.gateway) as conn:
+        assert len(lists.of_runs(conn)) == 3
+
+
+def test_cancelling_a_batch_takes_all_of_it_and_nothing_else(site: Site) -> None:
+    batch_id, [waiting, running, done, *queued] = a_batch(site, 7)
+    other = site.a_run()
+    request_id = parked(site, waiting)
+    with ledger.transaction(site.worker) as conn:
+        claim = runs.claim(conn, running, 0, owner="w", lease=LEASE)
+        assert claim is not None
+    site.finish(done)
+    ana = site.token(site.ana)
+
+    cancelled = site.client.post(url(batch_id, "/cancel"), headers=ana)
+    again = site.client.post(url(batch_id, "/cancel"), headers=ana)
+
+    batch = cancelled.json()
+    assert cancelled.status_code == 200
+    assert {name: count for name, count in batch["runs"].items() if count} == {
+        "cancelled": 5,
+        "running": 1,
+        "finished": 1,
+    }
+    assert batch["finished_at"] is None
+    assert again.json() == batch
+    late = site.vote(request_id, ana)
+    assert (late.status_code, "cancelled by ana@example.org" in late.json()["detail"]) == (409, True)
+    with ledger.transaction(site.worker) as conn:
+        assert runs.beat(conn, {running: claim.fence}, lease=LEASE) == {running: "stop"}
+        assert runs.stop(conn, running, claim.fence)
+        assert runs.get(conn, other).status is RunStatus.QUEUED
+    assert site.client.get(url(batch_id), headers=ana).json()["finished_at"] is not None
+    with ledger.transaction(site.gateway) as conn:
+        told = Counter(event.action for run in [waiting, running, done, *queued] for event in audit.of_run(conn, run))
+    assert (told["run.cancelled"], told["run.cancel_asked"], told["request.cancelled"]) == (5, 1, 1)
+
+
+def test_who_may_not_stop_a_run_may_not_stop_a_batch(site: Site) -> None:
+    batch_id, _ = a_batch(site, 1)
+    auditor = site.token(site.a_person("carl@example.org", "auditor"))
+    nobody = site.token(site.a_person("dora@example.org"))
+
+    assert site.client.post(url(batch_id, "/cancel"), headers=site.key("runs:submit")).status_code == 403
+    assert site.client.post(url(batch_id, "/cancel"), headers=auditor).status_code == 403
+    assert site.client.post(url(batch_id, "/cancel"), headers=nobody).status_code == 404
+    assert site.client.get(url(batch_id), headers=nobody).status_code == 404
+
+
+def test_from_the_mark_on_nothing_of_a_batch_starts_and_the_sweep_ends_what_broke_off(site: Site) -> None:
+    batch_id, [first, second] = a_batch(site, 2)
+    with ledger.transaction(site.gateway) as conn:
+        assert batches.mark(conn, batch_id, ids.show("per", site.ana.id))  # and the gateway dies here
+
+    with ledger.transaction(site.worker) as conn:
+        claimed = runs.claim(conn, first, 0, owner="w", lease=LEASE)
+    door.cancel_marked(site.parts)
+
+    assert claimed is None
+    with ledger.transaction(site.gateway) as conn:
+        assert [runs.get(conn, run).status for run in (first, second)] == [RunStatus.CANCELLED] * 2
+        assert batches.cancelling(conn) == []
+
+
+@dataclass
+class Crowd:
+    """Everybody who touches the runs of a batch, at once, until it is over."""
+
+    site: Site
+    made: list[RunId]
+    asked: list[RequestId]
+    held: dict[RunId, int] = field(default_factory=dict[RunId, int])
+    over: threading.Event = field(default_factory=threading.Event)
+    broken: list[BaseException] = field(default_factory=list[BaseException])
+
+    def keep(self, work: Callable[[random.Random], None], seed: int) -> None:
+        dice = random.Random(seed)
+        while not self.over.is_set():
+            try:
+                work(dice)
+            except BaseException as error:  # noqa: BLE001  a deadlock above all
+                self.broken.append(error)
+
+    def vote(self, dice: random.Random) -> None:
+        with ledger.transaction(self.site.gateway) as conn:
+            for request_id in sorted(dice.sample(self.asked, 3)):
+                found = requests.hold(conn, request_id)
+                if found.state is RequestState.OPEN:
+                    ballot = decide.Ballot(Verdict.APPROVE, found.digest, found.revision)
+                    decide.vote(conn, request_id, decide.Voter("token", self.site.ana), ballot, self.site.parts.pen)
+
+    def claim(self, dice: random.Random) -> None:
+        run_id = dice.choice(self.made)
+        with ledger.transaction(self.site.worker) as conn:
+            taken = runs.claim(conn, run_id, dice.randrange(2), owner="w", lease=LEASE)
+        if taken is not None:
+            self.held[run_id] = taken.fence
+
+    def beat(self, dice: random.Random) -> None:
+        mine = list(self.held.items())
+        dice.shuffle(mine)
+        with ledger.transaction(self.site.worker) as conn:
+            runs.beat(conn, dict(mine), lease=LEASE)
+
+    def look(self, _: random.Random) -> None:
+        with ledger.transaction(self.site.worker) as conn:
+            paused = agents.set_aside(conn)
+            runs.dispatch(conn, window=50, redispatch=timedelta(0), max_attempts=10**6, paused=paused)
+            runs.bury_cancelled(conn)
+
+
+def test_a_batch_is_cancelled_without_deadlock_amid_votes_claims_dispatch_and_heartbeats(site: Site) -> None:
+    batch_id, made = a_batch(site, 120)
+    crowd = Crowd(site, made, [parked(site, run_id) for run_id in made[:40]])
+    works = (crowd.vote, crowd.vote, crowd.claim, crowd.claim, crowd.beat, crowd.look)
+    threads = [threading.Thread(target=crowd.keep, args=(work, seed)) for seed, work in enumerate(works)]
+    for thread in threads:
+        thread.start()
+    while len(crowd.held) < 20 and not crowd.broken:
+        crowd.over.wait(0.01)
+
+    answer = site.client.post(url(batch_id, "/cancel"), headers=site.token(site.ben))
+    crowd.over.set()
+    for thread in threads:
+        thread.join(20)
+
+    assert crowd.broken == []
+    assert answer.status_code == 200
+    with ledger.transaction(site.gateway) as conn:
+        found = lists.of_runs(conn, batch_id=batch_id, limit=200)
+        waiting = lists.of_requests(conn, state=RequestState.OPEN)
+    assert {(run.status, run.cancel_at is None) for run in found} <= {
+        (RunStatus.CANCELLED, False),
+        (RunStatus.RUNNING, False),
+    }
+    assert waiting == []
