@@ -40,7 +40,7 @@ REQUESTS = "tests/gateway/test_requests.py"
 SWEEP = "tests/gateway/test_sweep.py"
 LINKS = "tests/gateway/test_link_page.py"
 PAGES = "tests/gateway/test_pages.py"
-MODEL = "tests/model/test_model.py"
+STORIES = "tests/model/test_stories.py"
 DIGEST = "tests/shared/test_digest.py"
 SIGNING = "tests/shared/test_signing.py"
 WIRE = "tests/shared/test_wire.py"
@@ -60,14 +60,14 @@ DEFENCES = (
         f"{LEDGER}/runs.py",
         "          AND segment = %(segment)s\n",
         "",
-        (f"{SEGMENT}::test_a_segment_that_comes_twice_changes_nothing",),
+        (f"{STORIES}::test_a_message_about_an_earlier_segment_claims_nothing",),
     ),
     Defence(
         "a run that is to stop is not claimed",
         f"{LEDGER}/runs.py",
         "          AND segment = %(segment)s\n          AND cancel_at IS NULL\n",
         "          AND segment = %(segment)s\n",
-        (MODEL,),
+        (f"{STORIES}::test_a_run_that_is_to_stop_is_not_claimed_and_ends_with_its_lease",),
     ),
     Defence(
         "a claim has a fence of its own",
@@ -136,21 +136,14 @@ DEFENCES = (
         f"{LEDGER}/runs.py",
         "USING (id, fence) WHERE status = 'running' AND due_at > clock_timestamp()\n",
         "USING (id, fence) WHERE status = 'running'\n",
-        (MODEL,),
-    ),
-    Defence(
-        "a drained run is nobody's any more",
-        f"{LEDGER}/runs.py",
-        "SET status = 'queued', fence = runs.fence + 1, owner",
-        "SET status = 'queued', owner",
-        (MODEL,),
+        (f"{STORIES}::test_past_its_lease_a_heartbeat_revives_nothing",),
     ),
     Defence(
         "the dispatcher takes only what is due",
         f"{LEDGER}/runs.py",
         "WHERE status IN ('queued', 'running') AND due_at <= statement_timestamp() AND cancel_at IS NULL",
         "WHERE status IN ('queued', 'running') AND cancel_at IS NULL",
-        (MODEL,),
+        (f"{STORIES}::test_the_dispatcher_leaves_alone_what_is_not_due",),
     ),
     Defence(
         "attempts are bounded",
@@ -320,21 +313,21 @@ DEFENCES = (
         f"{GATEWAY}/decide.py",
         "    if person.disabled:\n",
         "    if False:\n",
-        (MODEL,),
+        (f"{STORIES}::test_a_disabled_person_does_not_vote_and_did_not",),
     ),
     Defence(
         "a vote of somebody disabled since does not count",
         f"{GATEWAY}/decide.py",
         "            not standing[item.person_id].disabled\n            and not (",
         "            not (",
-        (MODEL,),
+        (f"{STORIES}::test_a_disabled_person_does_not_vote_and_did_not",),
     ),
     Defence(
         "at tier high the editor does not count",
         f"{GATEWAY}/decide.py",
         "not (request.tier is Tier.HIGH and item.person_id == request.author_id)",
         "True",
-        (MODEL,),
+        (f"{STORIES}::test_who_edited_a_call_at_tier_high_does_not_count_for_it",),
     ),
     Defence(
         "a decision takes as many people as it needs",
@@ -457,14 +450,14 @@ DEFENCES = (
         f"{WORKER}/gate.py",
         "            return False\n        raise self.doubt(key)",
         "            return False\n        return False",
-        (MODEL, f"{JOURNAL}::test_a_call_that_may_have_happened_waits_for_a_person"),
+        (f"{HOLES}::test_what_has_happened_is_not_asked_about_again_after_a_deploy",),
     ),
     Defence(
         "a call in doubt waits for a person, says the journal",
         f"{WORKER}/journal.py",
         "            return None\n        raise self.gate.doubt(key)",
         "            return None\n        return None",
-        (MODEL,),
+        (f"{STORIES}::test_every_beginning_is_as_expected",),
         vital=True,
     ),
     Defence(
@@ -472,14 +465,14 @@ DEFENCES = (
         f"{WORKER}/journal.py",
         "if last.request_id != cleared.request_id:",
         "if True:",
-        (MODEL,),
+        (f"{STORIES}::test_each_word_of_a_person_reruns_a_call_once",),
     ),
     Defence(
         "a finished call is not repeated",
         f"{WORKER}/journal.py",
         '        if last.state == "finished":\n',
         "        if False:\n",
-        (MODEL,),
+        (f"{STORIES}::test_a_finished_call_is_replayed_to_whoever_takes_over",),
         vital=True,
     ),
     Defence(
@@ -487,7 +480,7 @@ DEFENCES = (
         f"{WORKER}/journal.py",
         "if any(statement.get(name) != value for name, value in expected.items()):",
         "if False:",
-        (f"{FORGERY}::test_a_decision_that_is_changed_between_the_gate_and_the_start_starts_nothing", MODEL),
+        (f"{FORGERY}::test_a_decision_that_is_changed_between_the_gate_and_the_start_starts_nothing",),
     ),
     Defence(
         "a decision has as many voters as it required",

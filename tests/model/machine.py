@@ -104,7 +104,7 @@ class Machine(Promises):
         edits = edits and yes and request.kind == "approval"
         verdict = {
             "approval": "approve" if yes else "deny",
-            "outcome": ("rerun", "happened")[n % 2] if yes else "stop",
+            "outcome": ("happened" if stops else "rerun") if yes else "stop",
         }.get(request.kind, "answer" if yes else "deny")
         stops = stops and verdict == "deny"
         with ledger.transaction(self.world.parts.pool) as conn:
@@ -429,7 +429,7 @@ def may_commit(attempt: Attempt) -> bool:
 
 def may_end(attempt: Attempt) -> bool:
     """Runs are carried on for a while before one may end; who lost it may always try."""
-    return attempt.run.segment > 1 or not attempt.run.commits(attempt.claim.fence)
+    return attempt.run.segment > 0 or not attempt.run.commits(attempt.claim.fence)
 
 
 def pick(n: int, found: dict[K, V], fits: Callable[[V], bool], wild: bool = False) -> tuple[K, V]:
