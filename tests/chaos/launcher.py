@@ -25,7 +25,6 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -144,7 +143,8 @@ def become(launch: Launch) -> NoReturn:
     os.environ.clear()
     os.environ.update(launch.env)
     for name, value in launch.values.items():
-        _replace(name, value)
+        module, _, constant = name.partition(":")
+        setattr(importlib.import_module(module), constant, value)
     if launch.point is not None:
         arm(launch.point, launch.mark)
     sys.argv[:] = [launch.module]
@@ -159,13 +159,6 @@ def become(launch: Launch) -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
-
-
-def _replace(name: str, value: float) -> None:
-    module, _, constant = name.partition(":")
-    owner = importlib.import_module(module)
-    is_duration = isinstance(getattr(owner, constant), timedelta)
-    setattr(owner, constant, timedelta(seconds=value) if is_duration else value)
 
 
 def main(modules: Sequence[str] = MODULES) -> None:
