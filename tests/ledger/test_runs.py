@@ -184,3 +184,14 @@ def test_resumed_runs_go_before_new_ones(gateway_pool: ledger.Pool, worker_pool:
         due = runs.dispatch(conn, window=1, redispatch=HOUR, max_attempts=5)
 
     assert [(item.run_id, item.segment) for item in due] == [(parked, 1)]
+
+
+def test_a_dead_workers_run_goes_before_new_ones(gateway_pool: ledger.Pool, worker_pool: ledger.Pool) -> None:
+    a_run(gateway_pool)
+    begun, _ = in_state(RunStatus.RUNNING, gateway_pool, worker_pool, lease=timedelta())
+
+    with ledger.transaction(worker_pool) as conn:
+        due = runs.dispatch(conn, window=1, redispatch=HOUR, max_attempts=5)
+
+    # It may wait for a person's word on what its worker did; a batch of new runs must not stand before that.
+    assert [(item.run_id, item.segment) for item in due] == [(begun, 0)]

@@ -205,7 +205,7 @@ def dispatch(
     """Queued or running, and due → queued with a wake-up to send, or stuck once its attempts are used up.
 
     One statement starts what waits, repairs lost wake-ups and takes runs from dead workers. At most `window` runs
-    are out in the broker at a time; resumed runs come first, then by priority and age. Agents in `paused` wait.
+    are out in the broker at a time; whatever has begun comes first, then by priority and age. `paused` agents wait.
     """
     # Not clock_timestamp() in the conditions: it is volatile, and no index is read by a bound that may move.
     rows = conn.execute(
@@ -219,7 +219,7 @@ def dispatch(
             FROM runs
             WHERE status IN ('queued', 'running') AND due_at <= statement_timestamp() AND cancel_at IS NULL
               AND agent <> ALL(%(paused)s)
-            ORDER BY segment = 0, priority DESC, due_at
+            ORDER BY started_at IS NULL, priority DESC, due_at
             LIMIT (SELECT n FROM room)
             FOR UPDATE SKIP LOCKED
         )
