@@ -75,7 +75,6 @@ DEFENCES = (
         "        SET status = 'running',\n            fence = fence + 1,\n",
         "        SET status = 'running',\n",
         (f"{RUNS}::test_a_write_with_an_old_fence_changes_nothing",),
-        vital=True,
     ),
     Defence(
         "a run ends under the fence of now",
@@ -115,7 +114,7 @@ DEFENCES = (
         f"{LEDGER}/snapshots.py",
         "WHERE id = %s AND fence = %s AND",
         "WHERE id = %s AND %s > 0 AND",
-        (f"{JOURNAL}::test_a_zombie_commits_nothing_else",),
+        (f"{RUNS}::test_a_write_with_an_old_fence_changes_nothing",),
     ),
     Defence(
         "a snapshot is saved while the lease holds",
@@ -174,7 +173,6 @@ DEFENCES = (
         "              AND fence = %(fence)s\n",
         "",
         (f"{STARTS}::test_nothing_starts_under_another_fence",),
-        vital=True,
     ),
     Defence(
         "a tool starts while the lease holds",
@@ -265,11 +263,11 @@ DEFENCES = (
         (f"{REQUESTS}::test_one_person_has_one_vote",),
     ),
     Defence(
-        "only what is overdue expires",
+        "what is settled does not expire",
         f"{LEDGER}/requests.py",
         "WHERE id = %s AND state = 'open' AND expires_at <= clock_timestamp()",
         "WHERE id = %s AND expires_at <= clock_timestamp()",
-        (f"{ONCE}::test_votes_at_the_deadline_and_the_sweep_settle_each_request_once",),
+        (f"{STARTS}::test_what_is_settled_does_not_expire",),
     ),
     Defence(
         "overdue requests are found by their index",
@@ -393,14 +391,13 @@ DEFENCES = (
         '    return _ask(policy, call, "unknown-effects",',
         '    return Judgement("allow", "", "") or _ask(policy, call, "unknown-effects",',
         (f"{SEGMENT}::test_a_mixed_turn_runs_harmless_calls_at_once_and_the_rest_in_the_models_order",),
-        vital=True,
     ),
     Defence(
         "what its author flags is asked about",
         f"{WORKER}/gate.py",
         'flagged = tool.kind == "unapproved" or tool.name in self.loaded.flagged',
         "flagged = False",
-        (f"{SEGMENT}::test_an_approved_call_runs_once_with_its_defaults_shown", "tests/worker/test_inventory.py"),
+        (f"{SEGMENT}::test_a_harmless_tool_that_its_author_flags_is_asked_about",),
     ),
     Defence(
         "argument text is read strictly",
@@ -473,7 +470,6 @@ DEFENCES = (
         '        if last.state == "finished":\n',
         "        if False:\n",
         (f"{STORIES}::test_a_finished_call_is_replayed_to_whoever_takes_over",),
-        vital=True,
     ),
     Defence(
         "a decision is read afresh and is for this action",
@@ -487,7 +483,7 @@ DEFENCES = (
         f"{WORKER}/journal.py",
         'if len(statement["voters"]) < statement["requirement"]["approvals"]:',
         "if False:",
-        (FORGERY,),
+        (f"{STARTS}::test_a_decision_with_too_few_voters_starts_nothing",),
     ),
     Defence(
         "a decision belongs to its own request",
@@ -509,7 +505,6 @@ DEFENCES = (
         '                    lease.stop("lost")\n\n',
         "                    pass\n\n",
         (f"{LEASE}::test_without_postgresql_a_conversation_ends_before_its_lease_does",),
-        vital=True,
     ),
     Defence(
         "a stuck loop gives its runs up",
@@ -541,7 +536,11 @@ DEFENCES = (
         (DIGEST,),
     ),
     Defence(
-        "no NaN", "shared/banksman/digest.py", "return None if math.isfinite(value) else", "return None or", (DIGEST,)
+        "no NaN",
+        "shared/banksman/digest.py",
+        "return None if math.isfinite(value) else",
+        "return None if True else",
+        (DIGEST,),
     ),
     Defence(
         "no lone surrogate",
@@ -565,7 +564,6 @@ DEFENCES = (
         '        if status == "revoked":\n',
         "        if False:\n",
         (SIGNING,),
-        vital=True,
     ),
     Defence(
         "a signature must hold",
@@ -660,7 +658,6 @@ DEFENCES = (
         "    PRIMARY KEY (run_id, step, call_id, attempt),\n",
         "",
         (f"{STARTS}::test_with_everything_in_place_a_call_starts_once",),
-        vital=True,
     ),
     Defence(
         "a worker changes no deadline",
@@ -675,7 +672,7 @@ DEFENCES = (
         f"{GATEWAY}/sweep.py",
         "        runs.lock(conn, run_id)\n",
         "",
-        (f"{ONCE}::test_votes_at_the_deadline_and_the_sweep_settle_each_request_once",),
+        (f"{ONCE}::test_the_sweep_waits_for_the_runs_row_before_it_touches_a_request",),
     ),
     Defence(
         "silence wakes the run",
@@ -683,13 +680,6 @@ DEFENCES = (
         "        segment = None if ends else runs.wake(conn, run_id, hint=here.hint)\n",
         "        segment = None\n",
         (f"{SWEEP}::test_silence_expires_the_request_and_the_run_goes_on",),
-    ),
-    Defence(
-        "who stops a run holds its row",
-        f"{GATEWAY}/runs.py",
-        "    status = rows.lock(conn, run_id)\n    if status in FINAL",
-        "    status = rows.get(conn, run_id).status\n    if status in FINAL",
-        (f"{ONCE}::test_a_vote_and_a_stop_at_once_leave_a_run_that_is_over_and_nothing_open",),
     ),
     Defence(
         "due notices are found by their index",

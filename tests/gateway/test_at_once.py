@@ -256,6 +256,21 @@ def test_votes_at_the_deadline_and_the_sweep_settle_each_request_once(place: Pla
     assert place.wakeups() == {run_id.hex: 1 for run_id, _ in parked}
 
 
+def test_the_sweep_waits_for_the_runs_row_before_it_touches_a_request(place: Place) -> None:
+    run_id, [request_id] = place.site.a_waiting_run(asking(expires_after=0))
+
+    with ThreadPoolExecutor(1) as pool:
+        with psycopg.connect(place.owner) as conn:  # a vote has begun, and goes for its request next
+            conn.execute("SELECT FROM runs WHERE id = %s FOR UPDATE", (run_id,))
+            swept = pool.submit(sweep.expire_overdue, place.site.parts)
+            with psycopg.connect(place.owner, autocommit=True) as looking:
+                waiting = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+                while not looking.execute(waiting).rowcount:
+                    time.sleep(0.01)
+            conn.execute("SELECT FROM requests WHERE id = %s FOR UPDATE NOWAIT", (request_id,))
+        assert swept.result() == 1
+
+
 def test_a_vote_and_a_stop_at_once_leave_a_run_that_is_over_and_nothing_open(place: Place) -> None:
     parked = [place.site.a_waiting_run(asking("c1"), asking("c2")) for _ in range(12)]
     ana, ben = place.site.token(place.site.ana), place.site.token(place.site.a_person("op@example.org", "operator"))

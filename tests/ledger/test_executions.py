@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import psycopg
 import pytest
 
-from banksman import ids, ledger
+from banksman import digest, ids, ledger
+from banksman.errors import NotGenuine
 from banksman.ids import RequestId, RunId
 from banksman.ledger import decisions, executions, requests, runs
 from banksman.links import LinkKeys
-from banksman.records import NewRun, Person
-from banksman.signing import Signer
+from banksman.records import Decision, NewRun, Person
+from banksman.signing import Signer, Verifier
 from banksman.states import Verdict
 from banksman_gateway import decide
+from banksman_worker.gate import Cleared
+from banksman_worker.journal import Journal
 from tests.conftest import Database
 from tests.gateway.scenes import asking
 
@@ -154,3 +158,31 @@ def test_a_decision_that_comes_second_is_not_written(ready: Ready) -> None:
         first = decisions.get(conn, ready.request_id)
         assert first is not None
         assert not decisions.settle(conn, first)
+
+
+def test_what_is_settled_does_not_expire(ready: Ready) -> None:
+    ready.make("UPDATE requests SET expires_at = clock_timestamp()")
+
+    with ledger.transaction(ready.gateway) as conn:
+        assert not requests.expire(conn, ready.request_id)
+
+
+def test_a_decision_with_too_few_voters_starts_nothing(ready: Ready, verifier: Verifier, signer: Signer) -> None:
+    with ledger.transaction(ready.worker) as conn:
+        [settled] = requests.settled(conn, ready.run_id, 1)
+    assert settled.decision is not None
+    said = verifier.verify(settled.decision.signed)
+    short = replace(settled.decision, signed=signer.sign({**said, "voters": []}))
+    gate = SimpleNamespace(claim=SimpleNamespace(run_id=ready.run_id, fence=ready.fence))
+    book = Journal(cast("Any", gate), ready.worker, verifier, cast("Any", None), cast("Any", None))
+    cleared = Cleared(digest.of_action(digest.parse(settled.action)), "unknown", {}, ready.request_id)
+
+    with ledger.transaction(ready.worker) as conn, pytest.MonkeyPatch.context() as patch:
+        assert book._verify(conn, cleared)[0] == [ready.voter.id]  # pyright: ignore[reportPrivateUsage]
+
+        def get(*_: object) -> Decision:
+            return short
+
+        patch.setattr(decisions, "get", get)
+        with pytest.raises(NotGenuine, match="fewer voters"):
+            book._verify(conn, cleared)  # pyright: ignore[reportPrivateUsage]

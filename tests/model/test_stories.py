@@ -11,7 +11,7 @@ from banksman.states import Kind, Tier
 from tests.model.machine import Asked, Machine
 from tests.model.promises import World
 
-ANA, BEN, CAM, REQUESTER = 0, 1, 2, 4
+ANA, BEN, CAM, DAN, REQUESTER = range(5)
 PAY: Asked = (Kind.APPROVAL, Tier.MEDIUM, 1)
 
 
@@ -125,6 +125,8 @@ def test_a_disabled_person_does_not_vote_and_did_not(tale: Machine) -> None:
     tale.carry_on(wanted=[(Kind.APPROVAL, Tier.MEDIUM, 2)], starts=0, ends=False, parks=True)
     says(tale, ANA)
     tale.disable(who=ANA)
+    tale.disable(who=DAN)
+    says(tale, DAN)
     says(tale, BEN)
     says(tale, ANA)
     [request] = tale.requests.values()

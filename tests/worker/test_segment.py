@@ -82,6 +82,22 @@ def test_an_approved_call_runs_once_with_its_defaults_shown(site: SiteMaker) -> 
     assert json.loads(run.output) == [["pay", "paid 5 EUR"]]
 
 
+def test_a_harmless_tool_that_its_author_flags_is_asked_about(site: SiteMaker) -> None:
+    agent, seen = agent_calling(("peek", {"at": "it"})), list[str]()
+
+    @agent.tool_plain(requires_approval=True, metadata={"banksman": "harmless"})
+    def peek(at: str) -> str:
+        seen.append(at)
+        return "seen"
+
+    del peek
+    here = site({"peeker": agent})
+
+    _, [request] = here.waiting("peeker")
+
+    assert (request.tool, seen) == ("peek", [])
+
+
 def test_a_denied_call_does_not_run_and_the_model_reads_why(site: SiteMaker) -> None:
     here = a_site(site, ("pay", {"amount": 5}))
     run_id, [request] = here.waiting("payer")
