@@ -28,7 +28,7 @@ FAR = "worker-far"
 CALM_WITHIN = 90.0
 """So long after the last fault every run must be over."""
 SETTINGS = {"BANKSMAN_LEASE_SECONDS": f"{LEASE}", "BANKSMAN_SWEEP_SECONDS": "0.25", "BANKSMAN_REDISPATCH_SECONDS": "3"}
-_STARTING = 8.0
+_NO_START = "banksman agent worker: PostgreSQL cannot be reached"
 DECK = {
     "kill a worker": 5,
     "freeze a worker": 3,
@@ -97,9 +97,8 @@ class Breaker:
     hits: list[flow.Hit] = field(default_factory=list[flow.Hit])
     died: list[str] = field(default_factory=list[str])
     """Processes that ended though nobody had killed them."""
-    started: dict[str, float] = field(default_factory=dict[str, float])
-    stopped_at: float = 0.0
-    """When PostgreSQL was last stopped or cut off."""
+    not_started: int = 0
+    """How many of the processes that ended by themselves had never begun."""
     _undoing: list[tuple[float, int, str, Callable[[], object]]] = field(
         default_factory=list[tuple[float, int, str, "Callable[[], object]"]]
     )
@@ -126,7 +125,6 @@ class Breaker:
                 site.kill("notifier")
                 self._later(fault, thing, lambda: self._start("notifier"))
             case "stop PostgreSQL (fast)" | "stop PostgreSQL (immediate)":
-                self.stopped_at = time.monotonic()
                 site.stop_postgres(signal.SIGINT if "fast" in fault.kind else signal.SIGQUIT)
                 self._later(fault, thing, site.start_postgres)
             case "flush the broker":
@@ -146,7 +144,6 @@ class Breaker:
                 self._later(fault, thing, site.proxy.heal)
             case _:
                 assert self.far is not None
-                self.stopped_at = time.monotonic()
                 self.far.cut()
                 self._later(fault, thing, self.far.heal)
 
@@ -184,14 +181,15 @@ class Breaker:
             self._broken.discard(thing)
         for name in [name for name in self.site.services if not self.site.lives(name)]:
             # Without PostgreSQL a worker does not start, and says so: whoever keeps it up starts it again.
-            if abs(self.started.get(name, 0) - self.stopped_at) > _STARTING:
+            if self.site.said().count(_NO_START) > self.not_started:
+                self.not_started += 1
+            else:
                 self.died.append(name)
                 self.say(f"{name} has ended, and nobody had killed it")
             self.site.services.pop(name)
             self._start(name)
 
     def _start(self, name: str) -> None:
-        self.started[name] = time.monotonic()
         match name:
             case "gateway":
                 self.site.gateway(wait=False)

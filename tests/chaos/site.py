@@ -358,7 +358,11 @@ class Site:
         for stream in (self._launcher.stdin, self._launcher.stdout):
             if stream is not None:
                 stream.close()
-        self._launcher.wait(20)
+        try:
+            self._launcher.wait(60)
+        except subprocess.TimeoutExpired:
+            self._launcher.kill()  # and with it, by the kernel, whatever it started
+            self._launcher.wait()
 
     def _end(self) -> None:
         """The servers go last."""
