@@ -443,14 +443,7 @@ DEFENCES = (
         (f"{HOLES}::test_arguments_changed_behind_the_gate_do_not_run",),
     ),
     Defence(
-        "a call in doubt waits for a person, says the gate",
-        f"{WORKER}/gate.py",
-        "            return False\n        raise self.doubt(key)",
-        "            return False\n        return False",
-        (f"{HOLES}::test_what_has_happened_is_not_asked_about_again_after_a_deploy",),
-    ),
-    Defence(
-        "a call in doubt waits for a person, says the journal",
+        "a call in doubt waits for a person",
         f"{WORKER}/journal.py",
         "            return None\n        raise self.gate.doubt(key)",
         "            return None\n        return None",
@@ -476,14 +469,14 @@ DEFENCES = (
         f"{WORKER}/journal.py",
         "if any(statement.get(name) != value for name, value in expected.items()):",
         "if False:",
-        (f"{FORGERY}::test_a_decision_that_is_changed_between_the_gate_and_the_start_starts_nothing",),
+        (f"{STARTS}::test_a_signed_decision_that_says_something_else_starts_nothing",),
     ),
     Defence(
         "a decision has as many voters as it required",
         f"{WORKER}/journal.py",
         'if len(statement["voters"]) < statement["requirement"]["approvals"]:',
         "if False:",
-        (f"{STARTS}::test_a_decision_with_too_few_voters_starts_nothing",),
+        (f"{STARTS}::test_a_signed_decision_that_says_something_else_starts_nothing",),
     ),
     Defence(
         "a decision belongs to its own request",

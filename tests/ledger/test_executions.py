@@ -167,12 +167,24 @@ def test_what_is_settled_does_not_expire(ready: Ready) -> None:
         assert not requests.expire(conn, ready.request_id)
 
 
-def test_a_decision_with_too_few_voters_starts_nothing(ready: Ready, verifier: Verifier, signer: Signer) -> None:
+@pytest.mark.parametrize(
+    ("other", "why"),
+    [
+        ({"voters": []}, "fewer voters"),
+        ({"digest": "00"}, "another action"),
+        ({"run": "run_0"}, "another action"),
+        ({"request": "req_0"}, "another action"),
+        ({"verdict": "denied"}, "another action"),
+    ],
+)
+def test_a_signed_decision_that_says_something_else_starts_nothing(
+    ready: Ready, verifier: Verifier, signer: Signer, other: dict[str, Any], why: str
+) -> None:
     with ledger.transaction(ready.worker) as conn:
         [settled] = requests.settled(conn, ready.run_id, 1)
     assert settled.decision is not None
     said = verifier.verify(settled.decision.signed)
-    short = replace(settled.decision, signed=signer.sign({**said, "voters": []}))
+    short = replace(settled.decision, signed=signer.sign({**said, **other}))
     gate = SimpleNamespace(claim=SimpleNamespace(run_id=ready.run_id, fence=ready.fence))
     book = Journal(cast("Any", gate), ready.worker, verifier, cast("Any", None), cast("Any", None))
     cleared = Cleared(digest.of_action(digest.parse(settled.action)), "unknown", {}, ready.request_id)
@@ -184,5 +196,5 @@ def test_a_decision_with_too_few_voters_starts_nothing(ready: Ready, verifier: V
             return short
 
         patch.setattr(decisions, "get", get)
-        with pytest.raises(NotGenuine, match="fewer voters"):
+        with pytest.raises(NotGenuine, match=why):
             book._verify(conn, cleared)  # pyright: ignore[reportPrivateUsage]
