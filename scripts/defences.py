@@ -347,7 +347,7 @@ DEFENCES = (
         f"{GATEWAY}/decide.py",
         '    Tier.MEDIUM: frozenset({"session", "token"}),',
         '    Tier.MEDIUM: frozenset({"session", "token", "link"}),',
-        (f"{LINKS}::test_above_low_even_the_right_code_decides_nothing",),
+        (f"{REQUESTS}::test_a_link_by_itself_does_not_decide_above_tier_low",),
     ),
     Defence(
         "no key votes",
@@ -361,14 +361,14 @@ DEFENCES = (
         f"{GATEWAY}/decide.py",
         "    if digest.of_action(action) != request.digest:\n",
         "    if False:\n",
-        (f"{PAGES}::test_a_row_that_was_changed_behind_our_back_is_shown_as_such_and_cannot_be_decided",),
+        (f"{REQUESTS}::test_a_stored_request_that_is_not_what_its_digest_says_is_not_decided",),
     ),
     Defence(
         "a requirement is the one under the digest",
         f"{GATEWAY}/decide.py",
         'if action["requirement"] != request.requirement.as_json() or',
         "if",
-        (f"{HOLES}::test_a_requirement_changed_in_its_row_is_not_decided_on",),
+        (f"{REQUESTS}::test_a_stored_request_that_is_not_what_its_digest_says_is_not_decided",),
     ),
     Defence(
         "only votes with the gateway's mark count",
@@ -511,7 +511,7 @@ DEFENCES = (
         f"{WORKER}/journal.py",
         "                await asyncio.sleep(delay)\n                delay = min(delay * 2, 5.0)",
         "                return",
-        (f"{LEASE}::test_past_its_lease_a_worker_starts_no_tool_and_what_one_returned_meanwhile_is_kept",),
+        (f"{LEASE}::test_a_result_that_cannot_be_stored_is_tried_again_until_it_is",),
     ),
     # Digests, signatures, links, codes.
     Defence(
@@ -574,11 +574,11 @@ DEFENCES = (
         (f"{LINKS}::test_no_single_changed_character_leaves_a_link_valid",),
     ),
     Defence(
-        "a link has one spelling",
+        "bytes in text have one spelling",
         "shared/banksman/signing.py",
         "if len(raw) != length or base64url(raw) != text:",
         "if len(raw) != length:",
-        (f"{LINKS}::test_no_single_changed_character_leaves_a_link_valid",),
+        (f"{SIGNING}::test_bytes_have_one_spelling",),
     ),
     Defence(
         "a code is the notice's own",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -10,10 +12,13 @@ import pytest
 import redis
 
 from banksman import digest, ids, ledger
+from banksman.errors import NotAllowed
 from banksman.ids import RequestId
 from banksman.ledger import decisions, requests, runs
+from banksman.records import Request
 from banksman.signing import Verifier
-from banksman.states import Kind, RequestState, RunStatus, Tier
+from banksman.states import Kind, RequestState, RunStatus, Tier, Verdict
+from banksman_gateway import decide
 from tests.gateway.scenes import Site, asking
 
 
@@ -236,3 +241,38 @@ def test_a_page_of_requests_costs_the_same_few_statements_however_long(
 
     assert (len(one.json()["items"]), len(many.json()["items"])) == (1, 16)
     assert len(executed) - for_one == for_one <= 5
+
+
+def test_a_link_by_itself_does_not_decide_above_tier_low(site: Site) -> None:
+    _, [request_id] = site.a_waiting_run()
+
+    with ledger.transaction(site.gateway) as conn:
+        shown = requests.get(conn, request_id)
+        ballot = decide.Ballot(Verdict.APPROVE, shown.digest, shown.revision)
+        with pytest.raises(NotAllowed, match="Tier medium"):
+            decide.vote(conn, request_id, decide.Voter("link", site.ana), ballot, site.parts.pen)
+
+
+def _other_arguments(shown: Request) -> Request:
+    return replace(shown, action=shown.action.replace(b"/a.txt", b"/b.txt"))
+
+
+def _fewer_people(shown: Request) -> Request:
+    return replace(shown, requirement=replace(shown.requirement, approvals=1))
+
+
+@pytest.mark.parametrize("change", [_other_arguments, _fewer_people])
+def test_a_stored_request_that_is_not_what_its_digest_says_is_not_decided(
+    site: Site, change: Callable[[Request], Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, [request_id] = site.a_waiting_run(asking(approvals=2))
+    with ledger.transaction(site.gateway) as conn:
+        changed = change(requests.get(conn, request_id))
+
+    def hold(*_: object) -> Request:
+        return changed
+
+    monkeypatch.setattr(requests, "hold", hold)
+    answer = site.vote(request_id, site.token(site.ana))
+
+    assert (answer.status_code, answer.json()["type"]) == (409, "urn:banksman:problem:not-genuine")

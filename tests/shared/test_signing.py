@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from banksman import digest
 from banksman.errors import NotGenuine
-from banksman.signing import Signed, Signer, Verifier
+from banksman.signing import Signed, Signer, Verifier, unbase64
 
 SIGNER = Signer("k1", b"\x01" * 32)
 STATEMENT = {"verdict": "approved", "digest": "00"}
@@ -45,3 +45,11 @@ def test_a_signature_holds_for_its_own_bytes_and_purpose_alone() -> None:
     ]:
         with pytest.raises(NotGenuine):
             verifier.verify(forged)
+
+
+def test_bytes_have_one_spelling() -> None:
+    assert unbase64("A" * 22, 16) == bytes(16)
+
+    for text in ("A" * 21 + "B", "A" * 22 + "=", "A" * 21, "A" * 23, "A" * 21 + "\n", "A" * 21 + "+"):
+        with pytest.raises(ValueError):  # noqa: PT011  it says nothing more
+            unbase64(text, 16)

@@ -286,6 +286,34 @@ def test_past_its_lease_a_worker_starts_no_tool_and_what_one_returned_meanwhile_
     assert deeds == ["first", "second"]
 
 
+def test_a_result_that_cannot_be_stored_is_tried_again_until_it_is(
+    site: SiteMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent, deeds, tries = agent_calling(("act", {"what": "it"})), list[str](), list[int]()
+
+    @agent.tool_plain(metadata={"banksman": "harmless"})
+    def act(what: str) -> None:
+        deeds.append(what)
+
+    del act
+    store = executions.finish
+
+    def finish(*given: Any, **more: Any) -> bool:
+        tries.append(len(tries))
+        if len(tries) < 3:
+            raise Unavailable("PostgreSQL is away.")
+        return store(*given, **more)
+
+    monkeypatch.setattr(executions, "finish", finish)
+    here = site({"actor": agent})
+    run_id = here.submit("actor")
+
+    assert here.advance(run_id).status is RunStatus.FINISHED
+    assert (len(tries), len(deeds)) == (3, 1)
+    with ledger.transaction(here.gateway) as conn:
+        assert [item.state for item in executions.of_run(conn, run_id)] == ["finished"]
+
+
 def test_a_run_that_always_breaks_is_stuck_with_its_last_error_until_a_person_tries_it_again(
     site: SiteMaker, held: Held
 ) -> None:
