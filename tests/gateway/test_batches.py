@@ -174,6 +174,39 @@ def test_cancelling_a_batch_takes_all_of_it_and_nothing_else(site: Site) -> None
     assert (told["run.cancelled"], told["run.cancel_asked"], told["request.cancelled"]) == (5, 1, 1)
 
 
+def test_a_key_that_stands_for_something_else_cancels_nothing(site: Site) -> None:
+    batch_id, _ = a_batch(site, 2)
+    headers = site.key("runs:submit", "runs:cancel", "runs:read") | {"Idempotency-Key": "once"}
+    assert site.client.post("/v1/runs", json=some(1)[0], headers=headers).status_code == 201
+
+    answer = site.client.post(url(batch_id, "/cancel"), headers=headers)
+
+    assert answer.status_code == 422
+    assert site.client.get(url(batch_id), headers=headers).json()["cancelled_at"] is None
+
+
+def test_a_repeated_cancelling_is_answered_as_the_first_was_even_if_that_broke_off(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch_id, _ = a_batch(site, 2)
+    headers = site.key("runs:submit", "runs:cancel", "runs:read") | {"Idempotency-Key": "once"}
+
+    def dies(*_: object) -> bool:
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(door, "finish_cancelling", dies)
+        assert site.client.post(url(batch_id, "/cancel"), headers=headers).status_code == 500
+    broken_off = site.client.post(url(batch_id, "/cancel"), headers=headers)
+    door.cancel_marked(site.parts)
+    again = site.client.post(url(batch_id, "/cancel"), headers=headers | {"Idempotency-Key": "twice"})
+    repeated = site.client.post(url(batch_id, "/cancel"), headers=headers | {"Idempotency-Key": "twice"})
+
+    assert (broken_off.status_code, broken_off.json()["runs"]["queued"]) == (200, 2)
+    assert broken_off.json()["cancelled_at"] is not None
+    assert (again.json()["runs"]["cancelled"], repeated.content) == (2, again.content)
+
+
 def test_who_may_not_stop_a_run_may_not_stop_a_batch(site: Site) -> None:
     batch_id, _ = a_batch(site, 1)
     auditor = site.token(site.a_person("carl@example.org", "auditor"))

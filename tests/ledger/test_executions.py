@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -54,6 +56,16 @@ class Ready:
             return executions.start(
                 conn, self.run_id, fence, step=1, call_id="c1", tool="write_file", digest=b"d", **said
             )
+
+    def somebody_waits(self) -> bool:
+        """Whether a transaction waits for a row that another one holds."""
+        with psycopg.connect(self.owner) as conn:
+            return conn.execute("SELECT FROM pg_locks WHERE NOT granted").fetchone() is not None
+
+    def until(self, fact: Callable[[], bool]) -> None:
+        """Wait for it."""
+        waiter = threading.Event()
+        assert any(fact() or waiter.wait(0.02) for _ in range(500))
 
     def make(self, statement: str) -> None:
         """Change rows as their owner."""
@@ -151,6 +163,37 @@ def test_only_the_attempt_that_started_a_call_says_how_it_ended_and_once(ready: 
     assert not ends(attempt=2)
     assert ends()
     assert not ends()
+
+
+def test_a_result_and_the_runs_end_that_cross_leave_the_result_told(ready: Ready) -> None:
+    assert ready.starts()
+    with ledger.transaction(ready.gateway) as conn:
+        runs.cancel(conn, ready.run_id)
+
+    def stop() -> None:
+        with ledger.transaction(ready.worker) as conn:
+            assert runs.stop(conn, ready.run_id, ready.fence)
+
+    stopper = threading.Thread(target=stop)
+    with ledger.transaction(ready.worker) as conn:
+        assert executions.finish(
+            conn,
+            ready.run_id,
+            ready.fence,
+            step=1,
+            call_id="c1",
+            attempt=1,
+            outcome="returned",
+            result=b'{"kind": "value", "value": "paid"}',
+        )
+        stopper.start()
+        ready.until(lambda: not stopper.is_alive() or ready.somebody_waits())
+    stopper.join()
+
+    with ledger.transaction(ready.gateway) as conn:
+        error = runs.get(conn, ready.run_id).error
+    assert error is not None
+    assert error.endswith("write_file had started and returned: paid")
 
 
 def test_a_decision_that_comes_second_is_not_written(ready: Ready) -> None:

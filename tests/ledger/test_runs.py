@@ -196,3 +196,19 @@ def test_a_dead_workers_run_goes_before_new_ones(gateway_pool: ledger.Pool, work
 
     # It may wait for a person's word on what its worker did; a batch of new runs must not stand before that.
     assert [(item.run_id, item.segment) for item in due] == [(begun, 0)]
+
+
+def test_a_run_asked_to_stop_whose_segment_broke_is_buried_before_it_would_be_tried_again(
+    gateway_pool: ledger.Pool, worker_pool: ledger.Pool
+) -> None:
+    run_id, fence = in_state(RunStatus.RUNNING, gateway_pool, worker_pool)
+    with ledger.transaction(gateway_pool) as conn:
+        runs.cancel(conn, run_id)
+    with ledger.transaction(worker_pool) as conn:
+        held = runs.bury_cancelled(conn)
+        assert runs.postpone(conn, run_id, fence, error="broke", delay=HOUR)
+
+    with ledger.transaction(worker_pool) as conn:
+        buried = runs.bury_cancelled(conn)
+
+    assert (held, buried) == ([], [run_id])

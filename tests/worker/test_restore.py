@@ -13,7 +13,7 @@ from pydantic_ai import Agent
 from banksman import ledger
 from banksman.embedded.postgres import Postgres
 from banksman.ids import RunId
-from banksman.ledger import people, restore
+from banksman.ledger import people, restore, runs
 from banksman.records import Request, Run
 from banksman.signing import Signer, Verifier
 from banksman.states import RequestState, RunStatus
@@ -22,8 +22,8 @@ from banksman_gateway import runs as gateway_runs
 from banksman_worker import segment
 from banksman_worker.dispatch import Dispatcher
 from tests.conftest import PASSWORDS
-from tests.worker.conftest import HINT, Site, sites
-from tests.worker.test_segment import agent_calling
+from tests.worker.conftest import HINT, Site, SiteMaker, sites
+from tests.worker.test_segment import a_site, agent_calling
 
 SOON = timedelta(seconds=1)
 
@@ -175,3 +175,43 @@ def test_a_retried_run_waits_for_what_is_still_open(
             assert world.paid == [5]
     finally:
         world.drop()
+
+
+def test_a_second_restore_doubts_what_was_retried_after_the_first(site: SiteMaker, owner_pool: ledger.Pool) -> None:
+    here = a_site(site, ("pay", {"amount": 5}))
+    run_id, [request] = here.waiting("payer")
+    with ledger.transaction(owner_pool) as conn:
+        assert restore.doubt(conn, None) == (None, 1)
+    retried(here, run_id)
+    here.vote(request, "approve")
+
+    with ledger.transaction(owner_pool) as conn:
+        found = restore.look(conn)
+        marked = restore.doubt(conn, None), restore.doubt(conn, None)
+    here.advance(run_id)
+
+    assert dict(found.runs) == {"queued": 1}
+    assert marked == ((None, 1), (None, 0))
+    run = here.run(run_id)
+    assert (run.status, here.effects) == (RunStatus.STUCK, [])
+    assert run.error is not None
+    assert run.error.count("The database was restored") == 1
+
+
+def test_no_claim_after_a_restore_has_the_fence_of_one_that_was_taken_back(
+    site: SiteMaker, owner_pool: ledger.Pool
+) -> None:
+    here = a_site(site, ("pay", {"amount": 5}))
+    run_id, [request] = here.waiting("payer")
+    with ledger.transaction(owner_pool) as conn:
+        restored = conn.execute("SELECT fence FROM runs").fetchone()
+        restore.doubt(conn, None)
+    assert restored is not None
+    retried(here, run_id)
+    here.vote(request, "approve")
+
+    with ledger.transaction(here.worker.pool) as conn:
+        claim = runs.claim(conn, run_id, 1, owner="w", lease=SOON)
+
+    assert claim is not None
+    assert claim.fence > restored[0] + 100_000  # more claims than any run had in the time that was taken back

@@ -85,13 +85,16 @@ def start(
 def finish(
     conn: Connection, run_id: RunId, fence: int, *, step: int, call_id: str, attempt: int, outcome: str, result: bytes
 ) -> bool:
-    """Started → finished, by the attempt that started it, which may say so even after it lost its lease."""
+    """Started → finished, by the attempt that started it, which may say so even after it lost its lease.
+
+    The run's row is held, so that of this and the run's end whoever comes second sees what the first one wrote.
+    """
     row = conn.execute(
         """
         UPDATE executions
         SET state = 'finished', outcome = %s, result = %s, finished_at = clock_timestamp()
         WHERE run_id = %s AND step = %s AND call_id = %s AND attempt = %s AND fence = %s AND state = 'started'
-        RETURNING (SELECT status FROM runs WHERE id = run_id)
+        RETURNING (SELECT status FROM runs WHERE id = run_id FOR NO KEY UPDATE)
         """,
         (
             outcome,

@@ -18,6 +18,10 @@ from banksman.records import Event
 
 ACTOR = "restore-check"
 _HEAD = "The database was restored to an earlier moment"
+_LAST = "\nIts last error: "
+_FENCES = 1_000_000
+"""So far a fence is raised: a worker that outlived the restore holds the number of a claim that was taken back, and no
+later claim may come to have the same."""
 _OPEN = "status NOT IN ('finished', 'failed', 'cancelled')"
 
 
@@ -87,7 +91,7 @@ def doubt(conn: Connection, after: RunId | None, *, limit: int = 1000) -> tuple[
     """
     rows = conn.execute(
         f"""
-        SELECT id, error, clock_timestamp()
+        SELECT id, status, error, clock_timestamp()
         FROM runs
         WHERE {_OPEN} AND (%(after)s::uuid IS NULL OR id > %(after)s)
         ORDER BY id
@@ -97,23 +101,26 @@ def doubt(conn: Connection, after: RunId | None, *, limit: int = 1000) -> tuple[
         {"after": after, "limit": limit},
     ).fetchall()
     errors: dict[RunId, bytes] = {}
-    for run_id, error, now in rows:
+    for run_id, status, error, now in rows:
         last = _said(run_id, error)
-        if not last.startswith(_HEAD):
+        # A run that was retried after an earlier restore says so still, and may have acted since.
+        doubted_before = last.startswith(_HEAD)
+        if not (status == "stuck" and doubted_before):
+            last = last.partition(_LAST)[2] if doubted_before else last
             text = (
                 f"{_HEAD} (found on {now.astimezone(UTC):%Y-%m-%d at %H:%M} UTC); this run may have acted since. Check"
                 " what it did, then retry or fail it."
             )
-            text += f"\nIts last error: {last}" if last else ""
+            text += f"{_LAST}{last}" if last else ""
             errors[run_id] = vault.seal(text.encode("utf-8", "replace"), ("runs.error", run_id))
     conn.execute(
         """
         UPDATE runs
-        SET status = 'stuck', fence = fence + 1, owner = NULL, dispatched = false, due_at = NULL, error = doubted.error
+        SET status = 'stuck', fence = fence + %s, owner = NULL, dispatched = false, due_at = NULL, error = doubted.error
         FROM unnest(%s::uuid[], %s::bytea[]) AS doubted (id, error)
         WHERE runs.id = doubted.id
         """,
-        (list(errors), list(errors.values())),
+        (_FENCES, list(errors), list(errors.values())),
     )
     audit.append(conn, *(Event(ACTOR, "run.doubted", run_id) for run_id in errors))
     return (RunId(rows[-1][0]) if len(rows) == limit else None), len(errors)

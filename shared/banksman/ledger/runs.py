@@ -175,11 +175,19 @@ def release(conn: Connection, held: Mapping[RunId, int]) -> None:
     """Running → queued, due at once and with its attempt given back: the worker drains."""
     conn.execute(
         """
+        WITH mine AS (
+            SELECT id
+            FROM runs
+            JOIN unnest(%s::uuid[], %s::bigint[]) AS held (id, fence) USING (id, fence)
+            WHERE status = 'running'
+            ORDER BY id
+            FOR NO KEY UPDATE OF runs
+        )
         UPDATE runs
-        SET status = 'queued', fence = runs.fence + 1, owner = NULL, dispatched = false, due_at = clock_timestamp(),
+        SET status = 'queued', fence = fence + 1, owner = NULL, dispatched = false, due_at = clock_timestamp(),
             attempts = GREATEST(0, attempts - 1)
-        FROM unnest(%s::uuid[], %s::bigint[]) AS held (id, fence)
-        WHERE runs.id = held.id AND runs.fence = held.fence AND runs.status = 'running'
+        FROM mine
+        WHERE runs.id = mine.id
         """,
         (list(held), list(held.values())),
     )
@@ -247,13 +255,14 @@ def explain(conn: Connection, run_id: RunId, error: str) -> None:
 
 
 def bury_cancelled(conn: Connection) -> Sequence[RunId]:
-    """Asked to stop and due → cancelled: its worker died, or handed it back, before it could stop it."""
+    """Asked to stop, and queued or past its lease → cancelled: its worker handed it back, or died, before it could."""
     rows = conn.execute(
         """
         WITH picked AS (
             SELECT id
             FROM runs
-            WHERE status IN ('queued', 'running') AND due_at <= statement_timestamp() AND cancel_at IS NOT NULL
+            WHERE status IN ('queued', 'running') AND cancel_at IS NOT NULL
+              AND (status = 'queued' OR due_at <= statement_timestamp())
             LIMIT 1000
             FOR UPDATE SKIP LOCKED
         )

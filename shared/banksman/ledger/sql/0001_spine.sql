@@ -115,6 +115,7 @@ CREATE TABLE runs (
     CHECK ((finished_at IS NOT NULL) = (status IN ('finished', 'failed', 'cancelled')))
 ) WITH (fillfactor = 80);
 CREATE INDEX runs_due ON runs (due_at) WHERE status IN ('queued', 'running');
+CREATE INDEX runs_cancelling ON runs (cancel_at) WHERE cancel_at IS NOT NULL AND status IN ('queued', 'running');
 CREATE INDEX runs_status ON runs (status, id);
 CREATE INDEX runs_batch ON runs (batch_id, id) WHERE batch_id IS NOT NULL;
 CREATE INDEX runs_parent ON runs (parent_id, id) WHERE parent_id IS NOT NULL;
