@@ -258,8 +258,8 @@ DEFENCES = (
     Defence(
         "one person has one vote",
         f"{LEDGER}/votes.py",
-        "COALESCE(person_id, key_id)) WHERE withdraws IS NULL DO NOTHING",
-        "COALESCE(person_id, key_id)) WHERE withdraws IS NULL DO UPDATE SET channel = EXCLUDED.channel",
+        "COALESCE(person_id, key_id)) DO NOTHING",
+        "COALESCE(person_id, key_id)) DO UPDATE SET channel = EXCLUDED.channel",
         (f"{REQUESTS}::test_one_person_has_one_vote",),
     ),
     Defence(

@@ -101,7 +101,7 @@ def read(queue: str, raw: bytes) -> Hint:
         task, name = headers["task"], headers["id"]
     except (ValueError, TypeError, KeyError, IndexError, RecursionError):
         raise InvalidInput("It is not one of our messages.") from None
-    if not (isinstance(arguments, list) and isinstance(name, str) and _ID.fullmatch(name) and until.tzinfo):
+    if not (_are_ids(arguments) and isinstance(name, str) and _ID.fullmatch(name) and until.tzinfo):
         raise InvalidInput("It is not one of our messages.")
     if not isinstance(task, str) or QUEUES.get(task) != queue:
         raise InvalidInput(f"Its task has no business on {queue!r}.")
@@ -109,6 +109,13 @@ def read(queue: str, raw: bytes) -> Hint:
     if found != json.loads(message(hint, message_id=name)):
         raise InvalidInput("A message carries ids and nothing else.")
     return hint
+
+
+def _are_ids(value: object, *, below: bool = True) -> bool:
+    """Whether these are ids, numbers, and at most one list of ids in the list: nothing that nests any deeper."""
+    return isinstance(value, list) and all(
+        isinstance(item, (str, int)) or (below and _are_ids(item, below=False)) for item in cast("list[object]", value)
+    )
 
 
 class Wire:

@@ -42,7 +42,7 @@ def test_a_stock_celery_worker_understands_our_messages(broker: str, wire: Wire)
     found: list[tuple[object, ...]] = []
     both = Event()
 
-    @stock.task(name="start_run")
+    @stock.task(name="start_run", shared=False)
     def start_run(*arguments: object) -> None:
         found.append(arguments)
         if len(found) == 2:
@@ -261,3 +261,12 @@ def forged() -> dict[str, bytes]:
 def test_a_message_that_brings_anything_but_ids_is_not_read(raw: bytes) -> None:
     with pytest.raises(InvalidInput):
         hints.read(hints.START, raw)
+
+
+def test_no_depth_of_nesting_gets_past_or_ends_the_reader() -> None:
+    good = json.loads(hints.message(a_hint()))
+    for depth in range(3, 1200, 3):
+        nested = "[" * depth + "]" * depth
+        forged = good | {"body": f"[{nested}, {{}}, {json.dumps(json.loads(good['body'])[2])}]"}
+        with pytest.raises(InvalidInput):
+            hints.read(hints.START, json.dumps(forged).encode())

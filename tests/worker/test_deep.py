@@ -136,7 +136,7 @@ def test_an_unknown_effect_is_refused_by_name() -> None:
     ("name", "value"),
     [
         ("include_subagents", True),
-        ("subagents", [{"name": "a", "description": "b", "instructions": "c"}]),
+        ("include_builtin_subagents", True),
         ("include_plan", True),
         ("include_teams", True),
         ("forking", True),

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 
 import pytest
@@ -14,15 +15,16 @@ from pydantic_ai.tools import ToolApproved
 from banksman import digest, ids, ledger, vault
 from banksman.digest import Json
 from banksman.ids import RequestId, RunId
-from banksman.ledger import Connection, audit, decisions, votes
+from banksman.ledger import Connection, audit, decisions, executions, runs, votes
 from banksman.policy import Policy
 from banksman.records import Request
 from banksman.signing import Signed, Signer, Verifier, base64url
-from banksman.states import RequestState, RunStatus, Tier, Verdict
+from banksman.states import Kind, RequestState, RunStatus, Tier, Verdict
 from banksman_gateway import decide
 from banksman_worker import resuming
+from banksman_worker.asking import question
 from tests.worker.conftest import HINT, Site, SiteMaker
-from tests.worker.test_segment import a_site
+from tests.worker.test_segment import a_site, agent_calling
 
 Forge = Callable[[Connection, Site, Request], object]
 Forger = Callable[[Forge, Site, Request], None]
@@ -222,7 +224,7 @@ def test_a_denial_cannot_be_turned_into_an_approval(site: SiteMaker, forger: For
 
 
 def test_a_revoked_key_approves_nothing_and_a_retired_one_still_does(site: SiteMaker, signer: Signer) -> None:
-    for status, runs in (("revoked", False), ("retired", True)):
+    for status, pays in (("revoked", False), ("retired", True)):
         other = Signer("k2", b"\x02" * 32).public()
         trusts = Verifier.read(f"{signer.public().replace('current', status)},{other}")
         here = a_site(site, ("pay", {"amount": 5}), trusts=trusts)
@@ -231,8 +233,8 @@ def test_a_revoked_key_approves_nothing_and_a_retired_one_still_does(site: SiteM
 
         here.advance(run_id)
 
-        assert (here.effects == [("pay", 5, "EUR")]) is runs
-        assert refused(here, run_id, "revoked") is not runs
+        assert (here.effects == [("pay", 5, "EUR")]) is pays
+        assert refused(here, run_id, "revoked") is not pays
 
 
 def test_arguments_slipped_in_on_the_way_to_the_tool_are_not_what_runs(
@@ -317,3 +319,89 @@ def test_a_vote_that_was_changed_does_not_count(site: SiteMaker, forger: Forger,
     with ledger.transaction(here.gateway) as conn:
         [vote] = votes.standing(conn, request.id)
     assert not decide.is_genuine(vote, here.pen.marks)
+
+
+def answered_by_nobody(conn: Connection, _: Site, request: Request) -> None:
+    conn.execute("UPDATE requests SET state = 'answered', settled_at = now() WHERE id = %s", (request.id,))
+    conn.execute("UPDATE runs SET status = 'queued', due_at = now() WHERE id = %s", (request.run_id,))
+    conn.execute(
+        """
+        INSERT INTO decisions (request_id, revision, verdict, statement, signature, kid, start_by)
+        VALUES (%s, 1, 'answered', %s, decode(repeat('00', 64), 'hex'), 'k1', now() + interval '1 day')
+        """,
+        (request.id, vault.seal(b"{}", ("decisions.statement", request.id))),
+    )
+
+
+def refused_decisions(here: Site, run_id: RunId) -> list[str]:
+    with ledger.transaction(here.gateway) as conn:
+        return [str(event.body["why"]) for event in audit.of_run(conn, run_id) if event.action == "decision.refused"]
+
+
+def test_a_forged_answer_reaches_no_agent(site: SiteMaker, forger: Forger) -> None:
+    agent = agent_calling(("ask", {}))
+
+    @agent.tool_plain(metadata={"banksman": "harmless"})
+    def ask() -> str:
+        raise question("Which one?")
+
+    del ask
+    here = site({"asker": agent})
+    run_id, [request] = here.waiting("asker")
+
+    forger(answered_by_nobody, here, request)
+    run = here.advance(run_id)
+
+    [[_, told]] = json.loads(run.output)
+    assert "no answer to it was used. The signature" in told
+    assert ["signature" in why for why in refused_decisions(here, run_id)] == [True]
+
+
+def test_a_forged_outcome_is_asked_again(site: SiteMaker, forger: Forger, owner_pool: ledger.Pool) -> None:
+    here = a_site(site, ("pay", {"amount": 5}))
+    run_id, [request] = here.waiting("payer")
+    here.vote(request, "approve")
+    with ledger.transaction(here.worker.pool) as conn:
+        claim = runs.claim(conn, run_id, 1, owner="dead", lease=timedelta(seconds=30))
+        assert claim is not None
+        assert executions.start(
+            conn,
+            run_id,
+            claim.fence,
+            step=1,
+            call_id="c0",
+            attempt=1,
+            tool="pay",
+            digest=request.digest,
+            request_id=request.id,
+            voters=[],
+            start_by=None,
+        )
+    with ledger.transaction(owner_pool) as conn:
+        conn.execute("UPDATE runs SET due_at = now() - interval '1 s' WHERE id = %s", (run_id,))
+    here.advance(run_id)
+    [doubt] = here.open(run_id)
+    assert doubt.kind is Kind.OUTCOME
+
+    forger(answered_by_nobody, here, doubt)
+    run = here.advance(run_id)
+
+    assert run.status is RunStatus.WAITING
+    assert here.effects == []
+    [again] = here.open(run_id)
+    assert again.kind is Kind.OUTCOME
+    assert "What was said about it before does not count" in json.loads(again.context)["why_again"]
+    assert len(refused_decisions(here, run_id)) == 1
+
+
+def test_a_denial_that_nobody_signed_still_executes_nothing_and_is_told(site: SiteMaker, forger: Forger) -> None:
+    here = a_site(site, ("pay", {"amount": 5}))
+    run_id, [request] = here.waiting("payer")
+    here.vote(request, "deny")
+
+    forger(nobody_signed, here, request)
+    run = here.advance(run_id)
+
+    assert here.effects == []
+    assert "The signature" in run.output
+    assert len(refused_decisions(here, run_id)) == 1

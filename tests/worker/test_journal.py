@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from pydantic_ai import Agent
+from pydantic_ai import Agent, ApprovalRequired, CallDeferred, RunContext
 
 from banksman import ledger
 from banksman.ids import RunId
@@ -17,7 +17,7 @@ from banksman.ledger import executions, runs
 from banksman.policy import Policy
 from banksman.records import Execution
 from banksman.states import Kind, RunStatus, Tier
-from banksman_worker import segment
+from banksman_worker import ending, segment
 from banksman_worker.dispatch import Dispatcher
 from tests.worker.conftest import Site, SiteMaker
 from tests.worker.test_segment import agent_calling
@@ -291,3 +291,63 @@ def test_a_rerun_needs_as_many_people_as_the_call_itself(dies_inside: Dies, stuc
     assert both.resume == (run_id, 2)
     assert run.status is RunStatus.FINISHED
     assert stuck.deeds == ["it", "it"]
+
+
+def test_a_call_that_put_itself_off_does_not_run_its_body_again_after_a_crash(
+    site: SiteMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    effects: list[str] = []
+    agent = agent_calling(("schedule", {"job": "j1"}))
+
+    @agent.tool_plain
+    def schedule(job: str) -> str:
+        effects.append(job)
+        raise CallDeferred(metadata={"task": job})
+
+    del schedule
+    here = site({"scheduler": agent})
+    run_id, [request] = here.waiting("scheduler")
+    here.vote(request, "approve")
+    with monkeypatch.context() as broken:
+        broken.setattr(ending, "_park", crash)
+        assert here.advance(run_id).status is RunStatus.QUEUED
+
+    run = here.advance(run_id)
+
+    assert run.status is RunStatus.WAITING
+    assert effects == ["j1"]
+    [work] = here.open(run_id)
+    assert work.kind is Kind.EXTERNAL
+    assert json.loads(work.context)["asked"] == {"task": "j1"}
+
+
+def test_a_call_whose_body_asked_runs_again_once_a_person_said_so(
+    site: SiteMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    effects: list[bool] = []
+    agent = agent_calling(("pay_out", {}))
+
+    @agent.tool(requires_approval=False)
+    def pay_out(ctx: RunContext[None]) -> str:
+        effects.append(ctx.tool_call_approved)
+        if not ctx.tool_call_approved:
+            raise ApprovalRequired
+        return "paid"
+
+    del pay_out
+    here = site({"payer": agent}, policy=Policy(allow_tools=["pay_out"]))
+    run_id = here.submit("payer")
+    with monkeypatch.context() as broken:
+        broken.setattr(ending, "_park", crash)
+        here.advance(run_id)
+    assert here.advance(run_id).status is RunStatus.WAITING
+    assert effects == [False]
+
+    run = here.decide_all(run_id, "approve")
+
+    assert run.status is RunStatus.FINISHED
+    assert effects == [False, True]
+
+
+def crash(*_: object) -> None:
+    raise ConnectionError("as if the worker had died here")

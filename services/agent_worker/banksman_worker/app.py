@@ -110,6 +110,8 @@ def run(settings: WorkerSettings) -> int:
     finally:
         dispatcher.close()
         leases.close()
+        while leases.unstored():  # what has run is stored, whoever holds the run by now
+            time.sleep(0.05)
         executor.shutdown()
         loop.close()
         wire.close()
@@ -141,7 +143,5 @@ def _drain(leases: Leases, grace: float) -> None:
         time.sleep(0.05)
     while remaining := leases.held():
         for lease in remaining:
-            # A tool that has started is waited for: cut off, its outcome would be unknown.
-            if not lease.in_flight:
-                lease.stop("drained")
+            lease.drain()  # a tool that has started is waited for: cut off, its outcome would be unknown
         time.sleep(0.05)

@@ -21,10 +21,10 @@ from banksman import digest, ids, ledger, logs
 from banksman.digest import Json
 from banksman.errors import BanksmanError, LostLease, NotGenuine, Unavailable, Ungateable
 from banksman.ids import NoticeId, RequestId
-from banksman.ledger import Connection, audit, people, requests, runs, snapshots
+from banksman.ledger import Connection, audit, lists, people, requests, runs, snapshots
 from banksman.records import Claim, Event, NewRequest, Snapshot
 from banksman.states import Kind
-from banksman_worker import conversation, delegation, faults, resuming
+from banksman_worker import conversation, delegation, faults
 from banksman_worker.gate import Draft
 from banksman_worker.lease import Lease
 from banksman_worker.parts import Segment, Worker, counts
@@ -112,7 +112,7 @@ def _new_request(conn: Connection, claim: Claim, agent: str, draft: Draft) -> Ne
     """The draft with its bytes, and with the reviewers to tell; that there are none is said at once."""
     requester = claim.requester_id if draft.kind in (Kind.APPROVAL, Kind.OUTCOME) else None
     told = people.who_may_decide(conn, draft.requirement, except_for=requester)
-    before = None if draft.replaces is None else resuming.before(conn, draft.replaces)
+    before = None if draft.replaces is None else lists.before(conn, draft.replaces)
     context = {**draft.context, "before": before, "nobody_may_decide": not told}
     if not told:
         log.warning("Nobody may decide this request.", tool=draft.tool, run=ids.show("run", claim.run_id))

@@ -30,7 +30,7 @@ from banksman.ids import RequestId, RunId
 from banksman.policy import Effects, Policy
 from banksman.records import Claim, Delegation, Event, Execution, Requirement, Settled
 from banksman.states import Kind, RequestState
-from banksman_worker import conversation
+from banksman_worker import conversation, results
 from banksman_worker.agents import Loaded
 from banksman_worker.operands import Operands
 from banksman_worker.workspace import Workspace
@@ -56,6 +56,12 @@ class Resolved:
     settled: Settled
     statement: Mapping[str, Json] | None
     doubt: str | None = None
+
+    @property
+    def forged(self) -> bool:
+        """Whether it stands there as people's decision, and is none that can be verified."""
+        said = self.settled.state in (RequestState.APPROVED, RequestState.DENIED, RequestState.ANSWERED)
+        return said and self.statement is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +116,9 @@ class Gate:
 
     def __post_init__(self) -> None:
         self._files = Operands(self.workspace)
+        for key, resolved in self.resolved.items():
+            if resolved.forged:
+                self._note("decision.refused", key, resolved.settled.tool, resolved.doubt, resolved.settled.request_id)
 
     def prepare(self, tools: Sequence[ToolDefinition]) -> list[ToolDefinition]:
         """Bring flagged tools within reach, and make every tool with effects a barrier, so that calls of one turn
@@ -158,7 +167,9 @@ class Gate:
         This comes before every comparison: what has happened, or may have, must not be asked about as if it had not.
         """
         last, resolved = self.earlier.get(key), self.resolved.get(key)
-        if last is None or last.outcome == "deferred" or seen.effects == "workspace":
+        if last is None or seen.effects == "workspace":
+            return False
+        if results.insisted(last) or results.may_go_on(last, seen.effects):
             return False
         if last.tool != seen.tool:
             raise NotGenuine(f"The journal has a call of {last.tool} under the id of one of {seen.tool}.")
@@ -221,6 +232,8 @@ class Gate:
             requirement = Requirement.from_json(original["requirement"])
             seen = replace(seen, operands=original["operands"])
         why = "The worker was lost while this call ran. Nobody knows whether it happened."
+        if resolved is not None and resolved.doubt is not None:
+            why = f"{why} What was said about it before does not count: {resolved.doubt}"
         self._draft(seen, Kind.OUTCOME, requirement, {"why_again": why})
         return ApprovalRequired()
 
@@ -343,19 +356,17 @@ class Gate:
                 " this again once they are decided."
             )
         if why_again is not None:
-            self._note(seen, why_again, replaces)
+            self._note("execution.refused", seen.key, seen.tool, why_again, replaces)
         self._draft(seen, Kind.APPROVAL, self._requirement(seen), {"why_again": why_again}, replaces)
         self._files.propose(seen.tool, seen.arguments)
 
     def _refuse(self, seen: _Seen, why: str) -> SkipToolExecution:
-        self._note(seen, why)
+        self._note("execution.refused", seen.key, seen.tool, why)
         return SkipToolExecution(f"Not executed: {why}")
 
-    def _note(self, seen: _Seen, why: str, request_id: RequestId | None = None) -> None:
-        step, call_id = seen.key
-        body: dict[str, Json] = {"tool": seen.tool, "step": step, "call": call_id, "why": digest.printable(why)}
-        actor = f"worker:{self.claim.fence}"
-        self.refusals.append(Event(actor, "execution.refused", self.claim.run_id, request_id, body))
+    def _note(self, action: str, key: Key, tool: str, why: str | None, request_id: RequestId | None = None) -> None:
+        body: dict[str, Json] = {"tool": tool, "step": key[0], "call": key[1], "why": digest.printable(why or "")}
+        self.refusals.append(Event(f"worker:{self.claim.fence}", action, self.claim.run_id, request_id, body))
 
     def _draft(
         self,
@@ -448,6 +459,8 @@ def effects_of(tool: ToolDefinition) -> Effects:
 def denial(resolved: Resolved) -> str:
     """What the model is told about a call that was not approved."""
     statement = resolved.statement
+    if resolved.forged:
+        return f"This call was not executed, and no answer to it was used. {resolved.doubt}"
     if statement is not None:
         reason = statement["reason"]
         return str(reason) if reason else "A person denied this call. It was not executed."

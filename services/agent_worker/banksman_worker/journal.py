@@ -68,6 +68,8 @@ class Journal:
             raise NotGenuine(f"The arguments of {name} were changed after the gate had seen them. It was not executed.")
         if cleared.local:
             return await run()
+        if self.lease.stopped is not None:
+            raise LostLease(f"The run was stopped ({self.lease.stopped}) before {name} could start. It did not run.")
         task = asyncio.ensure_future(self._carry_out(ctx, key, name, cleared, run))
         self.lease.in_flight.add(task)
         task.add_done_callback(self.lease.in_flight.discard)
@@ -81,8 +83,14 @@ class Journal:
         if isinstance(found, _Told):
             return found.text
         if isinstance(found, _Replay):
-            return self._replay(found)
-        if time.monotonic() > self.lease.until:  # frozen meanwhile, or cut off: a person may be looking already
+            try:
+                return self._replay(found)
+            except (ApprovalRequired, CallDeferred) as put_off:
+                self._defer(ctx, key, put_off)
+                raise
+        if (
+            time.monotonic() > self.lease.until or self.lease.stopped == "lost"
+        ):  # frozen meanwhile, or cut off: a person may be looking already
             raise LostLease(f"The lease ran out between the record that {name} starts and its start. It did not run.")
         return await self._perform(ctx, key, found, cleared, run)
 
@@ -126,8 +134,10 @@ class Journal:
         self, conn: Connection, key: Key, last: Execution | None, cleared: Cleared
     ) -> _Replay | _Told | None:
         """What an earlier attempt leaves to do: nothing (None: start), its result, or a person's word for it."""
-        if last is None or last.outcome == "deferred" or cleared.effects == "workspace":
+        if last is None or cleared.effects == "workspace" or results.may_go_on(last, cleared.effects):
             return None
+        if last.state == "finished" and results.insisted(last) and last.request_id != cleared.request_id:
+            return None  # its body asked for an approval, and a person has given one since
         if last.state == "finished":
             result: dict[str, Json] = json.loads(last.result or b"{}")
             names = set(results.changes_of(result).written.values())
@@ -170,11 +180,8 @@ class Journal:
         try:
             value = await run()
         except (ApprovalRequired, CallDeferred) as put_off:
-            await self._finish(key, attempt, "deferred", {}, cleared)
-            if isinstance(put_off, CallDeferred):
-                self.gate.defer(ctx, key[1], put_off.metadata)
-            else:
-                self.gate.insist(ctx, key[1])
+            await self._finish(key, attempt, "deferred", results.put_off(put_off), cleared)
+            self._defer(ctx, key, put_off)
             raise
         except ModelRetry as error:
             await self._finish(key, attempt, "retry", {"kind": "retry", "value": error.message}, cleared)
@@ -200,6 +207,12 @@ class Journal:
         await self._finish(key, attempt, "returned", result, cleared)
         return value
 
+    def _defer(self, ctx: RunContext[Any], key: Key, put_off: ApprovalRequired | CallDeferred) -> None:
+        if isinstance(put_off, CallDeferred):
+            self.gate.defer(ctx, key[1], put_off.metadata)
+        else:
+            self.gate.insist(ctx, key[1])
+
     async def _finish(self, key: Key, attempt: int, outcome: str, result: Mapping[str, Json], cleared: Cleared) -> None:
         """Started → finished, however long PostgreSQL is away."""
         claim, (step, call_id) = self.gate.claim, key
@@ -212,7 +225,7 @@ class Journal:
             with ledger.transaction(self.pool) as conn:
                 if blobs:
                     snapshots.keep_blobs(conn, claim.run_id, blobs)
-                executions.finish(
+                stored = executions.finish(
                     conn,
                     claim.run_id,
                     claim.fence,
@@ -229,7 +242,8 @@ class Journal:
                     cleared.request_id,
                     {"step": step, "call": call_id, "attempt": attempt, "outcome": outcome},
                 )
-                audit.append(conn, event)
+                if stored:
+                    audit.append(conn, event)
 
         delay = 0.2
         while True:

@@ -47,6 +47,10 @@ class Lease:
             if self.task is not None:
                 self.loop.call_soon_threadsafe(self.task.cancel)
 
+    def drain(self) -> None:
+        """Stop for a hand-over unless a tool is under way: said and done on the loop, where tools are started."""
+        self.loop.call_soon_threadsafe(lambda: None if self.in_flight else self.stop("drained"))
+
     def let_tools_end(self, within: timedelta) -> None:
         """Wait, beside the loop, for the tools that have started, and no longer than `within`."""
 
@@ -66,6 +70,7 @@ class Leases:
     def __init__(self, pool: ledger.Pool, lease: timedelta, loop: Loop) -> None:
         self._pool, self._lease, self._loop = pool, lease, loop
         self._held: dict[RunId, Lease] = {}
+        self._ended: list[Lease] = []
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self.last_beat = time.monotonic()
@@ -89,11 +94,17 @@ class Leases:
             with self._lock:
                 if self._held.get(claim.run_id) is lease:
                     del self._held[claim.run_id]
+                self._ended = [item for item in (*self._ended, lease) if item.in_flight]
 
     def held(self) -> list[Lease]:
         """The leases of this moment."""
         with self._lock:
             return list(self._held.values())
+
+    def unstored(self) -> list[Lease]:
+        """Claims that are over and whose tools still run, or whose results are not stored yet."""
+        with self._lock:
+            return [item for item in self._ended if item.in_flight]
 
     def close(self) -> None:
         """Stop the heartbeat."""

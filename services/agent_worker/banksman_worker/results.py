@@ -8,11 +8,13 @@ from dataclasses import replace
 from typing import Any, cast
 
 from pydantic import TypeAdapter
-from pydantic_ai.exceptions import ModelRetry, ToolFailed
+from pydantic_ai.exceptions import ApprovalRequired, CallDeferred, ModelRetry, ToolFailed
 from pydantic_ai.messages import ToolReturn, tool_return_content_ta
 
 from banksman import digest
 from banksman.digest import Json
+from banksman.policy import Effects
+from banksman.records import Execution
 from banksman_worker.workspace import Changes
 
 _RETURN: TypeAdapter[Any] = TypeAdapter(ToolReturn)
@@ -31,6 +33,22 @@ def store(value: Any) -> tuple[dict[str, Json], Any]:
     return {"kind": "value", "value": kept}, _CONTENT.validate_python(kept)
 
 
+def put_off(asked: ApprovalRequired | CallDeferred) -> dict[str, Json]:
+    """What is stored of a call whose body put it off, so that a replay puts it off again and does not run the body."""
+    kind = "call_deferred" if isinstance(asked, CallDeferred) else "approval_required"
+    return {"kind": kind, "value": plain(asked.metadata)}
+
+
+def insisted(last: Execution) -> bool:
+    """Whether an earlier attempt ended in its body's own wish for an approval."""
+    return last.outcome == "deferred" and json.loads(last.result or b"{}").get("kind") == "approval_required"
+
+
+def may_go_on(last: Execution, effects: Effects) -> bool:
+    """Whether a call that its body had put off may simply run again: its author says that this does no harm."""
+    return last.outcome == "deferred" and effects in ("harmless", "idempotent")
+
+
 def give(result: Mapping[str, Json]) -> Any:
     """What the model is given of a stored result; what the tool had raised is raised again."""
     value = result.get("value")
@@ -41,6 +59,10 @@ def give(result: Mapping[str, Json]) -> Any:
             raise ToolFailed(str(value))
         case "error":
             raise RuntimeError(f"The tool had failed before: {value}")
+        case "call_deferred":
+            raise CallDeferred(metadata=cast("dict[str, Any] | None", value))
+        case "approval_required":
+            raise ApprovalRequired(metadata=cast("dict[str, Any] | None", value))
         case "tool_return":
             return _RETURN.validate_python(value)
         case _:

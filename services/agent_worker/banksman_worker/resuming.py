@@ -11,8 +11,6 @@ from pydantic_ai.tools import DeferredToolResults, ToolApproved, ToolDenied
 from banksman import digest, ids, logs
 from banksman.digest import Json
 from banksman.errors import BanksmanError, NotGenuine
-from banksman.ids import RequestId
-from banksman.ledger import Connection, requests
 from banksman.records import Settled
 from banksman.signing import Verifier
 from banksman.states import Kind, RequestState
@@ -40,22 +38,6 @@ def resolve(verifier: Verifier, settled: Settled) -> Resolved:
     return Resolved(settled, statement)
 
 
-def before(conn: Connection, request_id: RequestId) -> Json:
-    """What was approved by a request that is asked again, so that people are shown the difference."""
-    old = requests.get(conn, request_id)
-    try:
-        action = digest.parse(old.action, limit=4 * digest.MAX_BYTES)
-    except BanksmanError:
-        return None
-    files = digest.parse(old.context, limit=64 * 1024 * 1024).get("files")
-    schema = digest.parse(requests.schema(conn, old.schema_hash))
-    return {
-        **{name: action.get(name) for name in ("arguments", "operands", "agent_version")},
-        "schema": schema,
-        "files": files,
-    }
-
-
 def results(segment: Segment) -> DeferredToolResults:
     """What the run waited for, in the form the library takes: approvals with their effective arguments pinned."""
     response = next(item for item in reversed(segment.conversation.messages) if isinstance(item, ModelResponse))
@@ -74,6 +56,8 @@ def results(segment: Segment) -> DeferredToolResults:
             waiting.approvals.append(calls[item.call_id])
             approvals[item.call_id] = _approval(resolved)
     for child in segment.children:
+        if child.call_id not in calls:
+            raise NotGenuine("The stored conversation no longer holds a call that was delegated.")
         waiting.calls.append(calls[child.call_id])
         answers[child.call_id] = delegation.returned(child)
     return waiting.build_results(approvals=approvals, calls=answers)

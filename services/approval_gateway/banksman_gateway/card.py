@@ -197,7 +197,7 @@ def _names(conn: Connection, cast_: Sequence[Vote], authors: Sequence[PersonId |
 
 def _void(vote: Vote, request: Request, marks: LinkKeys) -> str:
     if not is_genuine(vote, marks):
-        return "does not bear the gateway’s mark: it was not cast here, or was changed since"
+        return "does not bear the gateway’s mark: it was not cast here, was changed since, or its key has been revoked"
     return f"is on revision {vote.revision}, which was edited since" if vote.revision != request.revision else ""
 
 

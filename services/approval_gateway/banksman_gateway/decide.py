@@ -253,7 +253,7 @@ def _counted(conn: Connection, request: Request, ballot: Ballot, pen: Pen) -> Se
     cast_ = [item for item in found if is_genuine(item, pen.marks)]
     for item in found:
         if item not in cast_:
-            why = "It does not bear the gateway's mark: it was not cast here, or was changed since."
+            why = "It does not bear the gateway's mark: it was not cast here, was changed since, or its key is gone."
             _note(conn, request, "gateway", "vote.refused", {"vote": ids.show("vot", item.id), "why": why})
     if request.requirement.approvals == 1 and request.tier is not Tier.HIGH:
         return cast_

@@ -186,6 +186,7 @@ _WORDS = {
     "request.cancelled": "closed the request with the run",
     "vote.cast": "voted; more votes are needed",
     "vote.refused": "found a vote that was not cast here, and did not count it",
+    "decision.refused": "found a decision that cannot be verified, and did not use it",
     "execution.refused": "did not execute a call",
     "request.superseded": "took the request back, to ask again",
     "execution.started": "started the tool",

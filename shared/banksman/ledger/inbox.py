@@ -64,8 +64,7 @@ _MAY = """(
                           FROM votes
                           WHERE votes.request_id = requests.id
                             AND votes.revision = requests.revision
-                            AND votes.person_id = %(person)s
-                            AND withdraws IS NULL))"""
+                            AND votes.person_id = %(person)s))"""
 
 
 def _items(conn: Connection, where: str, order: str, person: Person, limit: int) -> Sequence[Item]:

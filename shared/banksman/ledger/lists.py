@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
-from banksman import vault
+from banksman import digest, vault
+from banksman.digest import Json
+from banksman.errors import BanksmanError
 from banksman.ids import PersonId, RequestId, RunId
 from banksman.ledger import Connection, requests, runs
 from banksman.records import Request, Run
@@ -114,3 +116,19 @@ def revisions(conn: Connection, request_id: RequestId) -> Sequence[tuple[int, by
         (number, vault.open_sealed(action, ("revisions.action", request_id, number)), author)
         for number, action, author in rows
     ]
+
+
+def before(conn: Connection, request_id: RequestId) -> Json:
+    """What was approved by a request that is asked again, so that people are shown the difference."""
+    old = requests.get(conn, request_id)
+    try:
+        action = digest.parse(old.action, limit=4 * digest.MAX_BYTES)
+    except BanksmanError:
+        return None
+    files = digest.parse(old.context, limit=64 * 1024 * 1024).get("files")
+    schema = digest.parse(requests.schema(conn, old.schema_hash))
+    return {
+        **{name: action.get(name) for name in ("arguments", "operands", "agent_version")},
+        "schema": schema,
+        "files": files,
+    }

@@ -124,8 +124,6 @@ def _votes_and_decisions(
         LEFT JOIN keys ON keys.id = votes.key_id
         LEFT JOIN decisions ON decisions.request_id = votes.request_id
         WHERE votes.request_id = ANY(%s)
-          AND withdraws IS NULL
-          AND NOT EXISTS (SELECT FROM votes AS later WHERE later.withdraws = votes.id)
         ORDER BY votes.id
         """,
         (list(request_ids),),

@@ -20,7 +20,7 @@ def cast(conn: Connection, vote: Vote) -> bool:
             INSERT INTO votes (id, request_id, revision, digest, verdict, person_id, key_id, reason, answer, channel,
                                render_hash, mac)
             VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
-            ON CONFLICT (request_id, revision, COALESCE(person_id, key_id)) WHERE withdraws IS NULL DO NOTHING
+            ON CONFLICT (request_id, revision, COALESCE(person_id, key_id)) DO NOTHING
             """,
             (
                 vote.id,
@@ -44,15 +44,13 @@ def cast(conn: Connection, vote: Vote) -> bool:
 
 
 def standing(conn: Connection, request_id: RequestId) -> Sequence[Vote]:
-    """The votes on a request that have not been withdrawn, oldest first."""
+    """The votes on a request, oldest first."""
     rows = conn.execute(
         """
         SELECT id, revision, digest, verdict, channel, person_id, key_id, reason, answer, render_hash, mac,
                created_at
         FROM votes
         WHERE request_id = %s
-          AND withdraws IS NULL
-          AND NOT EXISTS (SELECT FROM votes AS later WHERE later.withdraws = votes.id)
         ORDER BY id
         """,
         (request_id,),

@@ -216,7 +216,6 @@ CREATE TABLE revisions (
     PRIMARY KEY (request_id, revision)
 );
 
--- A withdrawal is a row of its own that names the vote it takes back.
 CREATE TABLE votes (
     id          uuid PRIMARY KEY,
     request_id  uuid NOT NULL,
@@ -225,7 +224,6 @@ CREATE TABLE votes (
     verdict     text NOT NULL CHECK (verdict IN ('approve', 'deny', 'answer', 'happened', 'rerun', 'stop')),
     person_id   uuid REFERENCES people,
     key_id      uuid REFERENCES keys,
-    withdraws   uuid UNIQUE REFERENCES votes,
     reason      bytea,
     answer      bytea,
     channel     text NOT NULL,
@@ -236,7 +234,7 @@ CREATE TABLE votes (
     FOREIGN KEY (request_id, revision) REFERENCES revisions,
     CHECK (num_nonnulls(person_id, key_id) = 1)
 );
-CREATE UNIQUE INDEX votes_one_each ON votes (request_id, revision, COALESCE(person_id, key_id)) WHERE withdraws IS NULL;
+CREATE UNIQUE INDEX votes_one_each ON votes (request_id, revision, COALESCE(person_id, key_id));
 
 -- Outcomes that people reached, each a signed statement. What the system settles (expired, cancelled, superseded) has
 -- no row here, because it never allows anything.
