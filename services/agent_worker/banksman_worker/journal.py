@@ -25,7 +25,6 @@ from typing import Any
 
 from pydantic_ai import RunContext
 from pydantic_ai.exceptions import ApprovalRequired, CallDeferred, ModelRetry, ToolFailed
-from pydantic_ai.toolsets import ToolsetTool, WrapperToolset
 from pydantic_core import to_jsonable_python
 
 from banksman import digest, ids, ledger, logs
@@ -260,30 +259,6 @@ class Journal:
         if changes := results.changes_of(found.result):
             self.gate.workspace.replay(changes, found.blobs)
         return results.give(found.result)
-
-
-@dataclass
-class JournaledToolset(WrapperToolset[Any]):
-    """The agent's whole toolset, each call by way of the journal."""
-
-    journal: Journal
-
-    async def get_tools(self, ctx: RunContext[Any]) -> dict[str, ToolsetTool[Any]]:
-        tools = await self.wrapped.get_tools(ctx)
-        self.journal.gate.tools = tools
-        return tools
-
-    async def call_tool(
-        self, name: str, tool_args: dict[str, Any], ctx: RunContext[Any], tool: ToolsetTool[Any]
-    ) -> Any:
-        async def run() -> Any:
-            try:
-                return await self.wrapped.call_tool(name, tool_args, ctx, tool)
-            except (SystemExit, KeyboardInterrupt) as error:
-                # Let through, it would end the event loop with every run on it.
-                raise RuntimeError(f"The tool {name} tried to end the process ({error!r}).") from error
-
-        return await self.journal.call(ctx, name, tool_args, run)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,11 +17,11 @@ from pydantic_ai.capabilities import AbstractCapability, CapabilityOrdering
 from pydantic_ai.exceptions import ModelRetry
 from pydantic_ai.messages import ModelMessage, ModelResponse, ToolCallPart
 from pydantic_ai.tools import ToolDefinition
-from pydantic_ai.toolsets import AbstractToolset
+from pydantic_ai.toolsets import AbstractToolset, ToolsetTool, WrapperToolset
 from pydantic_ai.usage import RunUsage
 
 from banksman_worker.gate import Gate
-from banksman_worker.journal import Journal, JournaledToolset
+from banksman_worker.journal import Journal
 
 Save = Callable[[Sequence[ModelMessage], RunUsage], Awaitable[None]]
 
@@ -83,3 +83,27 @@ class Leash(AbstractCapability[Any]):
         if any(isinstance(message, ModelResponse) for message in ctx.messages):
             await self.save(ctx.messages, ctx.usage)
         return request_context
+
+
+@dataclass
+class JournaledToolset(WrapperToolset[Any]):
+    """The agent's whole toolset, each call by way of the journal."""
+
+    journal: Journal
+
+    async def get_tools(self, ctx: RunContext[Any]) -> dict[str, ToolsetTool[Any]]:
+        tools = await self.wrapped.get_tools(ctx)
+        self.journal.gate.tools = tools
+        return tools
+
+    async def call_tool(
+        self, name: str, tool_args: dict[str, Any], ctx: RunContext[Any], tool: ToolsetTool[Any]
+    ) -> Any:
+        async def run() -> Any:
+            try:
+                return await self.wrapped.call_tool(name, tool_args, ctx, tool)
+            except (SystemExit, KeyboardInterrupt) as error:
+                # Let through, it would end the event loop with every run on it.
+                raise RuntimeError(f"The tool {name} tried to end the process ({error!r}).") from error
+
+        return await self.journal.call(ctx, name, tool_args, run)
