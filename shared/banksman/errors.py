@@ -12,6 +12,7 @@
     │   ├── AlreadyVoted        one person has one vote for each revision
     │   └── Changed             what was shown is no longer what is asked
     ├── Unavailable             PostgreSQL cannot be reached
+    │   └── Crossed             two transactions waited for each other, and this one was undone: try again
     ├── LostLease               another worker may hold this run: drop everything
     └── NotGenuine              a signature, a link or a stored statement does not verify
 
@@ -73,6 +74,10 @@ class Changed(Conflict):
 
 class Unavailable(BanksmanError):
     """PostgreSQL cannot be reached."""
+
+
+class Crossed(Unavailable):
+    """Two transactions waited for each other, and PostgreSQL undid this one. It is no outage: try again."""
 
 
 class LostLease(BanksmanError):

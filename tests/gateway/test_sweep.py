@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import psycopg
+import pytest
 import redis
 
 from banksman import ledger
 from banksman.ledger import audit, requests, runs
 from banksman.states import RequestState, RunStatus
 from banksman_gateway import sweep
+from tests.conftest import Database
 from tests.gateway.scenes import Site, asking
 
 
@@ -56,3 +59,18 @@ def test_a_vote_after_the_deadline_is_too_late_even_before_the_sweep(site: Site)
 
     assert answer.status_code == 409
     assert answer.json()["current"]["state"] == "expired"
+
+
+def test_a_row_that_cannot_be_read_keeps_no_other_from_expiring(
+    site: Site, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "_AT_ONCE", 2)
+    bad = [site.a_waiting_run(asking(expires_after=0))[1][0] for _ in range(3)]
+    good = [site.a_waiting_run(asking(expires_after=0))[1][0] for _ in range(3)]
+    with psycopg.connect(database.owner) as conn:
+        conn.execute("UPDATE requests SET requirement = '{}' WHERE id = ANY(%s)", (bad,))
+
+    assert sweep.expire_overdue(site.parts) == 3
+
+    with ledger.transaction(site.gateway) as conn:
+        assert {requests.get(conn, request_id).state for request_id in good} == {RequestState.EXPIRED}

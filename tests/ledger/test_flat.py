@@ -21,6 +21,15 @@ INSERT INTO runs (id, agent, requester, status, due_at, prompt, metadata, finish
 SELECT gen_random_uuid(), 'plain', 'somebody', status, NULL, '', '', CASE WHEN status = 'finished' THEN now() END
 FROM generate_series(1, {MANY}), unnest(ARRAY['finished', 'waiting']) AS status;
 
+INSERT INTO runs (id, agent, requester, status, due_at, prompt, metadata, finished_at, parent_id, reported)
+SELECT gen_random_uuid(), agent, requester, status, NULL, '', '', finished_at, id, status = 'finished' FROM runs;
+
+INSERT INTO agents (name, version, tools, paused_at, paused_by)
+SELECT 'paused', '1', '{{}}', now(), id FROM people LIMIT 1;
+INSERT INTO runs (id, agent, requester, status, due_at, dispatched, prompt, metadata)
+SELECT gen_random_uuid(), 'paused', 'somebody', 'queued', 'infinity', false, '', ''
+FROM generate_series(1, {MANY});
+
 INSERT INTO schemas (hash, body) VALUES ('', '');
 INSERT INTO requests (id, run_id, segment, step, call_id, kind, state, agent, tool, tier, shape, schema_hash,
                       requirement, context, expires_at, settled_at)
@@ -40,7 +49,7 @@ SWEEPS: dict[str, tuple[str, Callable[[Connection], object]]] = {
     "dispatch": ("worker", lambda conn: runs.dispatch(conn, window=100, redispatch=LONG, max_attempts=3)),
     "bury_cancelled": ("worker", runs.bury_cancelled),
     "set_aside": ("worker", agents.set_aside),
-    "children's reports": ("worker", lambda conn: families.report(conn, hint=LONG)),
+    "children's reports": ("worker", families.unreported),
     "overdue": ("gateway", requests.overdue),
     "notices": ("notifier", lambda conn: notices.claim(conn, lease=LONG)),
 }

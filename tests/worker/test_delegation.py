@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from functools import partial
 from typing import Any
 
 import psycopg.errors
@@ -23,6 +24,7 @@ from banksman_worker.asking import delegates
 from banksman_worker.deep import deep_agent
 from banksman_worker.dispatch import Dispatcher
 from tests.worker.conftest import HINT, Site, SiteMaker
+from tests.worker.test_cancel import until
 from tests.worker.test_segment import agent_calling, returns, with_tools
 
 
@@ -345,3 +347,48 @@ def test_a_subagent_may_bring_its_own_agent_and_have_subagents() -> None:
     found = listing._family("tests", "boss", agent)  # pyright: ignore[reportPrivateUsage]
 
     assert [each.name for each in found] == ["boss", "boss:writer", "boss:writer:scribe"]
+
+
+def test_the_dispatcher_holds_one_parent_at_a_time(
+    site: SiteMaker, owner_pool: ledger.Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = site({"boss": boss(("other", "Do.")), "other": agent_calling()})
+    announce(here)
+    monkeypatch.setattr("banksman_worker.delegation.report", print)
+    parents = sorted(here.submit("boss") for _ in range(2))
+    for parent in parents:
+        here.advance(parent)
+        [child] = children(here, parent)
+        here.advance(child)
+
+    looking = threading.Thread(target=dispatcher(here).look)
+    with ledger.transaction(owner_pool) as conn:
+        runs.lock(conn, parents[1])
+        looking.start()
+        until(lambda: somebody_waits(owner_pool))
+        conn.execute("SET LOCAL lock_timeout = '500ms'")
+        runs.lock(conn, parents[0])
+    looking.join()
+
+    assert [here.run(parent).status for parent in parents] == [RunStatus.QUEUED] * 2
+
+
+def somebody_waits(pool: ledger.Pool) -> bool:
+    with ledger.transaction(pool) as conn:
+        return conn.execute("SELECT FROM pg_locks WHERE NOT granted").fetchone() is not None
+
+
+def test_the_dispatcher_reports_however_many_in_one_look(site: SiteMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = site({"boss": boss(("other", "Do.")), "other": agent_calling()})
+    announce(here)
+    monkeypatch.setattr("banksman_worker.delegation.report", print)
+    monkeypatch.setattr(families, "unreported", partial(families.unreported, limit=1))
+    parents = [here.submit("boss") for _ in range(3)]
+    for parent in parents:
+        here.advance(parent)
+        [child] = children(here, parent)
+        here.advance(child)
+
+    dispatcher(here).look()
+
+    assert [here.run(parent).status for parent in parents] == [RunStatus.QUEUED] * 3

@@ -35,8 +35,9 @@ def report(worker: Worker, claim: Claim) -> None:
         return
     with contextlib.suppress(Unavailable):
         with ledger.transaction(worker.pool) as conn:
-            woken = families.report(conn, child_id=claim.run_id, hint=worker.hint)
-        worker.wire.run(*woken)
+            segment = families.report(conn, claim.parent_id, hint=worker.hint)
+        if segment is not None:
+            worker.wire.run((claim.parent_id, segment))
 
 
 def returned(child: Child) -> Json:

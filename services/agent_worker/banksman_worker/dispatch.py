@@ -62,15 +62,27 @@ class Dispatcher:
                 events += [Event("dispatcher", "request.cancelled", run_id, request_id) for request_id in closed]
             if events:
                 audit.append(conn, *events)
-        with ledger.transaction(self._pool) as conn:
-            woken = families.report(conn, hint=self._redispatch)
-        self._wire.run(*woken, *((item.run_id, item.segment) for item in due if item.status is RunStatus.QUEUED))
+        self._wire.run(*((item.run_id, item.segment) for item in due if item.status is RunStatus.QUEUED))
         for item in stuck:
             log.error("A run used up its attempts and is stuck.", run=ids.show("run", item.run_id))
             self._wire.changed(run=item.run_id)
         for run_id in cancelled:
             self._wire.changed(run=run_id)
+        self._report()
         return due
+
+    def _report(self) -> None:
+        """Every parent of a child whose end nobody has told: looked at, and woken if it waits for nothing more."""
+        while True:
+            with ledger.transaction(self._pool) as conn:
+                parents = families.unreported(conn)
+            for parent_id in parents:
+                with ledger.transaction(self._pool) as conn:
+                    segment = families.report(conn, parent_id, hint=self._redispatch)
+                if segment is not None:
+                    self._wire.run((parent_id, segment))
+            if not parents or self._stopping.is_set():
+                return
 
     def _keep(self) -> None:
         delay = 0.0

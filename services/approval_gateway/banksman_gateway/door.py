@@ -18,7 +18,7 @@ from fastapi.security import HTTPBearer
 from pydantic import BaseModel
 
 from banksman import digest, ledger
-from banksman.errors import InvalidInput, Unavailable
+from banksman.errors import Crossed, InvalidInput, Unavailable
 from banksman.ledger import Connection, answers, keys
 from banksman_gateway import auth, parts
 from banksman_gateway.auth import Caller
@@ -96,6 +96,8 @@ def transaction(here: Parts) -> Generator[Connection]:
     try:
         with ledger.transaction(here.pool) as conn:
             yield conn
+    except Crossed:
+        raise
     except Unavailable:
         if time.monotonic() - began > _REST_SECONDS:
             here.outage.until = time.monotonic() + _REST_SECONDS

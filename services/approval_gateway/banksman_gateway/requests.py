@@ -12,7 +12,7 @@ from banksman import digest, ids
 from banksman.digest import Json
 from banksman.errors import BanksmanError, InvalidInput, NotAllowed
 from banksman.ids import RequestId, RunId
-from banksman.ledger import Connection, lists, views
+from banksman.ledger import Connection, families, lists, views
 from banksman.ledger import requests as rows
 from banksman.records import Request as Record
 from banksman.states import Kind, RequestState, Tier, Verdict
@@ -188,7 +188,8 @@ def _vote_on_each(
     conn: Connection, here: Parts, voter: Voter, votes: Sequence[OneOfMany]
 ) -> dict[str, Outcome | BanksmanError]:
     """Each vote under a savepoint of its own. Runs are held in the order of their ids, so that two such calls never
-    wait for each other in a ring.
+    wait for each other in a ring; and all of them at the start when one of the votes stops its run, which takes what
+    that run delegated too.
     """
     outcomes: dict[str, Outcome | BanksmanError] = {}
     wanted: dict[str, RequestId] = {}
@@ -198,6 +199,8 @@ def _vote_on_each(
         except InvalidInput as error:
             outcomes[vote.request_id] = error
     known = views.runs_and_tiers(conn, list(wanted.values()))
+    if any(vote.stop_run for vote in votes):
+        families.hold(conn, [run_id for run_id, _ in known.values()])
     for vote in sorted(votes, key=lambda vote: _place(known, wanted.get(vote.request_id))):
         if vote.request_id in outcomes:
             continue

@@ -13,7 +13,7 @@ import threading
 import time
 
 from banksman import ledger, logs
-from banksman.errors import BanksmanError, Unavailable
+from banksman.errors import Crossed, Unavailable
 from banksman.ids import RequestId, RunId
 from banksman.ledger import answers, audit, requests, runs, stops
 from banksman.records import Event
@@ -21,6 +21,7 @@ from banksman_gateway import batches
 from banksman_gateway.parts import Parts
 
 ACTOR = "gateway"
+_AT_ONCE = 100
 _FORGET_SECONDS = 600.0
 
 log = logs.get(__name__)
@@ -62,19 +63,29 @@ class Sweep:
 
 def expire_overdue(here: Parts, *, until: threading.Event | None = None) -> int:
     """Open past its deadline → expired, each in its own transaction; how many."""
-    with ledger.transaction(here.pool) as conn:
-        due = requests.overdue(conn)
     expired = 0
-    for run_id, request_id in due:
-        if until is not None and until.is_set():
-            break
-        try:
-            expired += _expire(here, run_id, request_id)
-        except Unavailable:
-            raise
-        except BanksmanError as error:
-            log.exception("A request could not expire.", request=request_id.hex, error=str(error)[:200])
-    return expired
+    last: tuple[RunId, RequestId] | None = None
+    while True:
+        with ledger.transaction(here.pool) as conn:
+            due = requests.overdue(conn, last, limit=_AT_ONCE)
+        for last in due:
+            if until is not None and until.is_set():
+                return expired
+            expired += _tried(here, *last)
+        if len(due) < _AT_ONCE:
+            return expired
+
+
+def _tried(here: Parts, run_id: RunId, request_id: RequestId) -> bool:
+    try:
+        return _expire(here, run_id, request_id)
+    except Crossed as error:
+        log.info("A request expires in the next round.", request=request_id.hex, error=str(error)[:200])
+    except Unavailable:
+        raise
+    except Exception as error:  # whatever is wrong with one row, the others expire
+        log.exception("A request could not expire.", request=request_id.hex, error=str(error)[:200])
+    return False
 
 
 def _expire(here: Parts, run_id: RunId, request_id: RequestId) -> bool:

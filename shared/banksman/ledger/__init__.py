@@ -15,7 +15,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from banksman.errors import ConfigurationError, Unavailable
+from banksman.errors import ConfigurationError, Crossed, Unavailable
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 Pool = ConnectionPool[Connection]
@@ -55,6 +55,8 @@ def transaction(pool: Pool) -> Generator[Connection]:
     try:
         with pool.connection() as conn:
             yield conn
+    except (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure) as error:
+        raise Crossed(f"PostgreSQL undid this transaction for another one's sake: {error}") from error
     except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
         raise Unavailable(f"PostgreSQL cannot be reached: {error}") from error
 

@@ -2,8 +2,9 @@
 
 Cancelling marks the batch first, in a transaction of its own, and from then on no run of it is claimed. Then its runs
 are stopped some at a time, in the order of their ids, and one that somebody else holds at that moment is left for the
-next round (`SKIP LOCKED`): this waits for no run of the batch while it holds others. Whoever finds a batch that is
-marked and not swept goes on with it.
+next round (`SKIP LOCKED`): this waits for no run of the batch while it holds others. What they delegated was born after
+every run of the batch, so it comes later in the order and is waited for (`families.hold`). Whoever finds a batch that
+is marked and not swept goes on with it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 from banksman import digest, vault
 from banksman.errors import NotFound
 from banksman.ids import BatchId, PersonId, RequestId, RunId, show
-from banksman.ledger import Connection, aftermath, audit, stops
+from banksman.ledger import Connection, aftermath, audit, families, stops
 from banksman.records import Batch, Event, NewRun
 from banksman.states import FINAL, RunStatus
 
@@ -129,6 +130,7 @@ def stop_some(conn: Connection, batch_id: BatchId, after: RunId | None, *, limit
     if not rows:
         return None
     held, actor = [RunId(row[0]) for row in rows], str(rows[0][1])
+    families.hold(conn, held)
     stopped = conn.execute(
         """
         UPDATE runs

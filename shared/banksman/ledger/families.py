@@ -1,8 +1,9 @@
 """Delegation: a run that hands a task to another agent waits for a child run, and reads the result from its row.
 
-A child is a run like any other, with requests of its own, and may have children itself. Whoever needs two rows of a
-family holds the ancestor's first. However a child ends, its row is unreported until somebody has looked at its parent:
-at once the worker that ended it, else the dispatcher.
+A child is a run like any other, with requests of its own, and may have children itself. Whoever needs several rows of a
+family holds the ancestors' first, and of the others those with the lower ids; whoever stops a run holds all that is
+alive below it before anything is written (`hold`). However a child ends, its row is unreported until somebody has
+looked at its parent: at once the worker that ended it, else the dispatcher.
 """
 
 from __future__ import annotations
@@ -95,47 +96,91 @@ def sent_out(conn: Connection, parent_id: RunId, segment: int) -> Sequence[Child
 
 
 def living(conn: Connection, parent_id: RunId) -> Sequence[RunId]:
-    """The children that are not over, each held until the transaction ends."""
+    """The children of a held run that are not over, each held with everything alive below it (`hold`)."""
     rows = conn.execute(
         """
         SELECT id
         FROM runs
         WHERE parent_id = %s AND status NOT IN ('finished', 'failed', 'cancelled')
         ORDER BY id
-        FOR UPDATE
         """,
         (parent_id,),
+    ).fetchall()
+    children = [RunId(row[0]) for row in rows]
+    if children:
+        hold(conn, children)
+    return children
+
+
+def hold(conn: Connection, run_ids: Sequence[RunId]) -> None:
+    """Hold these runs and everything alive that they delegated, to any depth, until the transaction ends.
+
+    They are taken in the order of their ids, which is the order of their births: ancestors come first. A child may be
+    born while this waits, so it looks again until it finds nobody new.
+    """
+    held: set[RunId] = set()
+    while True:
+        rows = conn.execute(
+            """
+            WITH RECURSIVE family AS (
+                SELECT unnest(%s::uuid[]) AS id
+                UNION
+                SELECT runs.id
+                FROM runs
+                JOIN family ON parent_id = family.id
+                WHERE status NOT IN ('finished', 'failed', 'cancelled')
+            )
+            SELECT id
+            FROM runs
+            JOIN family USING (id)
+            ORDER BY id
+            FOR UPDATE OF runs
+            """,
+            (list(run_ids),),
+        ).fetchall()
+        found = {RunId(row[0]) for row in rows}
+        if found <= held:
+            return
+        held |= found
+
+
+def unreported(conn: Connection, *, limit: int = 100) -> Sequence[RunId]:
+    """Parents of children that ended and were not reported."""
+    rows = conn.execute(
+        """
+        SELECT DISTINCT parent_id
+        FROM (
+            SELECT parent_id
+            FROM runs
+            WHERE parent_id IS NOT NULL AND NOT reported AND status IN ('finished', 'failed', 'cancelled')
+            LIMIT %s
+        ) AS ended
+        """,
+        (limit,),
     ).fetchall()
     return [RunId(row[0]) for row in rows]
 
 
-def report(conn: Connection, *, hint: timedelta, child_id: RunId | None = None) -> Sequence[tuple[RunId, int]]:
-    """Ended and not yet reported → reported, a hundred children at a time (or this one); and the parents that now wait
-    for nothing more are woken. What is returned is to be published.
+def report(conn: Connection, parent_id: RunId, *, hint: timedelta) -> int | None:
+    """Ended and not yet reported → reported, every such child of a parent, which is woken if it waits for nothing more;
+    the segment to publish, or None.
 
     The parent's row is held before anything is asked about it. So of a last child and a last vote, or of two last
-    children, whoever comes second sees what the first one did.
+    children, whoever comes second sees what the first one did. One parent is a transaction: nobody holds two.
     """
-    rows = conn.execute(
+    runs.lock(conn, parent_id)
+    # Before the parent is woken: a child that ends in between stays unreported, and is looked at again.
+    conn.execute(
         """
-        SELECT parent_id, array_agg(id)
-        FROM (
-            SELECT id, parent_id
+        WITH ended AS (
+            SELECT id
             FROM runs
-            WHERE parent_id IS NOT NULL AND NOT reported AND status IN ('finished', 'failed', 'cancelled')
-              AND (%(child)s::uuid IS NULL OR id = %(child)s)
-            LIMIT 100
-        ) AS ended
-        GROUP BY parent_id
-        ORDER BY parent_id
+            WHERE parent_id = %s AND NOT reported AND status IN ('finished', 'failed', 'cancelled')
+            ORDER BY id
+            FOR UPDATE
+        )
+        UPDATE runs SET reported = true FROM ended WHERE runs.id = ended.id
         """,
-        {"child": child_id},
-    ).fetchall()
-    woken: list[tuple[RunId, int]] = []
-    for parent_id, children in rows:
-        runs.lock(conn, parent_id)
-        segment = runs.wake(conn, parent_id, hint=hint)
-        conn.execute("UPDATE runs SET reported = true WHERE id = ANY(%s)", (children,))
-        if segment is not None:
-            woken.append((parent_id, segment))
-    return woken
+        (parent_id,),
+    )
+    return runs.wake(conn, parent_id, hint=hint)

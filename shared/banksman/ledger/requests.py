@@ -121,17 +121,20 @@ def supersede(conn: Connection, request_ids: Sequence[RequestId]) -> None:
     )
 
 
-def overdue(conn: Connection, *, limit: int = 100) -> Sequence[tuple[RunId, RequestId]]:
-    """Open requests past their deadline, with their runs, in the order in which their rows are to be held."""
+def overdue(
+    conn: Connection, after: tuple[RunId, RequestId] | None = None, *, limit: int = 100
+) -> Sequence[tuple[RunId, RequestId]]:
+    """The next `limit` open requests past their deadline, with their runs, in the order of these."""
     return conn.execute(
         """
         SELECT run_id, id
         FROM requests
         WHERE state = 'open' AND expires_at <= statement_timestamp()
+          AND (%(run)s::uuid IS NULL OR (run_id, id) > (%(run)s, %(request)s::uuid))
         ORDER BY run_id, id
-        LIMIT %s
+        LIMIT %(limit)s
         """,
-        (limit,),
+        {"run": after and after[0], "request": after and after[1], "limit": limit},
     ).fetchall()
 
 

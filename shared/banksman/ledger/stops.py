@@ -24,7 +24,7 @@ def stop(conn: Connection, run_id: RunId, actor: str, *, because: str | None = N
 
 
 def close(conn: Connection, run_id: RunId, actor: str) -> None:
-    """Open → cancelled, every request of a run that is over; and its child runs are stopped, ancestors first."""
+    """Open → cancelled, every request of a run that is over; and its child runs are stopped, all held before."""
     closed = requests.cancel_open(conn, run_id)
     audit.append(conn, *(Event(actor, "request.cancelled", run_id, request_id) for request_id in closed))
     for child in families.living(conn, run_id):
