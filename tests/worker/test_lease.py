@@ -162,6 +162,7 @@ def test_one_row_in_others_hands_costs_no_other_run_its_lease(
     with psycopg.connect(database.owner) as conn:
         conn.execute("SELECT FROM runs WHERE id = %s FOR UPDATE", (first,))
         threads[0].join(1.2)
+        threads[1].join(0.9)
         assert thoughts[0].cut_at is not None  # it could not be extended, so it was given up in time
         assert held.left(second) > 0
         assert thoughts[1].cut_at is None
