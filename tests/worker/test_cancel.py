@@ -189,7 +189,8 @@ def test_calls_that_were_over_before_are_not_named_and_all_others_are(midway: Mi
     stop(here, run_id)
     run = stopped(here, run_id, thread)
 
-    assert run.error == f"{HEAD}\nsend_wire had started and nobody knows whether it happened."
+    assert run.error is not None
+    assert run.error.endswith(f"{HEAD}\nsend_wire had started and nobody knows whether it happened.")
 
 
 def test_a_worker_that_died_with_the_tool_leaves_its_call_named(
@@ -206,7 +207,8 @@ def test_a_worker_that_died_with_the_tool_leaves_its_call_named(
 
     run = here.run(run_id)
     assert run.status is RunStatus.CANCELLED
-    assert run.error == f"{HEAD}\nsend_wire had started and nobody knows whether it happened."
+    assert run.error is not None
+    assert run.error.endswith(f"{HEAD}\nsend_wire had started and nobody knows whether it happened.")
     bank.released.set()
     thread.join(20)
     assert here.run(run_id).error == f"{HEAD}\nsend_wire had started and returned: sent 5"
@@ -228,7 +230,8 @@ def test_a_call_in_doubt_is_named_when_a_person_stops_the_run_and_not_when_one_h
     second.vote(doubt, "stop")
 
     run = second.run(run_id)
-    assert run.error == f"{HEAD}\nsend_wire had started and nobody knows whether it happened."
+    assert run.error is not None
+    assert run.error.endswith(f"{HEAD}\nsend_wire had started and nobody knows whether it happened.")
     with ledger.transaction(owner_pool) as conn:
         # The same row as if somebody had looked, said so, and another had stopped the run afterwards.
         conn.execute("UPDATE requests SET state = %s WHERE id = %s", (RequestState.ANSWERED, doubt.id))
@@ -256,4 +259,5 @@ def test_the_heartbeat_goes_on_while_a_cancelled_run_waits_for_its_tool(
         told = [event.action for event in audit.of_run(conn, run_id)]
     assert run.status is RunStatus.CANCELLED
     assert told[-1] == "run.cancelled"
-    assert run.error == f"{HEAD}\nsend_wire had started and nobody knows whether it happened."
+    assert run.error is not None
+    assert run.error.endswith(f"{HEAD}\nsend_wire had started and nobody knows whether it happened.")

@@ -44,6 +44,5 @@ def returned(child: Child) -> Json:
     """What the model is told of a task that it delegated."""
     if child.status is RunStatus.FINISHED:
         return child.output
-    return (
-        f"The task was not done: {ids.show('run', child.run_id)} has {child.status.value}. {child.error or ''}".strip()
-    )
+    ended = "was cancelled" if child.status is RunStatus.CANCELLED else "failed"
+    return f"The task was not done: {ids.show('run', child.run_id)} {ended}. {child.error or ''}".strip()

@@ -60,6 +60,8 @@ def read(configs: Sequence[Mapping[str, Any]], build: Build) -> dict[str, Agent[
     """An agent for each configuration: the one that it brings, or one built from its instructions."""
     found: dict[str, Agent[Any, Any]] = {}
     for config in configs:
+        if not isinstance(cast("object", config), Mapping):
+            raise ConfigurationError(f"A subagent is {config!r}: it should be a mapping with a name and instructions.")
         name = _name(config)
         if name in found:
             raise ConfigurationError(f"Two subagents are called {name!r}: give one of them another name.")

@@ -123,7 +123,7 @@ def park(conn: Connection, run_id: RunId, fence: int, *, version: str, usage: Ma
 def finish(
     conn: Connection, run_id: RunId, fence: int, *, output: Json, version: str, usage: Mapping[str, Json]
 ) -> bool:
-    """Running → finished, with the agent's answer, while the lease holds."""
+    """Running → finished, with the agent's answer, while the lease holds and nobody asked for it to stop."""
     return _ended(
         conn,
         """
@@ -131,6 +131,7 @@ def finish(
         SET status = 'finished', segment = segment + 1, owner = NULL, due_at = NULL, finished_at = clock_timestamp(),
             agent_version = %(version)s, output = %(output)s, usage = %(usage)s, error = NULL
         WHERE id = %(id)s AND fence = %(fence)s AND status = 'running' AND due_at > clock_timestamp()
+          AND cancel_at IS NULL
         """,
         {
             "id": run_id,
@@ -318,7 +319,7 @@ def give_up(conn: Connection, run_id: RunId, *, error: str) -> bool:
     )
 
 
-def cancel(conn: Connection, run_id: RunId) -> RunStatus | None:
+def cancel(conn: Connection, run_id: RunId, *, because: str | None = None) -> RunStatus | None:
     """Queued, waiting or stuck → cancelled; a running one is marked, and its worker stops it. None: already over."""
     row = conn.execute(
         """
@@ -326,11 +327,12 @@ def cancel(conn: Connection, run_id: RunId) -> RunStatus | None:
         SET cancel_at = COALESCE(cancel_at, clock_timestamp()),
             status = CASE WHEN status = 'running' THEN status ELSE 'cancelled' END,
             due_at = CASE WHEN status = 'running' THEN due_at END,
-            finished_at = CASE WHEN status = 'running' THEN NULL ELSE clock_timestamp() END
+            finished_at = CASE WHEN status = 'running' THEN NULL ELSE clock_timestamp() END,
+            error = COALESCE(%s, error)
         WHERE id = %s AND status IN ('queued', 'running', 'waiting', 'stuck')
         RETURNING status
         """,
-        (run_id,),
+        (None if because is None else _sealed_error(run_id, because), run_id),
     ).fetchone()
     if row is not None and row[0] == RunStatus.CANCELLED:
         aftermath.tell(conn, [run_id])

@@ -13,7 +13,7 @@ def stop(conn: Connection, run_id: RunId, actor: str, *, because: str | None = N
     """Queued, waiting or stuck → cancelled, with its open requests and its child runs; a running one is asked to stop,
     and its worker does it. None: it was over already. The caller holds the run's row.
     """
-    status = runs.cancel(conn, run_id)
+    status = runs.cancel(conn, run_id, because=because)
     if status is None:
         return None
     what = "run.cancelled" if status is RunStatus.CANCELLED else "run.cancel_asked"
@@ -28,4 +28,4 @@ def close(conn: Connection, run_id: RunId, actor: str) -> None:
     closed = requests.cancel_open(conn, run_id)
     audit.append(conn, *(Event(actor, "request.cancelled", run_id, request_id) for request_id in closed))
     for child in families.living(conn, run_id):
-        stop(conn, child, actor, because="the run that delegated to it was stopped")
+        stop(conn, child, actor, because="The run that delegated to it was stopped.")
