@@ -197,7 +197,7 @@ def test_a_family_is_stopped_with_its_ancestor(site: SiteMaker) -> None:
     announce(here)
     run_id = here.submit("top")
     here.advance(run_id)
-    middle, one = children(here, run_id)
+    middle, one = sorted(children(here, run_id), key=lambda child: here.run(child).agent)
     here.advance(middle)
     [two] = children(here, middle)
     here.advance(one)

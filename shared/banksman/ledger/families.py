@@ -70,7 +70,7 @@ def send_out(conn: Connection, parent_id: RunId, segment: int, task: Delegation,
 
 
 def sent_out(conn: Connection, parent_id: RunId, segment: int) -> Sequence[Child]:
-    """What a run delegated in the pause before `segment`, as it stands now, in the order the model asked."""
+    """What a run delegated in the pause before `segment`, as it stands now."""
     rows = conn.execute(
         """
         SELECT child_id, step, call_id, agent, status, output, error
