@@ -31,6 +31,8 @@ ROLES = "tests/ledger/test_roles.py"
 FLAT = "tests/ledger/test_flat.py"
 LEASE = "tests/worker/test_lease.py"
 JOURNAL = "tests/worker/test_journal.py"
+DELEGATION = "tests/worker/test_delegation.py"
+_HELD = "\n        WHERE id = %(id)s AND fence = %(fence)s AND status = 'running'"
 FORGERY = "tests/worker/test_forgery.py"
 HOLES = "tests/worker/test_holes.py"
 SEGMENT = "tests/worker/test_segment.py"
@@ -98,16 +100,79 @@ DEFENCES = (
     Defence(
         "a run parks while its lease holds",
         f"{LEDGER}/runs.py",
-        " AND status = 'running' AND due_at > clock_timestamp()\n          AND cancel_at IS NULL\n",
-        " AND status = 'running'\n          AND cancel_at IS NULL\n",
+        f"usage = %(usage)s{_HELD} AND due_at > clock_timestamp()\n          AND cancel_at IS NULL\n",
+        f"usage = %(usage)s{_HELD}\n          AND cancel_at IS NULL\n",
         (f"{RUNS}::test_past_its_lease_a_worker_commits_nothing_even_before_another_takes_over",),
     ),
     Defence(
         "a run that is to stop does not park",
         f"{LEDGER}/runs.py",
-        " AND due_at > clock_timestamp()\n          AND cancel_at IS NULL\n",
-        " AND due_at > clock_timestamp()\n",
+        f"usage = %(usage)s{_HELD} AND due_at > clock_timestamp()\n          AND cancel_at IS NULL\n",
+        f"usage = %(usage)s{_HELD} AND due_at > clock_timestamp()\n",
         (f"{HOLES}::test_a_cancel_is_not_lost_when_the_segment_parks",),
+    ),
+    Defence(
+        "a run that is to stop does not finish",
+        f"{LEDGER}/runs.py",
+        f"error = NULL{_HELD} AND due_at > clock_timestamp()\n          AND cancel_at IS NULL\n",
+        f"error = NULL{_HELD} AND due_at > clock_timestamp()\n",
+        ("tests/worker/test_cancel.py::test_a_run_that_was_asked_to_stop_does_not_finish",),
+    ),
+    Defence(
+        "a parent waits for its children",
+        f"{LEDGER}/runs.py",
+        "child.status NOT IN ('finished', 'failed', 'cancelled'))\n        RETURNING segment",
+        "child.status IS NULL)\n        RETURNING segment",
+        (f"{DELEGATION}::test_several_children_and_an_approval_of_ones_own_are_waited_for_together",),
+    ),
+    Defence(
+        "a child has its parent's requester",
+        f"{LEDGER}/sql/0001_spine.sql",
+        "BEFORE INSERT ON runs FOR EACH ROW EXECUTE",
+        "BEFORE INSERT ON runs FOR EACH ROW WHEN (false) EXECUTE",
+        (f"{DELEGATION}::test_a_worker_can_start_no_run_but_a_child_of_the_same_requester",),
+    ),
+    Defence(
+        "a vote without the gateway's mark does not count",
+        "services/approval_gateway/banksman_gateway/decide.py",
+        "[item for item in found if is_genuine(item, pen.marks)]",
+        "list(found)",
+        (f"{FORGERY}::test_a_vote_that_was_not_cast_here_does_not_count",),
+    ),
+    Defence(
+        "what the model wrote is part of what is approved",
+        "services/agent_worker/banksman_worker/gate.py",
+        '"proposed": seen.proposed,',
+        '"proposed": "",',
+        (f"{FORGERY}::test_a_forgery_executes_nothing_and_is_told",),
+    ),
+    Defence(
+        "a decision that cannot be verified is told",
+        "services/agent_worker/banksman_worker/gate.py",
+        "            if resolved.forged:\n",
+        "            if False:\n",
+        (f"{FORGERY}::test_a_forged_answer_reaches_no_agent",),
+    ),
+    Defence(
+        "a run that is handed back begins no tool",
+        "services/agent_worker/banksman_worker/journal.py",
+        "if self.lease.stopped is not None:",
+        "if False:",
+        ("tests/worker/test_drain.py::test_a_run_that_is_handed_back_begins_no_tool",),
+    ),
+    Defence(
+        "a tool under way keeps its run here",
+        "services/agent_worker/banksman_worker/lease.py",
+        'None if self.in_flight else self.stop("drained")',
+        'self.stop("drained")',
+        ("tests/worker/test_drain.py::test_a_run_whose_tool_is_under_way_is_not_handed_back",),
+    ),
+    Defence(
+        "a body that put itself off does not run again",
+        "services/agent_worker/banksman_worker/results.py",
+        'last.outcome == "deferred" and effects in ("harmless", "idempotent")',
+        'last.outcome == "deferred"',
+        (f"{JOURNAL}::test_a_call_that_put_itself_off_does_not_run_its_body_again_after_a_crash",),
     ),
     Defence(
         "a snapshot is saved under the fence of now",

@@ -80,6 +80,10 @@ class Crossed(Unavailable):
     """Two transactions waited for each other, and PostgreSQL undid this one. It is no outage: try again."""
 
 
+class NotHere(Unavailable):
+    """The run needs what only another worker has."""
+
+
 class LostLease(BanksmanError):
     """Another worker may hold this run: whatever was about to be written must be dropped."""
 

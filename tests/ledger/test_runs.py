@@ -71,7 +71,7 @@ CALLS: dict[str, tuple[str, Caller]] = {
     "fail": ("worker", lambda c, r, f, s: runs.fail(c, r, f, error="no")),
     "stop": ("worker", lambda c, r, f, s: runs.stop(c, r, f)),
     "release": ("worker", lambda c, r, f, s: runs.release(c, {r: f})),
-    "postpone": ("worker", lambda c, r, f, s: runs.postpone(c, r, f, error="no", delay=HOUR)),
+    "postpone": ("worker", lambda c, r, f, s: runs.postpone(c, r, f, error="no", delay=HOUR, counted=True)),
     "dispatch": ("worker", lambda c, r, f, s: runs.dispatch(c, window=9, redispatch=HOUR, max_attempts=9)),
     "bury": ("worker", lambda c, r, f, s: runs.dispatch(c, window=9, redispatch=HOUR, max_attempts=0)),
     "bury_cancelled": ("worker", lambda c, r, f, s: runs.bury_cancelled(c)),
@@ -123,7 +123,7 @@ def test_a_write_with_an_old_fence_changes_nothing(gateway_pool: ledger.Pool, wo
             runs.park(conn, run_id, old, version="1", usage={}),
             runs.finish(conn, run_id, old, output="stolen", version="1", usage={}),
             runs.fail(conn, run_id, old, error="stolen"),
-            runs.postpone(conn, run_id, old, error="stolen", delay=HOUR),
+            runs.postpone(conn, run_id, old, error="stolen", delay=HOUR, counted=True),
             snapshots.save(conn, run_id, old, Snapshot(seq=0, segment=0, kept=0, messages=b"[]", state=b"{}")),
         ]
         beaten = runs.beat(conn, {run_id: old}, lease=HOUR)
@@ -206,7 +206,7 @@ def test_a_run_asked_to_stop_whose_segment_broke_is_buried_before_it_would_be_tr
         runs.cancel(conn, run_id)
     with ledger.transaction(worker_pool) as conn:
         held = runs.bury_cancelled(conn)
-        assert runs.postpone(conn, run_id, fence, error="broke", delay=HOUR)
+        assert runs.postpone(conn, run_id, fence, error="broke", delay=HOUR, counted=True)
 
     with ledger.transaction(worker_pool) as conn:
         buried = runs.bury_cancelled(conn)

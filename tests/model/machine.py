@@ -311,7 +311,7 @@ class Machine(Promises):
                     assert runs.stop(conn, claim.run_id, claim.fence) == (held and run.stopping)
                     run.goes("cancelled") if held and run.stopping else None
                 case "postpone":
-                    assert runs.postpone(conn, claim.run_id, claim.fence, error="No.", delay=HOUR) == held
+                    assert runs.postpone(conn, claim.run_id, claim.fence, error="No.", delay=HOUR, counted=True) == held
                     run.goes("queued") if held else None
                 case _:
                     runs.release(conn, {claim.run_id: claim.fence})

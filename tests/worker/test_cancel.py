@@ -10,10 +10,12 @@ from datetime import timedelta
 
 import pytest
 from pydantic_ai import Agent
+from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart
+from pydantic_ai.models.function import AgentInfo, FunctionModel
 
 from banksman import ledger
 from banksman.ids import RunId
-from banksman.ledger import audit, runs, views
+from banksman.ledger import audit, runs, stops, views
 from banksman.policy import Policy
 from banksman.records import Run
 from banksman.states import Kind, RequestState, RunStatus
@@ -261,3 +263,19 @@ def test_the_heartbeat_goes_on_while_a_cancelled_run_waits_for_its_tool(
     assert told[-1] == "run.cancelled"
     assert run.error is not None
     assert run.error.endswith(f"{HEAD}\nsend_wire had started and nobody knows whether it happened.")
+
+
+def test_a_run_that_was_asked_to_stop_does_not_finish(site: SiteMaker) -> None:
+    def answer(_: list[ModelMessage], __: AgentInfo) -> ModelResponse:
+        with ledger.transaction(here.gateway) as conn:
+            runs.lock(conn, run_id)
+            stops.stop(conn, run_id, "somebody", because="Nobody needs it any more.")
+        return ModelResponse([TextPart("Here is the answer.")])
+
+    here = site({"talker": Agent(FunctionModel(answer))})
+    run_id = here.submit("talker")
+
+    run = here.advance(run_id)
+
+    assert (run.status, run.output) == (RunStatus.CANCELLED, None)
+    assert run.error == "Nobody needs it any more."

@@ -386,3 +386,15 @@ def test_a_superseded_request_says_so(site: SiteMaker, gateway_pool: ledger.Pool
 
     with ledger.transaction(gateway_pool) as conn:
         assert requests.get(conn, request.id).state is RequestState.SUPERSEDED
+
+
+def test_a_worker_without_the_agent_uses_up_no_attempt(site: SiteMaker) -> None:
+    here, elsewhere = a_site(site, ("look", {"what": "x"})), site({"other": agent_calling()})
+    run_id = here.submit("payer")
+
+    for _ in range(3):
+        run = elsewhere.advance(run_id)
+        assert (run.status, run.attempts) == (RunStatus.QUEUED, 0)
+        assert "No agent 'payer' on this worker" in (run.error or "")
+
+    assert here.advance(run_id).status is RunStatus.FINISHED

@@ -19,7 +19,7 @@ from pydantic_core import to_jsonable_python
 
 from banksman import digest, ids, ledger, logs
 from banksman.digest import Json
-from banksman.errors import BanksmanError, LostLease, NotGenuine, Unavailable, Ungateable
+from banksman.errors import BanksmanError, LostLease, NotGenuine, NotHere, Unavailable, Ungateable
 from banksman.ids import NoticeId, RequestId
 from banksman.ledger import Connection, audit, lists, people, requests, runs, snapshots
 from banksman.records import Claim, Event, NewRequest, Snapshot
@@ -177,7 +177,7 @@ def stopped(worker: Worker, claim: Claim, lease: Lease, error: BaseException) ->
 
 def broke(worker: Worker, claim: Claim, error: Exception) -> None:
     """Running → queued for another attempt when the world was at fault, failed when the run itself cannot go on."""
-    again, text = faults.may_pass(error), faults.in_words(error)
+    again, counted, text = faults.may_pass(error), not isinstance(error, NotHere), faults.in_words(error)
     expected = isinstance(error, (BanksmanError, AgentRunError, FallbackExceptionGroup, UserError))
     shown = ids.show("run", claim.run_id)
     log.error("A segment broke.", run=shown, again=again, error=text[:500], exc_info=not expected)
@@ -185,7 +185,7 @@ def broke(worker: Worker, claim: Claim, error: Exception) -> None:
         with ledger.transaction(worker.pool) as conn:
             if again:
                 delay = _BACK_OFF * 2 ** min(claim.attempts - 1, 8)
-                if runs.postpone(conn, claim.run_id, claim.fence, error=text, delay=delay):
+                if runs.postpone(conn, claim.run_id, claim.fence, error=text, delay=delay, counted=counted):
                     audit.append(conn, event(claim, "run.postponed"))
             elif runs.fail(conn, claim.run_id, claim.fence, error=text):
                 audit.append(conn, event(claim, "run.failed"))

@@ -17,7 +17,7 @@ from pydantic_ai.run import AgentRunResult
 from pydantic_ai.usage import RunUsage
 
 from banksman import ids, ledger
-from banksman.errors import LostLease, Unavailable
+from banksman.errors import LostLease, NotHere
 from banksman.ids import RunId
 from banksman.ledger import audit, executions, families, requests, runs, snapshots
 from banksman.records import Claim, Execution, Settled
@@ -54,7 +54,7 @@ def advance(worker: Worker, run_id: RunId, segment: int) -> None:
 def _load(worker: Worker, claim: Claim) -> Segment:
     loaded = worker.agents.get(claim.agent)
     if loaded is None:
-        raise Unavailable(f"No agent {claim.agent!r} on this worker; it has {', '.join(sorted(worker.agents))}.")
+        raise NotHere(f"No agent {claim.agent!r} on this worker; it has {', '.join(sorted(worker.agents))}.")
     with ledger.transaction(worker.pool) as conn:
         talk = conversation.fold(snapshots.load(conn, claim.run_id))
         manifest = cast("dict[str, str]", talk.state.get("workspace", {}))

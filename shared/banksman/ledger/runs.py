@@ -194,17 +194,17 @@ def release(conn: Connection, held: Mapping[RunId, int]) -> None:
     )
 
 
-def postpone(conn: Connection, run_id: RunId, fence: int, *, error: str, delay: timedelta) -> bool:
-    """Running → queued, due after `delay`, its attempt counted: the segment broke and is tried again."""
+def postpone(conn: Connection, run_id: RunId, fence: int, *, error: str, delay: timedelta, counted: bool) -> bool:
+    """Running → queued, due after `delay`: it broke, or (not counted as an attempt) this worker cannot carry it."""
     return _ended(
         conn,
         """
         UPDATE runs
         SET status = 'queued', owner = NULL, dispatched = false, due_at = clock_timestamp() + %(delay)s,
-            error = %(error)s
+            error = %(error)s, attempts = attempts - %(back)s::integer
         WHERE id = %(id)s AND fence = %(fence)s AND status = 'running'
         """,
-        {"id": run_id, "fence": fence, "delay": delay, "error": _sealed_error(run_id, error)},
+        {"id": run_id, "fence": fence, "delay": delay, "error": _sealed_error(run_id, error), "back": not counted},
     )
 
 
