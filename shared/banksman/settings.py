@@ -134,7 +134,7 @@ class NotifierSettings(LedgerSettings):
     console: bool = False
     health_port: int = Field(0, ge=0, le=65535)
     sweep_seconds: float = Field(1, gt=0)
-    lease_seconds: float = Field(300, ge=1)
+    claim_seconds: float = Field(300, ge=1)
     max_attempts: int = Field(8, ge=1)
 
 

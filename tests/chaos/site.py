@@ -214,7 +214,7 @@ class Site:
     def notifier(self, *, point: Point | None = None, lease: float = 300) -> int:
         """Start the notifier. `lease` is how long its claim on a notice holds when it dies."""
         env = environment.of_notifier({**os.environ, **self._settings}, self._where(), self._ring, health_port=0)
-        env["BANKSMAN_LEASE_SECONDS"] = str(lease)
+        env["BANKSMAN_CLAIM_SECONDS"] = str(lease)
         return self._launch("notifier", "banksman_notifier", env, point)
 
     def kill(self, name: str) -> int:

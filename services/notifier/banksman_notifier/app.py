@@ -48,7 +48,7 @@ def main() -> int:
         channels={"email": partial(email.opened, server, sender)},
         copies=[console.opened] if chosen.console else [],
         max_attempts=chosen.max_attempts,
-        lease=timedelta(seconds=chosen.lease_seconds),
+        lease=timedelta(seconds=chosen.claim_seconds),
     )
     sweep = Sweep(office, every=chosen.sweep_seconds)
     try:
