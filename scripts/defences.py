@@ -123,7 +123,7 @@ DEFENCES = (
         f"{LEDGER}/runs.py",
         "child.status NOT IN ('finished', 'failed', 'cancelled'))\n        RETURNING segment",
         "child.status IS NULL)\n        RETURNING segment",
-        (f"{DELEGATION}::test_several_children_and_an_approval_of_ones_own_are_waited_for_together",),
+        (f"{DELEGATION}::test_a_parent_waits_for_its_last_child",),
     ),
     Defence(
         "a child has its parent's requester",
@@ -131,13 +131,6 @@ DEFENCES = (
         "BEFORE INSERT ON runs FOR EACH ROW EXECUTE",
         "BEFORE INSERT ON runs FOR EACH ROW WHEN (false) EXECUTE",
         (f"{DELEGATION}::test_a_worker_can_start_no_run_but_a_child_of_the_same_requester",),
-    ),
-    Defence(
-        "a vote without the gateway's mark does not count",
-        "services/approval_gateway/banksman_gateway/decide.py",
-        "[item for item in found if is_genuine(item, pen.marks)]",
-        "list(found)",
-        (f"{FORGERY}::test_a_vote_that_was_not_cast_here_does_not_count",),
     ),
     Defence(
         "what the model wrote is part of what is approved",

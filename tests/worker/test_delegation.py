@@ -115,6 +115,20 @@ def test_several_children_and_an_approval_of_ones_own_are_waited_for_together(si
     assert effects == [("look", "a"), ("look", "a"), ("send", "x")]
 
 
+def test_a_parent_waits_for_its_last_child(site: SiteMaker) -> None:
+    here = site({"boss": boss(("a", "One."), ("a", "Two.")), "a": agent_calling()})
+    announce(here)
+    run_id = here.submit("boss")
+    here.advance(run_id)
+    first, second = children(here, run_id)
+
+    here.advance(first)
+    dispatcher(here).look()
+    assert here.run(run_id).status is RunStatus.WAITING
+    here.advance(second)
+    assert here.run(run_id).status is RunStatus.QUEUED
+
+
 def test_it_goes_to_any_depth(site: SiteMaker) -> None:
     effects: list[Any] = []
     chain = {f"level{n}": boss((f"level{n + 1}", f"Go to {n + 1}.")) for n in range(6)}
