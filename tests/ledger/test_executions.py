@@ -168,7 +168,7 @@ def test_only_the_attempt_that_started_a_call_says_how_it_ended_and_once(ready: 
 def test_a_result_and_the_runs_end_that_cross_leave_the_result_told(ready: Ready) -> None:
     assert ready.starts()
     with ledger.transaction(ready.gateway) as conn:
-        runs.cancel(conn, ready.run_id)
+        runs.cancel(conn, [ready.run_id])
 
     def stop() -> None:
         with ledger.transaction(ready.worker) as conn:

@@ -127,17 +127,17 @@ def test_a_run_that_was_set_aside_is_cancelled_at_once_and_one_of_a_dead_worker_
     with ledger.transaction(worker_pool) as conn:
         assert runs.claim(conn, dying, 0, owner="dead", lease=PAST)
     with ledger.transaction(gateway_pool) as conn:
-        assert runs.cancel(conn, dying) is RunStatus.RUNNING
+        assert runs.cancel(conn, [dying]) == {dying: RunStatus.RUNNING}
     pause(gateway_pool, reviewers[0])
     looked(worker_pool)
     assert set(set_aside(worker_pool)) == {aside}
 
     with ledger.transaction(gateway_pool) as conn:
-        cancelled = runs.cancel(conn, aside)
+        cancelled = runs.cancel(conn, [aside])
     with ledger.transaction(worker_pool) as conn:
         buried = runs.bury_cancelled(conn)
 
-    assert cancelled is RunStatus.CANCELLED
+    assert cancelled == {aside: RunStatus.CANCELLED}
     assert buried == [dying]
 
 

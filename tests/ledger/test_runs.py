@@ -48,7 +48,7 @@ def in_state(
                 pass
     if status is RunStatus.CANCELLED:
         with ledger.transaction(gateway) as conn:
-            runs.cancel(conn, run_id)
+            runs.cancel(conn, [run_id])
     return run_id, fence
 
 
@@ -57,7 +57,7 @@ def asked_to_stop_while_handed_back(run_id: RunId, gateway: ledger.Pool, worker:
         claim = runs.claim(conn, run_id, 0, owner="w", lease=HOUR)
         assert claim is not None
     with ledger.transaction(gateway) as conn:
-        runs.cancel(conn, run_id)
+        runs.cancel(conn, [run_id])
     with ledger.transaction(worker) as conn:
         runs.release(conn, {run_id: claim.fence})
 
@@ -79,7 +79,7 @@ CALLS: dict[str, tuple[str, Caller]] = {
     "doubt": ("owner", lambda c, r, f, s: restore.doubt(c, None)),
     "retry": ("gateway", lambda c, r, f, s: runs.retry(c, r)),
     "give_up": ("gateway", lambda c, r, f, s: runs.give_up(c, r, error="no")),
-    "cancel": ("gateway", lambda c, r, f, s: runs.cancel(c, r)),
+    "cancel": ("gateway", lambda c, r, f, s: runs.cancel(c, [r])),
 }
 
 
@@ -99,7 +99,7 @@ def test_a_run_leaves_only_the_states_that_its_move_may_leave(
         asked_to_stop_while_handed_back(run_id, gateway_pool, worker_pool)
     if move.by in ("stop", "bury_cancelled") and start is RunStatus.RUNNING:
         with ledger.transaction(gateway_pool) as conn:
-            runs.cancel(conn, run_id)
+            runs.cancel(conn, [run_id])
 
     with ledger.transaction({"worker": worker_pool, "gateway": gateway_pool, "owner": owner_pool}[role]) as conn:
         segment = runs.get(conn, run_id).segment
@@ -203,7 +203,7 @@ def test_a_run_asked_to_stop_whose_segment_broke_is_buried_before_it_would_be_tr
 ) -> None:
     run_id, fence = in_state(RunStatus.RUNNING, gateway_pool, worker_pool)
     with ledger.transaction(gateway_pool) as conn:
-        runs.cancel(conn, run_id)
+        runs.cancel(conn, [run_id])
     with ledger.transaction(worker_pool) as conn:
         held = runs.bury_cancelled(conn)
         assert runs.postpone(conn, run_id, fence, error="broke", delay=HOUR, counted=True)

@@ -154,7 +154,7 @@ def test_nobody_is_told_of_a_request_that_is_settled(
     with ledger.transaction(gateway_pool) as conn:
         request = notices.get(conn, told[0]).request_id
         assert request is not None
-        requests.cancel_open(conn, requests.get(conn, request).run_id)
+        requests.cancel_open(conn, [requests.get(conn, request).run_id])
 
     deliver(office, told)
 

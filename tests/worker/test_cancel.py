@@ -96,7 +96,7 @@ def midway(site: SiteMaker) -> Iterator[Midway]:
 def stop(here: Site, run_id: RunId) -> None:
     """What the gateway writes, and what the next heartbeat makes of it."""
     with ledger.transaction(here.gateway) as conn:
-        assert runs.cancel(conn, run_id) is RunStatus.RUNNING
+        assert runs.cancel(conn, [run_id]) == {run_id: RunStatus.RUNNING}
     for lease in here.worker.leases.held():
         lease.stop("cancelled")
 
@@ -201,7 +201,7 @@ def test_a_worker_that_died_with_the_tool_leaves_its_call_named(
     here, run_id, thread = midway(a_payer(bank.send_wire), bank.entered, grace=0)
     here.worker.leases.close()  # its heart stops
     with ledger.transaction(here.gateway) as conn:
-        runs.cancel(conn, run_id)
+        runs.cancel(conn, [run_id])
     with ledger.transaction(owner_pool) as conn:
         conn.execute("UPDATE runs SET due_at = clock_timestamp() - interval '1 second'")
 
@@ -238,7 +238,7 @@ def test_a_call_in_doubt_is_named_when_a_person_stops_the_run_and_not_when_one_h
         # The same row as if somebody had looked, said so, and another had stopped the run afterwards.
         conn.execute("UPDATE requests SET state = %s WHERE id = %s", (RequestState.ANSWERED, doubt.id))
         conn.execute("UPDATE runs SET status = 'waiting', error = NULL, cancel_at = NULL, finished_at = NULL")
-        runs.cancel(conn, run_id)
+        runs.cancel(conn, [run_id])
     assert second.run(run_id).error is None
 
 
@@ -252,7 +252,7 @@ def test_the_heartbeat_goes_on_while_a_cancelled_run_waits_for_its_tool(
     thread.start()
     assert bank.entered.wait(20)
     with ledger.transaction(here.gateway) as conn:
-        runs.cancel(conn, run_id)
+        runs.cancel(conn, [run_id])
 
     thread.join(20)  # half a lease is the most that it waits, whatever the setting says
 
@@ -269,7 +269,7 @@ def test_a_run_that_was_asked_to_stop_does_not_finish(site: SiteMaker) -> None:
     def answer(_: list[ModelMessage], __: AgentInfo) -> ModelResponse:
         with ledger.transaction(here.gateway) as conn:
             runs.lock(conn, run_id)
-            stops.stop(conn, run_id, "somebody", because="Nobody needs it any more.")
+            stops.stop(conn, [run_id], "somebody", because="Nobody needs it any more.")
         return ModelResponse([TextPart("Here is the answer.")])
 
     here = site({"talker": Agent(FunctionModel(answer))})

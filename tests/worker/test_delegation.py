@@ -170,7 +170,7 @@ def test_a_child_that_does_not_finish_is_told_of(site: SiteMaker, ends: str) -> 
     elif ends == "cancelled":
         with ledger.transaction(here.gateway) as conn:
             runs.lock(conn, child)
-            stops.stop(conn, child, "somebody")
+            stops.stop(conn, [child], "somebody")
     dispatcher(here).look()  # who cancels, and a child that never lived, leave the parent to it
 
     assert here.run(run_id).status is RunStatus.QUEUED
@@ -220,7 +220,7 @@ def test_a_family_is_stopped_with_its_ancestor(site: SiteMaker) -> None:
 
     with ledger.transaction(here.gateway) as conn:
         runs.lock(conn, run_id)
-        stops.stop(conn, run_id, "somebody")
+        stops.stop(conn, [run_id], "somebody")
 
     assert {here.run(each).status for each in (run_id, middle, one, two)} == {RunStatus.CANCELLED}
     assert here.open(one) == here.open(two) == []

@@ -140,7 +140,7 @@ def test_a_cancel_is_not_lost_when_the_segment_parks(site: SiteMaker) -> None:
     @agent.tool_plain(metadata={"banksman": "harmless"})
     def look() -> str:
         with ledger.transaction(here.gateway) as conn:
-            runs.cancel(conn, run_id)
+            runs.cancel(conn, [run_id])
         return "seen"
 
     @agent.tool_plain(requires_approval=True)

@@ -12,7 +12,7 @@ from datetime import timedelta
 
 from banksman import ids, ledger, logs
 from banksman.errors import BanksmanError
-from banksman.ledger import agents, audit, families, requests, runs
+from banksman.ledger import agents, audit, families, runs, stops
 from banksman.records import Due, Event
 from banksman.states import RunStatus
 from banksman.wire import Wire
@@ -20,6 +20,7 @@ from banksman.wire import Wire
 log = logs.get(__name__)
 
 
+_ACTOR = "dispatcher"
 _LOST = "The run's worker ended or was lost in the middle of this segment,"
 
 
@@ -55,13 +56,10 @@ class Dispatcher:
             for item in stuck:
                 runs.explain(conn, item.run_id, f"{_LOST} {self._max_attempts} times.")
             cancelled = runs.bury_cancelled(conn)
-            events = [Event("dispatcher", "run.stuck", item.run_id) for item in stuck]
-            events += [Event("dispatcher", "run.cancelled", run_id) for run_id in cancelled]
-            for run_id in cancelled:
-                closed = requests.cancel_open(conn, run_id)
-                events += [Event("dispatcher", "request.cancelled", run_id, request_id) for request_id in closed]
-            if events:
-                audit.append(conn, *events)
+            events = [Event(_ACTOR, "run.stuck", item.run_id) for item in stuck]
+            audit.append(conn, *events, *(Event(_ACTOR, "run.cancelled", run_id) for run_id in cancelled))
+            if cancelled:
+                stops.withdraw(conn, cancelled, _ACTOR)
         self._wire.run(*((item.run_id, item.segment) for item in due if item.status is RunStatus.QUEUED))
         for item in stuck:
             log.error("A run used up its attempts and is stuck.", run=ids.show("run", item.run_id))

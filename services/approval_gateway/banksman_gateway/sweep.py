@@ -97,7 +97,7 @@ def _expire(here: Parts, run_id: RunId, request_id: RequestId) -> bool:
         audit.append(conn, Event(ACTOR, "request.expired", run_id, request_id))
         ends = request.requirement.on_expiry == "stop"
         if ends:
-            stops.stop(conn, run_id, ACTOR, because="Nobody decided in time.")
+            stops.stop(conn, [run_id], ACTOR, because="Nobody decided in time.")
         segment = None if ends else runs.wake(conn, run_id, hint=here.hint)
     if segment is not None:
         here.wire.run((run_id, segment))

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 from banksman import digest, vault
 from banksman.errors import NotFound
-from banksman.ids import BatchId, PersonId, RequestId, RunId, show
-from banksman.ledger import Connection, aftermath, audit, families, stops
+from banksman.ids import BatchId, PersonId, RunId, show
+from banksman.ledger import Connection, audit, families, stops
 from banksman.records import Batch, Event, NewRun
 from banksman.states import FINAL, RunStatus
 
@@ -131,43 +131,7 @@ def stop_some(conn: Connection, batch_id: BatchId, after: RunId | None, *, limit
         return None
     held, actor = [RunId(row[0]) for row in rows], str(rows[0][1])
     families.hold(conn, held)
-    stopped = conn.execute(
-        """
-        UPDATE runs
-        SET cancel_at = clock_timestamp(),
-            status = CASE WHEN status = 'running' THEN status ELSE 'cancelled' END,
-            due_at = CASE WHEN status = 'running' THEN due_at END,
-            finished_at = CASE WHEN status = 'running' THEN NULL ELSE clock_timestamp() END
-        WHERE id = ANY(%s)
-        RETURNING id, status
-        """,
-        (held,),
-    ).fetchall()
-    closed = conn.execute(
-        """
-        UPDATE requests SET state = 'cancelled', settled_at = clock_timestamp()
-        WHERE run_id = ANY(%s) AND state = 'open'
-        RETURNING run_id, id
-        """,
-        (held,),
-    ).fetchall()
-    what = {"cancelled": "run.cancelled", "running": "run.cancel_asked"}
-    audit.append(
-        conn,
-        *(Event(actor, what[status], RunId(run_id)) for run_id, status in sorted(stopped)),
-        *(Event(actor, "request.cancelled", RunId(run_id), RequestId(request)) for run_id, request in sorted(closed)),
-    )
-    aftermath.tell(conn, held)
-    parents = conn.execute(
-        """
-        SELECT DISTINCT parent_id FROM runs
-        WHERE parent_id = ANY(%s) AND status NOT IN ('finished', 'failed', 'cancelled')
-        ORDER BY parent_id
-        """,
-        (held,),
-    ).fetchall()
-    for (parent,) in parents:
-        stops.close(conn, RunId(parent), actor)
+    stops.stop(conn, held, actor)
     return held[-1] if len(held) == limit else None
 
 

@@ -95,16 +95,16 @@ def sent_out(conn: Connection, parent_id: RunId, segment: int) -> Sequence[Child
     ]
 
 
-def living(conn: Connection, parent_id: RunId) -> Sequence[RunId]:
-    """The children of a held run that are not over, each held with everything alive below it (`hold`)."""
+def living(conn: Connection, parent_ids: Sequence[RunId]) -> Sequence[RunId]:
+    """The children of held runs that are not over, each held with everything alive below it (`hold`)."""
     rows = conn.execute(
         """
         SELECT id
         FROM runs
-        WHERE parent_id = %s AND status NOT IN ('finished', 'failed', 'cancelled')
+        WHERE parent_id = ANY(%s) AND status NOT IN ('finished', 'failed', 'cancelled')
         ORDER BY id
         """,
-        (parent_id,),
+        (list(parent_ids),),
     ).fetchall()
     children = [RunId(row[0]) for row in rows]
     if children:

@@ -95,18 +95,18 @@ def revise(
     )
 
 
-def cancel_open(conn: Connection, run_id: RunId) -> Sequence[RequestId]:
-    """Open → cancelled, every one of a run that is over."""
+def cancel_open(conn: Connection, run_ids: Sequence[RunId]) -> Sequence[tuple[RunId, RequestId]]:
+    """Open → cancelled, every one of runs that are over."""
     rows = conn.execute(
         """
         UPDATE requests
         SET state = 'cancelled', settled_at = clock_timestamp()
-        WHERE run_id = %s AND state = 'open'
-        RETURNING id
+        WHERE run_id = ANY(%s) AND state = 'open'
+        RETURNING run_id, id
         """,
-        (run_id,),
+        (list(run_ids),),
     ).fetchall()
-    return [RequestId(row[0]) for row in rows]
+    return sorted(rows)
 
 
 def supersede(conn: Connection, request_ids: Sequence[RequestId]) -> None:

@@ -319,24 +319,26 @@ def give_up(conn: Connection, run_id: RunId, *, error: str) -> bool:
     )
 
 
-def cancel(conn: Connection, run_id: RunId, *, because: str | None = None) -> RunStatus | None:
-    """Queued, waiting or stuck → cancelled; a running one is marked, and its worker stops it. None: already over."""
-    row = conn.execute(
+def cancel(conn: Connection, run_ids: Sequence[RunId], *, because: str | None = None) -> dict[RunId, RunStatus]:
+    """Queued, waiting or stuck → cancelled; running → marked, and its worker stops it. One that is over is left out."""
+    why = [None if because is None else _sealed_error(run_id, because) for run_id in run_ids]
+    rows = conn.execute(
         """
         UPDATE runs
         SET cancel_at = COALESCE(cancel_at, clock_timestamp()),
             status = CASE WHEN status = 'running' THEN status ELSE 'cancelled' END,
             due_at = CASE WHEN status = 'running' THEN due_at END,
             finished_at = CASE WHEN status = 'running' THEN NULL ELSE clock_timestamp() END,
-            error = COALESCE(%s, error)
-        WHERE id = %s AND status IN ('queued', 'running', 'waiting', 'stuck')
-        RETURNING status
+            error = COALESCE(why.error, runs.error)
+        FROM unnest(%s::uuid[], %s::bytea[]) AS why (id, error)
+        WHERE runs.id = why.id AND status IN ('queued', 'running', 'waiting', 'stuck')
+        RETURNING runs.id, status
         """,
-        (None if because is None else _sealed_error(run_id, because), run_id),
-    ).fetchone()
-    if row is not None and row[0] == RunStatus.CANCELLED:
-        aftermath.tell(conn, [run_id])
-    return None if row is None else RunStatus(row[0])
+        (list(run_ids), why),
+    ).fetchall()
+    stopped = {RunId(run_id): RunStatus(status) for run_id, status in sorted(rows)}
+    aftermath.tell(conn, list(stopped))
+    return stopped
 
 
 def holds(conn: Connection, run_id: RunId, fence: int) -> bool:

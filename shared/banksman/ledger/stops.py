@@ -1,6 +1,8 @@
-"""Stopping a run from outside: with everything that it waits for, and every run that it delegated to."""
+"""Stopping runs from outside: with everything that they wait for, and every run that they delegated to."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from banksman.digest import Json
 from banksman.ids import RunId
@@ -8,24 +10,27 @@ from banksman.ledger import Connection, audit, families, requests, runs
 from banksman.records import Event
 from banksman.states import RunStatus
 
+_TOLD = {RunStatus.CANCELLED: "run.cancelled", RunStatus.RUNNING: "run.cancel_asked"}
 
-def stop(conn: Connection, run_id: RunId, actor: str, *, because: str | None = None) -> RunStatus | None:
-    """Queued, waiting or stuck → cancelled, with its open requests and its child runs; a running one is asked to stop,
-    and its worker does it. None: it was over already. The caller holds the run's row.
+
+def stop(conn: Connection, run_ids: Sequence[RunId], actor: str, *, because: str | None = None) -> None:
+    """Queued, waiting or stuck → cancelled, with their open requests and their child runs; running ones are asked to
+    stop, and their workers do it; those that are over stay so. The caller holds the rows of the runs.
     """
-    status = runs.cancel(conn, run_id, because=because)
-    if status is None:
-        return None
-    what = "run.cancelled" if status is RunStatus.CANCELLED else "run.cancel_asked"
+    stopped = runs.cancel(conn, run_ids, because=because)
     body: dict[str, Json] = {} if because is None else {"because": because}
-    audit.append(conn, Event(actor, what, run_id, body=body))
-    close(conn, run_id, actor)
-    return status
+    audit.append(conn, *(Event(actor, _TOLD[status], run_id, body=body) for run_id, status in stopped.items()))
+    close(conn, list(stopped), actor)
 
 
-def close(conn: Connection, run_id: RunId, actor: str) -> None:
-    """Open → cancelled, every request of a run that is over; and its child runs are stopped, all held before."""
-    closed = requests.cancel_open(conn, run_id)
-    audit.append(conn, *(Event(actor, "request.cancelled", run_id, request_id) for request_id in closed))
-    for child in families.living(conn, run_id):
-        stop(conn, child, actor, because="The run that delegated to it was stopped.")
+def close(conn: Connection, run_ids: Sequence[RunId], actor: str) -> None:
+    """Nobody waits for runs that are over, or are to be: their open requests go, and their child runs are stopped."""
+    withdraw(conn, run_ids, actor)
+    if children := families.living(conn, run_ids):
+        stop(conn, children, actor, because="The run that delegated to it was stopped.")
+
+
+def withdraw(conn: Connection, run_ids: Sequence[RunId], actor: str) -> None:
+    """Open → cancelled, every request of these runs."""
+    closed = requests.cancel_open(conn, run_ids)
+    audit.append(conn, *(Event(actor, "request.cancelled", run_id, request_id) for run_id, request_id in closed))
