@@ -13,8 +13,6 @@ from banksman_gateway.forms import Posted
 from banksman_gateway.parts import Here
 from banksman_gateway.sessions import SignedIn
 
-_MOST_REASON = 4000
-
 router = APIRouter(include_in_schema=False)
 
 
@@ -38,8 +36,8 @@ def steer(run_id: str, move: str, here: Here, session: SignedIn, form: Posted) -
             _, segment = runs.retry(conn, wanted, actor, hint=here.hint)
         elif move == "fail":
             reason = form.text("reason")
-            if not 0 < len(reason) <= _MOST_REASON:
-                raise InvalidInput(f"Say why, in at most {_MOST_REASON:,} characters.")
+            if not 0 < len(reason) <= runs.MOST_REASON:
+                raise InvalidInput(f"Say why, in at most {runs.MOST_REASON:,} characters.")
             runs.give_up(conn, wanted, actor, who=person.email, reason=reason)
         else:
             raise NotFound("There is nothing here.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated
@@ -28,6 +28,8 @@ from banksman_gateway.intake import PRINTABLE, Body, Name, StrictRoute
 
 router = APIRouter(prefix="/v1/runs", tags=["runs"], route_class=StrictRoute, responses=problems.ALSO)
 
+MOST_REASON = 4000
+"""How many characters the reason may have for which a run is given up."""
 _MOST_METADATA = 64 * 1024
 
 RunPath = Annotated[str, Path(examples=["run_0192f0c1a2b37c4d8e5f60718293a4b5"])]
@@ -52,7 +54,7 @@ class Submission(Body):
 class Failure(Body):
     """Why a stuck run is given up."""
 
-    reason: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=4000)]
+    reason: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MOST_REASON)]
 
 
 class RunFilter(Body):
@@ -115,7 +117,7 @@ def cancel(conn: Connection, run_id: RunId, actor: str) -> Run:
     status = rows.lock(conn, run_id)
     if status in FINAL and status is not RunStatus.CANCELLED:
         raise Conflict(f"This run is over: it has {status.value}.", {"status": status.value})
-    stops.stop(conn, run_id, actor)
+    stops.stop(conn, [run_id], actor)
     return rows.get(conn, run_id)
 
 
@@ -137,7 +139,7 @@ def give_up(conn: Connection, run_id: RunId, actor: str, *, who: str, reason: st
     if not rows.give_up(conn, run_id, error=error):
         raise Conflict(f"Only a stuck run is failed by hand; this one is {status.value}.", {"status": status.value})
     audit.append(conn, Event(actor, "run.failed", run_id, body={"because": "a person says so"}))
-    stops.close(conn, run_id, actor)
+    stops.close(conn, [run_id], actor)
     return rows.get(conn, run_id)
 
 
@@ -253,51 +255,51 @@ async def stream_events(run_id: RunPath, request: Request, way: ToRead) -> Respo
 @router.post("/{run_id}/cancel", response_model=shapes.Run)
 def cancel_run(run_id: RunPath, way: ToAct) -> Response:
     """Stop a run. What it waits for is cancelled; a segment under way is stopped by its worker soon."""
-    with way.enter() as (conn, caller):
-        caller.must("runs:cancel", "votes")
-        if (kept := way.replay(conn, caller)) is not None:
-            return kept
-        run = _seen(conn, caller, run_id, scope=None)
-        caller.must_steer(run)
-        run = cancel(conn, run.id, caller.actor)
-        response = way.answer(conn, caller, 200, shapes.run(run))
-    way.here.wire.changed(run=run.id)
-    return response
+
+    def move(conn: Connection, run: Run, caller: Caller) -> tuple[Run, int | None]:
+        return cancel(conn, run.id, caller.actor), None
+
+    return _steer(run_id, way, "runs:cancel", move)
 
 
 @router.post("/{run_id}/retry", response_model=shapes.Run)
 def retry_run(run_id: RunPath, way: ToAct) -> Response:
     """Give a stuck run another chance: a person's to say, never a machine's."""
-    here = way.here
-    with way.enter() as (conn, caller):
-        if caller.person is None:
-            raise NotAllowed("A stuck run waits for a person: use a personal token.")
-        caller.must("runs:submit", "votes")
-        if (kept := way.replay(conn, caller)) is not None:
-            return kept
-        run = _seen(conn, caller, run_id, scope=None)
-        caller.must_steer(run)
-        run, segment = retry(conn, run.id, caller.actor, hint=here.hint)
-        response = way.answer(conn, caller, 200, shapes.run(run))
-    if segment is not None:
-        here.wire.run((run.id, segment))
-    here.wire.changed(run=run.id)
-    return response
+
+    def move(conn: Connection, run: Run, caller: Caller) -> tuple[Run, int | None]:
+        return retry(conn, run.id, caller.actor, hint=way.here.hint)
+
+    return _steer(run_id, way, "runs:submit", move, by_people=True)
 
 
 @router.post("/{run_id}/fail", response_model=shapes.Run)
 def fail_run(run_id: RunPath, why: Failure, way: ToAct) -> Response:
     """Give a stuck run up, saying why: a person's to say, never a machine's."""
+
+    def move(conn: Connection, run: Run, caller: Caller) -> tuple[Run, int | None]:
+        assert caller.person is not None
+        return give_up(conn, run.id, caller.actor, who=caller.person.email, reason=why.reason), None
+
+    return _steer(run_id, way, "runs:cancel", move, by_people=True)
+
+
+Steering = Callable[[Connection, Run, Caller], tuple[Run, int | None]]
+
+
+def _steer(run_id: str, way: door.Once, scope: Scope, move: Steering, *, by_people: bool = False) -> Response:
+    """One move of a run by a caller who may; the run after it, and a worker woken for the segment that it names."""
     with way.enter() as (conn, caller):
-        if caller.person is None:
+        if by_people and caller.person is None:
             raise NotAllowed("A stuck run waits for a person: use a personal token.")
-        caller.must("runs:cancel", "votes")
+        caller.must(scope, "votes")
         if (kept := way.replay(conn, caller)) is not None:
             return kept
         run = _seen(conn, caller, run_id, scope=None)
         caller.must_steer(run)
-        run = give_up(conn, run.id, caller.actor, who=caller.person.email, reason=why.reason)
+        run, segment = move(conn, run, caller)
         response = way.answer(conn, caller, 200, shapes.run(run))
+    if segment is not None:
+        way.here.wire.run((run.id, segment))
     way.here.wire.changed(run=run.id)
     return response
 
