@@ -20,10 +20,8 @@ from banksman.states import RequestState, RunStatus, Tier
 from banksman_gateway import card
 from banksman_worker import agents as listing
 from banksman_worker.agents import Listed
-from banksman_worker.deep import deep_agent
-from banksman_worker.scripted import Call, scripted_model
 from tests.worker.conftest import Site, SiteMaker
-from tests.worker.test_operands import tell
+from tests.worker.test_operands import writes_and_runs
 from tests.worker.test_segment import a_site, agent_calling
 
 CALL = ("pay", {"amount": 5})
@@ -111,18 +109,7 @@ def test_a_change_under_a_parked_call_is_asked_again_with_the_difference(
 
 
 def test_a_file_that_changed_under_a_parked_command_is_asked_again_with_the_difference(site: SiteMaker) -> None:
-    agent = deep_agent(
-        model=scripted_model(
-            lambda _: [
-                Call("write_file", {"path": "/hello.sh", "content": "echo hello"}),
-                Call("execute", {"command": "sh hello.sh"}),
-            ],
-            tell,
-            name="scripted-writer",
-        ),
-        interrupt_on={"write_file": True, "execute": True},
-    )
-    here = site({"writer": agent})
+    here = site({"writer": writes_and_runs()})
     run_id, [writing, running] = here.waiting("writer")
     here.vote(writing, "approve", arguments={"content": "echo goodbye"})
     here.vote(running, "approve")

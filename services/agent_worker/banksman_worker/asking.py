@@ -56,9 +56,14 @@ def delegate(agent: str, task: str) -> CallDeferred:
 
     This run waits for that one. Its answer becomes the tool's result; that it failed or was cancelled is told too.
     """
+    return hand_over(agent, task)
+
+
+def hand_over(agent: str, task: str, **more: bool) -> CallDeferred:
+    """The call that is put off for a child run; `own` says that the agent is a subagent of the one that asks."""
     if not task.strip():
-        raise ValueError("A task needs words.")
-    return CallDeferred(metadata={"banksman": "delegate", "agent": agent, "task": task})
+        raise ModelRetry("A task needs words.")
+    return CallDeferred(metadata={"banksman": "delegate", "agent": agent, "task": task, **more})
 
 
 def delegates(*agents: str) -> FunctionToolset[Any]:

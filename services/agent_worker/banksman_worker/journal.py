@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -87,9 +86,7 @@ class Journal:
             except (ApprovalRequired, CallDeferred) as put_off:
                 self._defer(ctx, key, put_off)
                 raise
-        if (
-            time.monotonic() > self.lease.until or self.lease.stopped == "lost"
-        ):  # frozen meanwhile, or cut off: a person may be looking already
+        if self.lease.over:  # frozen meanwhile, or cut off: a person may be looking already
             raise LostLease(f"The lease ran out between the record that {name} starts and its start. It did not run.")
         return await self._perform(ctx, key, found, cleared, run)
 

@@ -40,6 +40,11 @@ class Lease:
     in_flight: set[asyncio.Task[Any]] = field(default_factory=set[asyncio.Task[Any]])
     stopped: Reason | None = None
 
+    @property
+    def over(self) -> bool:
+        """Whether another worker may hold the run by now."""
+        return time.monotonic() > self.until or self.stopped == "lost"
+
     def stop(self, reason: Reason) -> None:
         """Cancel the conversation, from any thread; the first reason stays."""
         if self.stopped is None:

@@ -13,10 +13,11 @@ from types import MappingProxyType
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field
-from pydantic_ai import Agent, CallDeferred
+from pydantic_ai import Agent
 from pydantic_ai.toolsets import FunctionToolset
 
 from banksman.errors import ConfigurationError
+from banksman_worker.asking import hand_over
 
 _ATTRIBUTE = "banksman_subagents"
 _TAKEN = frozenset({"name", "description", "instructions", "model", "agent", "agent_factory", "toolsets"})
@@ -93,7 +94,7 @@ def toolset(configs: Sequence[Mapping[str, Any]]) -> FunctionToolset[Any]:
         ],
         subagent_type: str,
     ) -> str:
-        raise CallDeferred(metadata={"banksman": "delegate", "agent": subagent_type, "task": description, "own": True})
+        raise hand_over(subagent_type, description, own=True)
 
     task.__annotations__["subagent_type"] = Literal[names]
     lines = (f"- {_name(config)}: {config.get('description', '')}" for config in configs)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from banksman import files
 from banksman.errors import ConfigurationError, InvalidInput
 
 if TYPE_CHECKING:
@@ -124,11 +125,7 @@ def keep_login(url: str, token: str) -> Path:
     """Keep a login for later commands, readable by its owner alone."""
     path = login_file()
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}-{os.getpid()}")
-    draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        json.dump({"url": url, "token": token}, file)
-    draft.replace(path)
+    files.write_private(path, json.dumps({"url": url, "token": token}))
     return path
 
 
