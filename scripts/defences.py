@@ -39,6 +39,7 @@ SEGMENT = "tests/worker/test_segment.py"
 TASKS = "tests/worker/test_tasks.py"
 ONCE = "tests/gateway/test_at_once.py"
 REQUESTS = "tests/gateway/test_requests.py"
+QUORUM = "tests/shared/test_quorum.py"
 SWEEP = "tests/gateway/test_sweep.py"
 LINKS = "tests/gateway/test_link_page.py"
 PAGES = "tests/gateway/test_pages.py"
@@ -337,8 +338,8 @@ DEFENCES = (
     Defence(
         "a vote past the deadline is too late",
         f"{GATEWAY}/decide.py",
-        "if request.state is RequestState.OPEN and not request.overdue:",
-        "if request.state is RequestState.OPEN:",
+        "if request.state is not RequestState.OPEN or request.overdue:",
+        "if request.state is not RequestState.OPEN:",
         (f"{SWEEP}::test_a_vote_after_the_deadline_is_too_late_even_before_the_sweep",),
     ),
     Defence(
@@ -358,7 +359,7 @@ DEFENCES = (
     ),
     Defence(
         "the requester does not decide",
-        f"{GATEWAY}/decide.py",
+        f"{GATEWAY}/voters.py",
         "if request.kind in (Kind.APPROVAL, Kind.OUTCOME) and _is_requester(request, person):",
         "if request.kind is Kind.OUTCOME and _is_requester(request, person):",
         (f"{REQUESTS}::test_the_requester_does_not_decide",),
@@ -366,43 +367,50 @@ DEFENCES = (
     ),
     Defence(
         "a disabled person does not vote",
-        f"{GATEWAY}/decide.py",
-        "    if person.disabled:\n",
-        "    if False:\n",
+        "shared/banksman/quorum.py",
+        "    if person.disabled:\n        return frozenset()\n",
+        "",
         (f"{STORIES}::test_a_disabled_person_does_not_vote_and_did_not",),
     ),
     Defence(
         "a vote of somebody disabled since does not count",
-        f"{GATEWAY}/decide.py",
-        "            not standing[item.person_id].disabled\n            and not (",
-        "            not (",
+        f"{GATEWAY}/voters.py",
+        " hindrance(request, request.requirement, known[item.person_id], item.channel) is None\n            and",
+        "",
         (f"{STORIES}::test_a_disabled_person_does_not_vote_and_did_not",),
     ),
     Defence(
         "at tier high the editor does not count",
-        f"{GATEWAY}/decide.py",
+        f"{GATEWAY}/voters.py",
         "not (request.tier is Tier.HIGH and item.person_id == request.author_id)",
         "True",
         (f"{STORIES}::test_who_edited_a_call_at_tier_high_does_not_count_for_it",),
     ),
     Defence(
         "a decision takes as many people as it needs",
-        f"{GATEWAY}/decide.py",
-        "len(counted) < request.requirement.approvals",
-        "len(counted) < 1",
+        "shared/banksman/quorum.py",
+        "len(agreed) < requirement.approvals",
+        "len(agreed) < 1",
         (f"{ONCE}::test_of_fifty_votes_at_once_a_quorum_takes_as_many_as_it_needs",),
         vital=True,
     ),
     Defence(
+        "one person fills one place",
+        "shared/banksman/quorum.py",
+        "for size in range(1, len(requirement.groups) + 1)",
+        "for size in (1,)",
+        (QUORUM,),
+    ),
+    Defence(
         "a token does not reach tier high",
-        f"{GATEWAY}/decide.py",
+        f"{GATEWAY}/voters.py",
         '    Tier.HIGH: frozenset({"session"}),',
         '    Tier.HIGH: frozenset({"session", "token"}),',
         (f"{REQUESTS}::test_tier_high_is_not_reached_by_a_token",),
     ),
     Defence(
         "a link does not reach tier medium",
-        f"{GATEWAY}/decide.py",
+        f"{GATEWAY}/voters.py",
         '    Tier.MEDIUM: frozenset({"session", "token"}),',
         '    Tier.MEDIUM: frozenset({"session", "token", "link"}),',
         (f"{REQUESTS}::test_a_link_by_itself_does_not_decide_above_tier_low",),

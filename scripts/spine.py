@@ -11,13 +11,13 @@ ROOT = Path(__file__).parent.parent
 LEDGER = ROOT / "shared/banksman/ledger"
 WORKER = ROOT / "services/agent_worker/banksman_worker"
 # No run passes these on its way: reads for pages, the making of the schema, who asks and whether they asked before,
-# which agents there are, batches, child runs, the words for what a cancelled run leaves behind, and what is done
-# after a restore.
+# which agents there are, batches, child runs, the words for what a cancelled run leaves behind, what is done after a
+# restore or with a stuck run, and who comes and goes.
 ASIDE = {
     LEDGER / name
     for name in (
         *("views.py", "lists.py", "inbox.py", "migrate.py", "keys.py", "answers.py", "families.py"),
-        *("agents.py", "aftermath.py", "sign_ins.py", "restore.py", "batches.py"),
+        *("agents.py", "aftermath.py", "rescue.py", "staff.py", "sign_ins.py", "restore.py", "batches.py"),
     )
 }
 SPINE = [
@@ -28,6 +28,8 @@ SPINE = [
         for name in ("gate.py", "operands.py", "journal.py", "segment.py", "parts.py", "resuming.py", "ending.py")
     ),
     ROOT / "services/approval_gateway/banksman_gateway/decide.py",
+    ROOT / "services/approval_gateway/banksman_gateway/voters.py",
+    ROOT / "shared/banksman/quorum.py",
     ROOT / "services/notifier/banksman_notifier/deliver.py",
 ]
 

@@ -13,7 +13,7 @@ import pytest
 
 from banksman import ledger, logs, signing
 from banksman.embedded import postgres, valkey
-from banksman.ledger import migrate, people
+from banksman.ledger import migrate, staff
 from banksman.records import Person
 from banksman.signing import Signer, Verifier
 from banksman.wire import Wire
@@ -133,7 +133,7 @@ def verifier(signer: Signer) -> Verifier:
 def reviewers(gateway_pool: ledger.Pool) -> tuple[Person, Person]:
     """Two people who may vote."""
     with ledger.transaction(gateway_pool) as conn:
-        return (people.upsert(conn, "ana@example.org", name="Ana"), people.upsert(conn, "ben@example.org", name="Ben"))
+        return (staff.upsert(conn, "ana@example.org", name="Ana"), staff.upsert(conn, "ben@example.org", name="Ben"))
 
 
 @pytest.fixture

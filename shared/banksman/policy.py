@@ -6,8 +6,10 @@ import fnmatch
 import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Literal
 
+from banksman import quorum
 from banksman.digest import Json
 from banksman.records import Requirement
 from banksman.states import Tier
@@ -79,9 +81,15 @@ def stricter(today: Requirement, then: Requirement) -> str | None:
         return f"tier {today.tier.value} instead of {then.tier.value}"
     if today.approvals > then.approvals:
         return f"{today.approvals} approvals instead of {then.approvals}"
-    if set(today.groups) - set(then.groups):
-        return f"somebody of {', '.join(today.groups)}"
+    if more := sorted(group for group, count in today.groups.items() if count > then.groups.get(group, 0)):
+        return f"{_count(today.groups[more[0]])} of {more[0]}"
+    if quorum.audience(then, timedelta()) - quorum.audience(today, timedelta()):
+        return f"somebody of {' or '.join(sorted(quorum.audience(today, timedelta())))}"
     return None
+
+
+def _count(people: int) -> str:
+    return {1: "one", 2: "two", 3: "three"}.get(people, str(people))
 
 
 def path_within(path: Json, folder: str) -> bool:

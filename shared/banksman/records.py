@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from banksman.digest import Json
@@ -14,29 +14,45 @@ from banksman.states import Kind, NoticeState, RequestState, RunStatus, Tier, Ve
 
 
 @dataclass(frozen=True, slots=True)
+class Rung:
+    """A step of the escalation ladder: so many seconds after the opening these groups are told, and may vote."""
+
+    after: int
+    groups: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Requirement:
     """Who must agree, how many, at which tier, until when: frozen when a request opens, and part of its digest.
 
-    `expires_after` is in seconds from the opening. `rule` names what held the call, `because` says it to the reviewer.
-    `on_expiry` is what silence means: `deny` (the call is not made, the run goes on) or `stop` (the run ends).
+    `approvals` counts distinct people in all, `groups` how many at least of each group; `quorum` says who that is.
+    `expires_after` and `reminders` are in seconds from the opening. `policy` and `rule` name what held the call,
+    `because` says it to the reviewer. `on_expiry` is what silence means: `deny` (the call is not made, the run goes
+    on), `stop` (the run ends) or `extend` (it goes on waiting, as long again).
     """
 
     tier: Tier = Tier.MEDIUM
     approvals: int = 1
-    groups: tuple[str, ...] = ()
+    groups: Mapping[str, int] = field(default_factory=dict[str, int])
+    policy: str = "default"
     rule: str = "default"
     because: str = ""
     expires_after: int = 72 * 3600
     on_expiry: str = "deny"
+    reminders: tuple[int, ...] = ()
+    escalation: tuple[Rung, ...] = ()
 
     def as_json(self) -> dict[str, Json]:
         """The form that is hashed, signed and stored."""
         return {
             "approvals": self.approvals,
             "because": self.because,
+            "escalation": [{"after": rung.after, "groups": list(rung.groups)} for rung in self.escalation],
             "expires_after": self.expires_after,
-            "groups": list(self.groups),
+            "groups": dict(self.groups),
             "on_expiry": self.on_expiry,
+            "policy": self.policy,
+            "reminders": list(self.reminders),
             "rule": self.rule,
             "tier": self.tier.value,
         }
@@ -47,11 +63,14 @@ class Requirement:
         return cls(
             tier=Tier(value["tier"]),
             approvals=int(value["approvals"]),
-            groups=tuple(value["groups"]),
+            groups=dict(value["groups"]),
+            policy=str(value["policy"]),
             rule=str(value["rule"]),
             because=str(value["because"]),
             expires_after=int(value["expires_after"]),
             on_expiry=str(value["on_expiry"]),
+            reminders=tuple(value["reminders"]),
+            escalation=tuple(Rung(rung["after"], tuple(rung["groups"])) for rung in value["escalation"]),
         )
 
 
@@ -208,6 +227,8 @@ class Request:
     settled_at: datetime | None
     overdue: bool
     """Whether its deadline has passed, by the database's clock."""
+    age: timedelta
+    """How long it has been open, by the same clock."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from banksman import ledger
-from banksman.ledger import people
+from banksman.ledger import staff
 from tests.cli.conftest import Banksman
 from tests.gateway.scenes import Site
 
@@ -13,7 +13,7 @@ from tests.gateway.scenes import Site
 def test_an_agent_is_paused_listed_and_resumed(banksman: Banksman, site: Site) -> None:
     refused = banksman("pause", "plain")
     with ledger.transaction(site.gateway) as conn:
-        people.upsert(conn, site.ana.email, name="Ana", roles=["reviewer", "operator"])
+        staff.upsert(conn, site.ana.email, name="Ana", roles=["reviewer", "operator"])
 
     paused = banksman("pause", "plain")
     listed = banksman("agents")

@@ -13,7 +13,7 @@ import pytest
 
 from banksman import ids, ledger
 from banksman.ids import RunId
-from banksman.ledger import keys, people, runs
+from banksman.ledger import keys, runs, staff
 from banksman.records import NewRun
 from tests.cli.conftest import run
 from tests.conftest import Database
@@ -45,7 +45,7 @@ def state(database: Database, run_id: RunId) -> tuple[str, str | None]:
 def test_it_says_what_it_would_do_does_it_once_and_then_has_nothing_to_do(check: Check, database: Database) -> None:
     queued, held = a_run(database), a_run(database, lease=timedelta(seconds=-1))
     with ledger.once(database.owner, name="test") as conn:
-        person = people.upsert(conn, "ana@example.org", name="Ana")
+        person = staff.upsert(conn, "ana@example.org", name="Ana")
         keys.open_session(conn, b"hash", person.id, lifetime=timedelta(hours=1))
 
     dry = check()

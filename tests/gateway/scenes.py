@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 from banksman import digest, ids, ledger, tokens
 from banksman.digest import Json
 from banksman.ids import NoticeId, PersonId, RequestId, RunId
-from banksman.ledger import agents, keys, people, requests, runs, snapshots
+from banksman.ledger import agents, keys, requests, runs, snapshots, staff
 from banksman.records import NewRequest, Person, Requirement, Snapshot
 from banksman.states import Kind
 from banksman_gateway import parts
@@ -52,7 +52,7 @@ class Site:
     def a_person(self, email: str, *roles: str) -> Person:
         """Somebody more."""
         with ledger.transaction(self.gateway) as conn:
-            return people.upsert(conn, email, name=email.partition("@")[0], roles=roles)
+            return staff.upsert(conn, email, name=email.partition("@")[0], roles=roles)
 
     def a_run(self, requester: Person | None = None, *, agent: str = "plain") -> RunId:
         """A submitted run, over HTTP."""

@@ -9,7 +9,7 @@ from starlette.testclient import TestClient
 from structlog.testing import capture_logs
 
 from banksman import ids, ledger, tokens
-from banksman.ledger import keys, people
+from banksman.ledger import keys, staff
 from banksman.settings import GatewaySettings
 from banksman_gateway import app
 from tests.gateway.scenes import Site
@@ -83,7 +83,7 @@ def test_a_revoked_key_and_a_disabled_person_are_out_at_once(site: Site) -> None
         found = keys.find(conn, key["Authorization"].split("_")[2])
         assert found is not None
         keys.revoke(conn, found[1].id)
-        people.disable(conn, site.ana.id)
+        staff.disable(conn, site.ana.id)
 
     assert site.client.get("/v1/runs", headers=key).status_code == 401
     assert site.client.get("/v1/runs", headers=token).status_code == 401

@@ -9,7 +9,7 @@ import pytest
 from banksman import ids, ledger, links
 from banksman.digest import Json
 from banksman.ids import NoticeId, RequestId
-from banksman.ledger import decisions, notices, people, runs, votes
+from banksman.ledger import decisions, notices, runs, staff, votes
 from banksman.records import Notice
 from banksman.signing import base64url
 from banksman.states import Kind, RequestState, RunStatus, Tier
@@ -295,7 +295,7 @@ def test_the_link_of_a_disabled_person_opens_nothing(site: Site) -> None:
     link = link_of(site, notice)
     browser = opened(site, request_id, notice)
     with ledger.transaction(site.gateway) as conn:
-        people.disable(conn, site.ana.id)
+        staff.disable(conn, site.ana.id)
 
     assert Browser(site).get(link).status_code == 404
     assert browser.get(page_of(request_id)).status_code == 303

@@ -14,7 +14,7 @@ import pytest
 from banksman import digest, ids, ledger, render
 from banksman.digest import Json
 from banksman.ids import RequestId, RunId
-from banksman.ledger import decisions, executions, families, people, runs, votes
+from banksman.ledger import decisions, executions, families, runs, staff, votes
 from banksman.records import Delegation, Person
 from banksman.states import Kind, RequestState, RunStatus, Tier, Verdict
 from banksman_gateway import html
@@ -71,7 +71,7 @@ def test_the_inbox_lists_what_waits_for_me_with_the_nearest_deadline_first(site:
     a_request(site, tool="later", expires_after=7200)
     a_request(site, tool="sooner", expires_after=3700)
     a_request(site, tool="own_run", requester=site.ana)
-    a_request(site, tool="for_finance", groups=("finance",))
+    a_request(site, tool="for_finance", groups={"finance": 1})
 
     text = text_of(ana, "/")
 
@@ -86,7 +86,7 @@ def test_the_inbox_lists_what_waits_for_me_with_the_nearest_deadline_first(site:
 def test_an_empty_inbox_says_what_is_true(site: Site, ana: Browser) -> None:
     assert "No request is open" in text_of(ana, "/")
 
-    a_request(site, groups=("finance",))
+    a_request(site, groups={"finance": 1})
 
     text = text_of(ana, "/")
     assert "Nothing waits for you" in text
@@ -603,7 +603,7 @@ def test_cookies_open_nothing_below_v1(site: Site, ana: Browser) -> None:
 
 def test_what_agents_people_and_submitters_write_is_inert_everywhere(site: Site, ana: Browser) -> None:
     with ledger.transaction(site.gateway) as conn:
-        people.upsert(conn, "ben@example.org", name=XSS)
+        staff.upsert(conn, "ben@example.org", name=XSS)
     site.client.post("/v1/runs", json={"agent": "plain", "prompt": XSS}, headers=site.key("runs:submit", name=XSS))
     new = asking(tool=XSS, arguments={XSS: XSS, "path": "/" + XSS, "content": XSS}, because=XSS, rule=XSS)
     hostile: dict[str, Json] = {"said": XSS, "tool_description": XSS, "why_again": XSS, "files": {}}

@@ -9,7 +9,7 @@ from httpx2 import Response
 
 from banksman import ids, ledger
 from banksman.ids import KeyId
-from banksman.ledger import audit, keys, people
+from banksman.ledger import audit, keys, staff
 from banksman.states import Tier
 from tests.gateway.browser import Browser, Form, code_of, form_in, latest_sign_in
 from tests.gateway.scenes import Site, asking
@@ -156,7 +156,7 @@ def test_a_disabled_person_gets_no_token(site: Site) -> None:
     attempt = ask(site)
     code = code_of(site, latest_sign_in(site))
     with ledger.transaction(site.gateway) as conn:
-        people.disable(conn, site.ana.id)
+        staff.disable(conn, site.ana.id)
 
     assert redeem(site, attempt, code).status_code == 422
     ask(site)

@@ -22,7 +22,7 @@ from banksman import ids, ledger, signing, tokens
 from banksman.embedded import ports, postgres, valkey
 from banksman.errors import ConfigurationError
 from banksman.ids import RunId
-from banksman.ledger import audit, keys, migrate, people
+from banksman.ledger import audit, keys, migrate, staff
 from banksman.records import Event
 from banksman.settings import GatewaySettings
 from banksman_gateway import app
@@ -153,7 +153,7 @@ def test_a_watcher_whose_key_is_revoked_is_cut_off(process: Process, site: Site)
         events = stream_of(answer.iter_lines())
         next(events)
         with ledger.transaction(site.gateway) as conn:
-            people.disable(conn, site.ben.id)
+            staff.disable(conn, site.ben.id)
         site.vote(request_id, site.token(site.ana))
         rest = list(events)
 

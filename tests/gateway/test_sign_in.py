@@ -8,7 +8,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from banksman import ledger
-from banksman.ledger import people
+from banksman.ledger import staff
 from banksman.settings import GatewaySettings
 from banksman.signing import unbase64
 from banksman_gateway import app
@@ -114,7 +114,7 @@ def test_a_disabled_person_does_not_sign_in(site: Site) -> None:
     form = ask(browser, "ana@example.org")
     code = code_of(site, latest_sign_in(site))
     with ledger.transaction(site.gateway) as conn:
-        people.disable(conn, site.ana.id)
+        staff.disable(conn, site.ana.id)
 
     assert browser.send(form, code=code).status_code == 422
     ask(browser, "ana@example.org")
@@ -127,7 +127,7 @@ def test_disabling_a_person_ends_their_session_at_once(site: Site) -> None:
     assert browser.get("/").status_code == 200
 
     with ledger.transaction(site.gateway) as conn:
-        people.disable(conn, site.ana.id)
+        staff.disable(conn, site.ana.id)
 
     assert browser.get("/").status_code == 303
 

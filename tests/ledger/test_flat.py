@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from banksman import ids, ledger
-from banksman.ledger import Connection, agents, families, notices, people, requests, runs
+from banksman.ledger import Connection, agents, families, notices, requests, runs, staff
 from banksman.records import NewRun
 from tests.conftest import Database
 
@@ -31,10 +31,11 @@ SELECT gen_random_uuid(), 'paused', 'somebody', 'queued', 'infinity', false, '',
 FROM generate_series(1, {MANY});
 
 INSERT INTO schemas (hash, body) VALUES ('', '');
-INSERT INTO requests (id, run_id, segment, step, call_id, kind, state, agent, tool, tier, shape, schema_hash,
-                      requirement, context, expires_at, settled_at)
+INSERT INTO requests (id, run_id, segment, step, call_id, kind, state, agent, tool, tier, audience, shape,
+                      schema_hash, requirement, context, expires_at, settled_at)
 SELECT gen_random_uuid(), id, 0, 0, 'c', 'approval', CASE status WHEN 'waiting' THEN 'open' ELSE 'approved' END,
-       'plain', 'pay', 'low', '', '', '{{}}', '', now() + interval '1 day', CASE WHEN status <> 'waiting' THEN now() END
+       'plain', 'pay', 'low', '{{reviewers}}', '', '', '{{}}', '', now() + interval '1 day',
+       CASE WHEN status <> 'waiting' THEN now() END
 FROM runs;
 INSERT INTO revisions (request_id, revision, action, digest) SELECT id, 1, '', '' FROM requests;
 
@@ -59,7 +60,7 @@ SWEEPS: dict[str, tuple[str, Callable[[Connection], object]]] = {
 def crowded(database: Database, gateway_pool: ledger.Pool) -> Database:
     """A database in which much is over, much waits for people, and three runs are due."""
     with ledger.transaction(gateway_pool) as conn:
-        people.upsert(conn, "ana@example.org", name="Ana")
+        staff.upsert(conn, "ana@example.org", name="Ana")
     with psycopg.connect(database.owner, autocommit=True) as conn:
         conn.execute(FILL.encode())
         conn.execute("VACUUM ANALYZE")

@@ -9,7 +9,7 @@ import pytest
 
 from banksman import ids, ledger
 from banksman.ids import RunId
-from banksman.ledger import Connection, restore, runs, snapshots
+from banksman.ledger import Connection, rescue, restore, runs, snapshots
 from banksman.records import NewRun, Snapshot
 from banksman.states import FINAL, RUN_MOVES, Move, RunStatus
 
@@ -77,8 +77,8 @@ CALLS: dict[str, tuple[str, Caller]] = {
     "bury_cancelled": ("worker", lambda c, r, f, s: runs.bury_cancelled(c)),
     "wake": ("gateway", lambda c, r, f, s: runs.wake(c, r, hint=HOUR)),
     "doubt": ("owner", lambda c, r, f, s: restore.doubt(c, None)),
-    "retry": ("gateway", lambda c, r, f, s: runs.retry(c, r)),
-    "give_up": ("gateway", lambda c, r, f, s: runs.give_up(c, r, error="no")),
+    "retry": ("gateway", lambda c, r, f, s: rescue.retry(c, r)),
+    "give_up": ("gateway", lambda c, r, f, s: rescue.give_up(c, r, error="no")),
     "cancel": ("gateway", lambda c, r, f, s: runs.cancel(c, [r])),
 }
 

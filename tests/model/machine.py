@@ -15,7 +15,7 @@ from pydantic_ai.exceptions import ApprovalRequired
 from banksman import digest, ids, ledger
 from banksman.errors import BanksmanError, Conflict, LostLease, NotGenuine
 from banksman.ids import RequestId
-from banksman.ledger import executions, people, requests, runs
+from banksman.ledger import executions, requests, runs, staff
 from banksman.records import Claim, NewRequest, Settled
 from banksman.states import Kind, RequestState, Tier, Verdict
 from banksman_gateway import decide, sweep
@@ -147,7 +147,7 @@ class Machine(Promises):
     def disable(self, who: int) -> None:
         self.disabled.add(who)
         with ledger.transaction(self.world.parts.pool) as conn:
-            people.disable(conn, self.people[who].id)
+            staff.disable(conn, self.people[who].id)
 
     @precondition(lambda self: len(self.open_runs()) == MOST_RUNS and len(self.runs) % MOST_RUNS == 0)
     @rule(n=st.integers(0, 9))

@@ -13,7 +13,7 @@ from pydantic_ai.exceptions import ApprovalRequired
 
 from banksman import ids, ledger
 from banksman.ids import RequestId, RunId
-from banksman.ledger import people, requests
+from banksman.ledger import requests, staff
 from banksman.records import Claim, Person, Settled
 from banksman.signing import Verifier
 from banksman.states import Kind
@@ -93,7 +93,7 @@ class Promises(RuleBasedStateMachine):
         with ledger.transaction(world.parts.pool) as conn:
             for _ in range(5):
                 email = f"{ids.new().hex}@example.org"
-                self.people.append(people.upsert(conn, email, name="Somebody", roles=("reviewer",)))
+                self.people.append(staff.upsert(conn, email, name="Somebody", roles=("reviewer",)))
 
     def teardown(self) -> None:
         """Leave nothing behind that a later example's sweep or dispatcher could find."""

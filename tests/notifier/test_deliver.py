@@ -12,7 +12,7 @@ import pytest
 
 from banksman import ids, ledger
 from banksman.ids import NoticeId
-from banksman.ledger import audit, notices, people, requests, sign_ins
+from banksman.ledger import audit, notices, requests, sign_ins, staff
 from banksman.records import Person
 from banksman.states import Kind, NoticeState, Tier
 from banksman_notifier.deliver import Office, deliver
@@ -181,7 +181,7 @@ def test_a_disabled_person_is_told_nothing(
 ) -> None:
     asked()
     with ledger.transaction(gateway_pool) as conn:
-        people.disable(conn, reviewers[0].id)
+        staff.disable(conn, reviewers[0].id)
 
     deliver(office)
 
@@ -241,7 +241,7 @@ def test_one_bad_address_does_not_hold_up_the_others(
     asked: AskFor, office: Office, catcher: Catcher, gateway_pool: ledger.Pool, reviewers: tuple[Person, Person]
 ) -> None:
     with ledger.transaction(gateway_pool) as conn:
-        odd = people.upsert(conn, "a@example.org\r\nBcc: evil@example.org", name="Odd")
+        odd = staff.upsert(conn, "a@example.org\r\nBcc: evil@example.org", name="Odd")
     told = asked(tell=[odd, *reviewers])
 
     deliver(office)

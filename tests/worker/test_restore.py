@@ -13,7 +13,7 @@ from pydantic_ai import Agent
 from banksman import ledger
 from banksman.embedded.postgres import Postgres
 from banksman.ids import RunId
-from banksman.ledger import people, restore, runs
+from banksman.ledger import restore, runs, staff
 from banksman.records import Request, Run
 from banksman.signing import Signer, Verifier
 from banksman.states import RequestState, RunStatus
@@ -71,7 +71,7 @@ class World:
             closing.callback(worker.close)
             closing.callback(gateway.close)
             with ledger.transaction(gateway) as conn:
-                ana, ben = (people.upsert(conn, f"{who}@example.org", name=who) for who in ("ana", "ben"))
+                ana, ben = (staff.upsert(conn, f"{who}@example.org", name=who) for who in ("ana", "ben"))
             make = closing.enter_context(sites(worker, gateway, self.wire, self.signer, self.verifier, (ana, ben)))
             yield make({"payer": self.agent()})
 

@@ -204,13 +204,13 @@ def test_the_requester_does_not_count(site: SiteMaker) -> None:
 def test_a_disabled_voter_no_longer_counts_when_the_call_is_to_start(
     site: SiteMaker, gateway_pool: ledger.Pool
 ) -> None:
-    from banksman.ledger import people
+    from banksman.ledger import staff
 
     here = a_site(site, ("pay", {"amount": 5}))
     run_id, [request] = here.waiting("payer")
     here.vote(request, "approve")
     with ledger.transaction(gateway_pool) as conn:
-        people.disable(conn, here.reviewers[0].id)
+        staff.disable(conn, here.reviewers[0].id)
 
     run = here.advance(run_id)
 
@@ -379,9 +379,9 @@ def test_a_superseded_request_says_so(site: SiteMaker, gateway_pool: ledger.Pool
     run_id, [request] = here.waiting("payer")
     here.vote(request, "approve")
     with ledger.transaction(gateway_pool) as conn:
-        from banksman.ledger import people
+        from banksman.ledger import staff
 
-        people.disable(conn, here.reviewers[0].id)
+        staff.disable(conn, here.reviewers[0].id)
     here.advance(run_id)
 
     with ledger.transaction(gateway_pool) as conn:

@@ -14,8 +14,10 @@ from banksman.ids import PersonId, RequestId
 from banksman.ledger import Connection, decisions, executions, lists, people, requests, runs, views, votes
 from banksman.links import LinkKeys
 from banksman.records import Decision, Execution, Person, Request, Requirement, Run, Vote
-from banksman.states import Kind, RequestState, Tier, Verdict
-from banksman_gateway.decide import CHANNELS, Channel, is_genuine
+from banksman.states import RequestState, Tier, Verdict
+from banksman_gateway import voters
+from banksman_gateway.decide import is_genuine
+from banksman_gateway.voters import Channel
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,21 +163,11 @@ def hindrance(
     request: Request, requirement: Requirement, reader: Person, channel: Channel, cast_: Sequence[Vote]
 ) -> str | None:
     """Why this reader's vote would be refused, told before they fill in a form. `decide` has the last word."""
-    groups = set(requirement.groups)
-    is_requester = reader.id == request.requester_id or reader.email.casefold() == request.requester.casefold()
-    if "reviewer" not in reader.roles or reader.disabled:
-        return "You may read this, but you are not a reviewer, so you cannot decide."
-    if groups and not groups & reader.groups:
-        return f"This waits for {' or '.join(sorted(groups))}. You are not in that group, so you cannot decide."
-    if request.kind in (Kind.APPROVAL, Kind.OUTCOME) and is_requester:
-        return "You asked for this run, so somebody else must decide on it."
     if any(item.person_id == reader.id and item.revision == request.revision for item in cast_):
         return "You have voted on this. It waits for others now."
     if request.tier is Tier.HIGH and request.author_id == reader.id:
         return "You edited this, and at tier high its editor does not count. It waits for others now."
-    if channel not in CHANNELS[request.tier]:
-        return f"Tier {request.tier.value} cannot be decided from a mailed link. Sign in to decide."
-    return None
+    return voters.hindrance(request, requirement, reader, channel)
 
 
 _CONTEXT_LIMIT = 64 * 1024 * 1024

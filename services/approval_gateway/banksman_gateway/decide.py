@@ -11,26 +11,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Literal, cast
+from typing import cast
 
 from banksman import digest, ids
 from banksman.digest import Json
 from banksman.errors import AlreadyDecided, AlreadyVoted, Changed, InvalidInput, NotAllowed, NotGenuine
 from banksman.ids import RequestId, RunId, VoteId
-from banksman.ledger import Connection, audit, decisions, people, requests, runs, stops, views, votes
+from banksman.ledger import Connection, audit, decisions, people, requests, runs, stops, votes
 from banksman.links import LinkKeys
 from banksman.records import Decision, Event, Key, Person, Request, Vote
 from banksman.signing import Signer
 from banksman.states import SETTLES, VERDICTS, Kind, RequestState, Tier, Verdict
-from banksman_gateway import patch
-
-Channel = Literal["session", "token", "link", "key"]
-
-CHANNELS: dict[Tier, frozenset[Channel]] = {
-    Tier.LOW: frozenset({"session", "token", "link"}),
-    Tier.MEDIUM: frozenset({"session", "token"}),
-    Tier.HIGH: frozenset({"session"}),
-}
+from banksman_gateway import late, patch, voters
+from banksman_gateway.voters import Channel
 
 START_GRACE = timedelta(hours=24)
 """How long after the last sibling's deadline an approved call may still start."""
@@ -90,7 +83,8 @@ class Outcome:
 def vote(conn: Connection, request_id: RequestId, voter: Voter, ballot: Ballot, pen: Pen) -> Outcome:
     """One vote on an open request, and, when it completes the requirement, the signed decision."""
     request = requests.hold(conn, request_id)
-    _must_be_open(conn, request)
+    if request.state is not RequestState.OPEN or request.overdue:
+        raise late.answer(conn, request)
     _must_be_what_was_shown(request, ballot)
     _genuine_action(request)
     _must_fit(request, ballot)
@@ -98,8 +92,8 @@ def vote(conn: Connection, request_id: RequestId, voter: Voter, ballot: Ballot, 
     if ballot.arguments is not None:
         request = _edit(conn, request, voter, ballot)
     _cast(conn, request, voter, ballot, pen)
-    counted = _counted(conn, request, ballot, pen)
-    if SETTLES[ballot.verdict] is RequestState.APPROVED and len(counted) < request.requirement.approvals:
+    counted, enough = voters.counting(conn, request, _cast_alike(conn, request, ballot, pen))
+    if SETTLES[ballot.verdict] is RequestState.APPROVED and not enough:
         _note(conn, request, voter.actor, "vote.cast", {"verdict": ballot.verdict.value, "revision": request.revision})
         return Outcome(request, None)
     return _settle(conn, request, voter, ballot, counted, pen=pen)
@@ -108,38 +102,6 @@ def vote(conn: Connection, request_id: RequestId, voter: Voter, ballot: Ballot, 
 def is_genuine(item: Vote, marks: LinkKeys) -> bool:
     """Whether a stored vote was cast through this doorway, and says what it said then."""
     return marks.mark_holds(item.mac, item.id, _marked(item))
-
-
-def _must_be_open(conn: Connection, request: Request) -> None:
-    if request.state is RequestState.OPEN and not request.overdue:
-        return
-    if request.state is RequestState.OPEN or request.state is RequestState.EXPIRED:
-        raise AlreadyDecided(
-            f"Nobody decided in time: the deadline was {request.expires_at:%Y-%m-%d %H:%M:%S} UTC.",
-            {"state": RequestState.EXPIRED.value, "expired_at": request.expires_at.isoformat()},
-        )
-    if request.state is RequestState.CANCELLED:
-        end = views.end_of(conn, request)
-        raise AlreadyDecided(
-            f"The run was {end.what} by {end.who} on {end.at:%Y-%m-%d at %H:%M:%S} UTC, and this request with it."
-            " Your vote was not counted.",
-            {"state": request.state.value, "run": end.what, "by": end.who, "at": end.at.isoformat()},
-        )
-    cast_ = [item for item in votes.standing(conn, request.id) if item.revision == request.revision]
-    names = people.named(conn, [item.person_id for item in cast_ if item.person_id is not None])
-    winners = [
-        {
-            "person": names[item.person_id].email if item.person_id is not None else "an API key",
-            "verdict": item.verdict.value,
-            "at": item.created_at.isoformat() if item.created_at else None,
-        }
-        for item in cast_
-    ]
-    who = " and ".join(str(winner["person"]) for winner in winners) or "the system"
-    raise AlreadyDecided(
-        f"This request is already {request.state.value}, by {who}.",
-        {"state": request.state.value, "decided_by": winners, "revision": request.revision},
-    )
 
 
 def _must_be_what_was_shown(request: Request, ballot: Ballot) -> None:
@@ -175,23 +137,8 @@ def _must_be_entitled(conn: Connection, request: Request, voter: Voter, ballot: 
         raise NotAllowed("API keys cannot vote: people do. (Scope requests:answer answers kind external alone.)")
     # The row is read again here: a person disabled a moment ago no longer votes.
     person = people.get(conn, voter.person.id)
-    if person.disabled:
-        raise NotAllowed(f"{person.email} has been disabled and cannot vote.")
-    if "reviewer" not in person.roles:
-        raise NotAllowed(f"{person.email} is not a reviewer.")
-    groups = set(request.requirement.groups)
-    if groups and not groups & person.groups:
-        raise NotAllowed(f"This request is for {' and '.join(sorted(groups))}; {person.email} is in neither of them.")
-    if request.kind in (Kind.APPROVAL, Kind.OUTCOME) and _is_requester(request, person):
-        raise NotAllowed("You asked for this run, so somebody else must decide on it.")
-    if voter.channel not in CHANNELS[request.tier]:
-        raise NotAllowed(
-            f"Tier {request.tier.value} cannot be decided by {voter.channel}: sign in to the inbox and decide there."
-        )
-
-
-def _is_requester(request: Request, person: Person) -> bool:
-    return person.id == request.requester_id or person.email.casefold() == request.requester.casefold()
+    if (why := voters.hindrance(request, request.requirement, person, voter.channel)) is not None:
+        raise NotAllowed(why)
 
 
 def _edit(conn: Connection, request: Request, voter: Voter, ballot: Ballot) -> Request:
@@ -243,8 +190,8 @@ def _cast(conn: Connection, request: Request, voter: Voter, ballot: Ballot, pen:
         )
 
 
-def _counted(conn: Connection, request: Request, ballot: Ballot, pen: Pen) -> Sequence[Vote]:
-    """The standing votes of this verdict on this revision that count: distinct people, in good standing still."""
+def _cast_alike(conn: Connection, request: Request, ballot: Ballot, pen: Pen) -> Sequence[Vote]:
+    """The votes of this verdict on this revision that were cast through this doorway."""
     found = [
         item
         for item in votes.standing(conn, request.id)
@@ -255,18 +202,7 @@ def _counted(conn: Connection, request: Request, ballot: Ballot, pen: Pen) -> Se
         if item not in cast_:
             why = "It does not bear the gateway's mark: it was not cast here, was changed since, or its key is gone."
             _note(conn, request, "gateway", "vote.refused", {"vote": ids.show("vot", item.id), "why": why})
-    if request.requirement.approvals == 1 and request.tier is not Tier.HIGH:
-        return cast_
-    standing = people.named(conn, [item.person_id for item in cast_ if item.person_id is not None])
-    return [
-        item
-        for item in cast_
-        if item.person_id is None
-        or (
-            not standing[item.person_id].disabled
-            and not (request.tier is Tier.HIGH and item.person_id == request.author_id)
-        )
-    ]
+    return cast_
 
 
 def _settle(

@@ -17,7 +17,7 @@ from fastapi import BackgroundTasks
 from banksman import addresses, ids
 from banksman.errors import NotFound
 from banksman.ids import NoticeId
-from banksman.ledger import Connection, notices, people, sign_ins
+from banksman.ledger import Connection, notices, people, sign_ins, staff
 from banksman.records import Notice, Person
 from banksman_gateway import binding, door, link_page
 from banksman_gateway.parts import Parts
@@ -35,7 +35,7 @@ def send(here: Parts, use: Use, email: str, later: BackgroundTasks) -> str:
     address = addresses.checked(email)
     notice_id = NoticeId(ids.new())
     with door.transaction(here) as conn:
-        person = people.by_email(conn, address)
+        person = staff.by_email(conn, address)
         sends = person is not None and not person.disabled and sign_ins.recent(conn, person.id, within=LIFETIME) < MOST
         if person is not None and sends:
             sign_ins.create(conn, notice_id, person.id, lifetime=LIFETIME)

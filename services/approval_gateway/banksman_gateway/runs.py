@@ -16,7 +16,7 @@ from banksman import digest, ids
 from banksman.digest import Json
 from banksman.errors import Conflict, InvalidInput, NotAllowed, NotFound
 from banksman.ids import PersonId, RunId
-from banksman.ledger import Connection, agents, audit, lists, people, snapshots, stops, views
+from banksman.ledger import Connection, agents, audit, lists, rescue, snapshots, staff, stops, views
 from banksman.ledger import runs as rows
 from banksman.records import Event, NewRun, Run, Snapshot
 from banksman.scopes import Scope
@@ -124,7 +124,7 @@ def cancel(conn: Connection, run_id: RunId, actor: str) -> Run:
 def retry(conn: Connection, run_id: RunId, actor: str, *, hint: timedelta) -> tuple[Run, int | None]:
     """Stuck → queued with fresh attempts, or → waiting while something is open; the run, and the segment to wake."""
     status = rows.lock(conn, run_id)
-    if not rows.retry(conn, run_id):
+    if not rescue.retry(conn, run_id):
         raise Conflict(f"Only a stuck run is tried again; this one is {status.value}.", {"status": status.value})
     segment = rows.wake(conn, run_id, hint=hint)
     audit.append(conn, Event(actor, "run.retried", run_id))
@@ -136,7 +136,7 @@ def give_up(conn: Connection, run_id: RunId, actor: str, *, who: str, reason: st
     status = rows.lock(conn, run_id)
     last = rows.get(conn, run_id).error
     error = f"{who} failed this run: {reason}" + (f"\nIts last error: {last}" if last else "")
-    if not rows.give_up(conn, run_id, error=error):
+    if not rescue.give_up(conn, run_id, error=error):
         raise Conflict(f"Only a stuck run is failed by hand; this one is {status.value}.", {"status": status.value})
     audit.append(conn, Event(actor, "run.failed", run_id, body={"because": "a person says so"}))
     stops.close(conn, [run_id], actor)
@@ -334,7 +334,7 @@ def submitter(conn: Connection, named_requester: str | None, caller: Caller) -> 
     """Whose run it is: the named person's with `runs:submit-as`, else the credential's owner's, else the key's own."""
     if named_requester is not None:
         caller.must("runs:submit-as")
-        named = people.by_email(conn, named_requester)
+        named = staff.by_email(conn, named_requester)
         return Submitter(named_requester, None if named is None else named.id, caller.actor)
     owner = caller.key.person
     if owner is not None:

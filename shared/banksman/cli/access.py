@@ -166,17 +166,17 @@ def add(
 ) -> None:
     """Let somebody sign in; for one who is here already, change what is given and leave the rest."""
     from banksman import addresses, ids
-    from banksman.ledger import people
+    from banksman.ledger import staff
 
     address = addresses.checked(email)
-    if unknown := [word for word in role or () if word not in people.ROLES]:
-        raise InvalidInput(f"There is no role {', '.join(map(repr, unknown))}. There are: {', '.join(people.ROLES)}.")
+    if unknown := [word for word in role or () if word not in staff.ROLES]:
+        raise InvalidInput(f"There is no role {', '.join(map(repr, unknown))}. There are: {', '.join(staff.ROLES)}.")
     _must_be_words(name or "-", *(group or ()))
     with _ledger() as conn:
-        known = people.by_email(conn, address)
+        known = staff.by_email(conn, address)
         if known is not None and known.disabled:
             raise Conflict(f"{known.email} is disabled, for good.")
-        person = people.upsert(
+        person = staff.upsert(
             conn,
             address,
             name=name or (known.name if known else address.partition("@")[0]),
@@ -201,10 +201,10 @@ def add(
 @reviewers.command("list")
 def list_reviewers(*, as_json: given.Json = False) -> None:
     """List everybody, disabled people too."""
-    from banksman.ledger import people
+    from banksman.ledger import staff
 
     with _ledger() as conn:
-        found = people.everybody(conn)
+        found = staff.everybody(conn)
     if as_json:
         show.as_json([_card(person) for person in found])
         return
@@ -227,11 +227,11 @@ def list_reviewers(*, as_json: given.Json = False) -> None:
 def disable(email: Annotated[str, typer.Argument(help="Whom.")], *, as_json: given.Json = False) -> None:
     """Shut somebody out at once, for good: sessions, tokens and keys, and votes on calls that have not started."""
     from banksman import ids
-    from banksman.ledger import people
+    from banksman.ledger import people, staff
 
     with _ledger() as conn:
         person = _person(conn, email)
-        if people.disable(conn, person.id):
+        if staff.disable(conn, person.id):
             _note(conn, "reviewer.disabled", person=ids.show("per", person.id))
         person = people.get(conn, person.id)
     if as_json:
@@ -255,9 +255,9 @@ def _must_be_words(*names: str) -> None:
 
 
 def _person(conn: Connection, email: str) -> Person:
-    from banksman.ledger import people
+    from banksman.ledger import staff
 
-    person = people.by_email(conn, email.strip())
+    person = staff.by_email(conn, email.strip())
     if person is None:
         raise NotFound(f"There is nobody with the address {email[:100]!r}.")
     return person

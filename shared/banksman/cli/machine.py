@@ -143,12 +143,12 @@ def extras(name: str) -> Generator[None]:
 
 def _first_administrator(owner_url: str, email: str) -> None:
     from banksman import ledger
-    from banksman.ledger import people
+    from banksman.ledger import staff
 
     with ledger.once(owner_url, name="banksman-migrate") as conn:
-        if people.by_email(conn, email) is None:
+        if staff.by_email(conn, email) is None:
             roles = ("reviewer", "operator", "admin")
-            people.upsert(conn, email, name=email.partition("@")[0], roles=roles)
+            staff.upsert(conn, email, name=email.partition("@")[0], roles=roles)
             typer.echo(f"made the administrator {email}")
 
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 from banksman import ledger, tokens
 from banksman.embedded.keyring import Credentials
 from banksman.ids import PersonId
-from banksman.ledger import keys, people
+from banksman.ledger import keys, staff
 
 REVIEWERS = {"ana@example.org": "Ana", "ben@example.org": "Ben"}
 # On one's own machine whoever reviews may also pause and resume agents.
@@ -24,7 +24,7 @@ def seed(owner_url: str, known: Credentials) -> Credentials:
         with ledger.transaction(pool) as conn:
             fresh: dict[str, str] = {}
             for email, name in REVIEWERS.items():
-                person = people.by_email(conn, email) or people.upsert(conn, email, name=name, roles=_ROLES)
+                person = staff.by_email(conn, email) or staff.upsert(conn, email, name=name, roles=_ROLES)
                 fresh[email] = _credential(conn, known.reviewer_tokens.get(email, ""), "tok", person.id)
             submit_key = _credential(conn, known.submit_key, "key", None)
     finally:

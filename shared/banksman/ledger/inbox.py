@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from banksman import vault
+from banksman import quorum, vault
 from banksman.ids import RequestId, RunId
 from banksman.ledger import Connection
 from banksman.records import Person
@@ -55,8 +55,7 @@ def settled(conn: Connection, person: Person, *, limit: int) -> Sequence[Item]:
 _OPEN = "state = 'open' AND expires_at > clock_timestamp()"
 
 _MAY = """(
-          %(reviews)s
-          AND (requirement -> 'groups' = '[]' OR requirement -> 'groups' ?| %(groups)s::text[])
+          audience && %(standing)s::text[]
           AND (kind IN ('question', 'external')
                OR (requester_id IS DISTINCT FROM %(person)s AND lower(requester) <> lower(%(email)s)))
           AND NOT (tier = 'high' AND revisions.author_id IS NOT DISTINCT FROM %(person)s)
@@ -82,13 +81,7 @@ def _items(conn: Connection, where: str, order: str, person: Person, limit: int)
         ORDER BY {order}
         LIMIT %(limit)s
         """.encode(),
-        {
-            "person": person.id,
-            "email": person.email,
-            "groups": list(person.groups),
-            "reviews": "reviewer" in person.roles and not person.disabled,
-            "limit": limit,
-        },
+        {"person": person.id, "email": person.email, "standing": list(quorum.standing(person)), "limit": limit},
     ).fetchall()
     return [_item(row) for row in rows]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from banksman import vault
+from banksman import quorum, vault
 from banksman.errors import NotFound
 from banksman.ids import PersonId, RequestId, RunId, show
 from banksman.ledger import Connection
@@ -25,10 +25,11 @@ def open_request(conn: Connection, run_id: RunId, segment: int, new: NewRequest)
             INSERT INTO schemas (hash, body) VALUES (%(schema_hash)s, %(schema)s)
             ON CONFLICT (hash) DO NOTHING
         ), opened AS (
-            INSERT INTO requests (id, run_id, segment, step, call_id, kind, agent, tool, tier, shape, schema_hash,
-                                  requirement, context, expires_at)
+            INSERT INTO requests (id, run_id, segment, step, call_id, kind, agent, tool, tier, audience, shape,
+                                  schema_hash, requirement, context, expires_at)
             VALUES (%(id)s, %(run)s, %(segment)s, %(step)s, %(call)s, %(kind)s, %(agent)s, %(tool)s, %(tier)s,
-                    %(shape)s, %(schema_hash)s, %(requirement)s, %(context)s, clock_timestamp() + %(expires)s)
+                    %(audience)s, %(shape)s, %(schema_hash)s, %(requirement)s, %(context)s,
+                    clock_timestamp() + %(expires)s)
             RETURNING expires_at
         ), revised AS (
             INSERT INTO revisions (request_id, revision, action, digest)
@@ -48,6 +49,7 @@ def open_request(conn: Connection, run_id: RunId, segment: int, new: NewRequest)
             "agent": new.agent,
             "tool": new.tool,
             "tier": new.requirement.tier,
+            "audience": sorted(quorum.audience(new.requirement, timedelta())),
             "shape": new.shape,
             "schema": vault.seal(new.schema, ("schemas.body", new.schema_hash.hex())),
             "schema_hash": new.schema_hash,
@@ -210,7 +212,8 @@ def last_deadline(conn: Connection, run_id: RunId) -> tuple[datetime, datetime]:
 SELECT = """
     SELECT requests.id, requests.run_id, requests.segment, step, call_id, kind, state, requests.agent, tool, tier,
            requirement, requests.revision, action, digest, author_id, schema_hash, context, requester, requester_id,
-           expires_at, requests.created_at, settled_at, expires_at <= clock_timestamp()
+           expires_at, requests.created_at, settled_at, expires_at <= clock_timestamp(),
+           COALESCE(settled_at, clock_timestamp()) - requests.created_at
     FROM requests
     JOIN runs ON runs.id = requests.run_id
     JOIN revisions ON revisions.request_id = requests.id AND revisions.revision = requests.revision
@@ -242,7 +245,7 @@ def of_row(row: Sequence[Any]) -> Request:
     """The request behind a row of `SELECT`."""
     (request_id, run_id, segment, step, call_id, kind, state, agent, tool, tier, requirement, revision, action, digest,
      author_id, schema_hash, context, requester, requester_id, expires_at, created_at, settled_at,
-     overdue_) = row  # fmt: skip
+     overdue_, age) = row  # fmt: skip
     return Request(
         id=RequestId(request_id),
         run_id=RunId(run_id),
@@ -267,4 +270,5 @@ def of_row(row: Sequence[Any]) -> Request:
         created_at=created_at,
         settled_at=settled_at,
         overdue=overdue_,
+        age=age,
     )

@@ -152,7 +152,7 @@ def fail(conn: Connection, run_id: RunId, fence: int, *, error: str) -> bool:
         SET status = 'failed', owner = NULL, due_at = NULL, finished_at = clock_timestamp(), error = %(error)s
         WHERE id = %(id)s AND fence = %(fence)s AND status = 'running' AND due_at > clock_timestamp()
         """,
-        {"id": run_id, "fence": fence, "error": _sealed_error(run_id, error)},
+        {"id": run_id, "fence": fence, "error": sealed_error(run_id, error)},
     )
 
 
@@ -204,7 +204,7 @@ def postpone(conn: Connection, run_id: RunId, fence: int, *, error: str, delay: 
             error = %(error)s, attempts = attempts - %(back)s::integer
         WHERE id = %(id)s AND fence = %(fence)s AND status = 'running'
         """,
-        {"id": run_id, "fence": fence, "delay": delay, "error": _sealed_error(run_id, error), "back": not counted},
+        {"id": run_id, "fence": fence, "delay": delay, "error": sealed_error(run_id, error), "back": not counted},
     )
 
 
@@ -251,7 +251,7 @@ def explain(conn: Connection, run_id: RunId, error: str) -> None:
     """Stuck, and nobody has said why: now the row does."""
     conn.execute(
         "UPDATE runs SET error = COALESCE(error, %s) WHERE id = %s AND status = 'stuck'",
-        (_sealed_error(run_id, error), run_id),
+        (sealed_error(run_id, error), run_id),
     )
 
 
@@ -299,29 +299,9 @@ def wake(conn: Connection, run_id: RunId, *, hint: timedelta) -> int | None:
     return None if row is None else row[0]
 
 
-def retry(conn: Connection, run_id: RunId) -> bool:
-    """Stuck → waiting with fresh attempts, because a person says so; the caller then wakes it (`wake`)."""
-    return _ended(
-        conn, "UPDATE runs SET status = 'waiting', attempts = 0 WHERE id = %(id)s AND status = 'stuck'", {"id": run_id}
-    )
-
-
-def give_up(conn: Connection, run_id: RunId, *, error: str) -> bool:
-    """Stuck → failed, because a person says so."""
-    return _ended(
-        conn,
-        """
-        UPDATE runs
-        SET status = 'failed', finished_at = clock_timestamp(), error = %(error)s
-        WHERE id = %(id)s AND status = 'stuck'
-        """,
-        {"id": run_id, "error": _sealed_error(run_id, error)},
-    )
-
-
 def cancel(conn: Connection, run_ids: Sequence[RunId], *, because: str | None = None) -> dict[RunId, RunStatus]:
     """Queued, waiting or stuck → cancelled; running → marked, and its worker stops it. One that is over is left out."""
-    why = [None if because is None else _sealed_error(run_id, because) for run_id in run_ids]
+    why = [None if because is None else sealed_error(run_id, because) for run_id in run_ids]
     rows = conn.execute(
         """
         UPDATE runs
@@ -404,7 +384,7 @@ def of_row(row: Sequence[Any]) -> Run:
     )
 
 
-def _sealed_error(run_id: RunId, error: str) -> bytes:
+def sealed_error(run_id: RunId, error: str) -> bytes:
     return vault.seal(error.encode("utf-8", "replace"), ("runs.error", run_id))
 
 

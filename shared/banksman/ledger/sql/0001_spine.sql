@@ -189,6 +189,8 @@ CREATE TABLE requests (
     agent       text NOT NULL,
     tool        text NOT NULL,
     tier        text NOT NULL CHECK (tier IN ('low', 'medium', 'high')),
+    -- The groups whose members may vote by now: for finding. Deciding works it out from the requirement.
+    audience    text[] NOT NULL,
     shape       bytea NOT NULL,
     schema_hash bytea NOT NULL REFERENCES schemas,
     requirement jsonb NOT NULL,
@@ -273,7 +275,7 @@ CREATE INDEX executions_request ON executions (request_id) WHERE request_id IS N
 
 CREATE TABLE notices (
     id         uuid PRIMARY KEY,
-    kind       text NOT NULL CHECK (kind IN ('request', 'sign_in')),
+    kind       text NOT NULL CHECK (kind IN ('request', 'reminder', 'escalation', 'remark', 'sign_in', 'receipt')),
     person_id  uuid NOT NULL REFERENCES people,
     request_id uuid REFERENCES requests,
     revision   integer,
@@ -291,7 +293,7 @@ CREATE TABLE notices (
     expires_at timestamptz NOT NULL,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     CHECK ((due_at IS NOT NULL) = (state IN ('due', 'claimed'))),
-    CHECK ((kind = 'request') = (request_id IS NOT NULL)),
+    CHECK ((kind IN ('request', 'reminder', 'escalation', 'remark')) = (request_id IS NOT NULL)),
     FOREIGN KEY (request_id, revision) REFERENCES revisions
 );
 CREATE INDEX notices_due ON notices (due_at) WHERE state IN ('due', 'claimed');
@@ -347,7 +349,7 @@ GRANT INSERT ON runs TO banksman_gateway;
 GRANT UPDATE (status, due_at, dispatched, cancel_at, attempts, error, finished_at) ON runs TO banksman_gateway;
 GRANT UPDATE (paused_at, paused_by) ON agents TO banksman_gateway;
 GRANT INSERT, UPDATE (cancelled_at, cancelled_by, swept_at) ON batches TO banksman_gateway;
-GRANT UPDATE (state, revision, settled_at) ON requests TO banksman_gateway;
+GRANT UPDATE (state, revision, settled_at, audience) ON requests TO banksman_gateway;
 GRANT INSERT ON revisions, votes, decisions TO banksman_gateway;
 GRANT SELECT, INSERT, UPDATE ON people, keys, sessions TO banksman_gateway;
 GRANT SELECT, INSERT, UPDATE, DELETE ON answers TO banksman_gateway;
