@@ -16,7 +16,7 @@ WORKER = ROOT / "services/agent_worker/banksman_worker"
 ASIDE = {
     LEDGER / name
     for name in (
-        *("views.py", "lists.py", "inbox.py", "migrate.py", "keys.py", "answers.py", "families.py"),
+        *("views.py", "lists.py", "inbox.py", "insights.py", "migrate.py", "keys.py", "answers.py", "families.py"),
         *("agents.py", "aftermath.py", "rescue.py", "staff.py", "sign_ins.py", "restore.py", "batches.py"),
     )
 }

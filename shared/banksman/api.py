@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, Generic, TypeVar, cast
 from urllib.parse import quote
 
@@ -19,7 +19,22 @@ from pydantic import ValidationError
 
 from banksman import errors
 from banksman.errors import BanksmanError, InvalidInput, NotFound, Unavailable
-from banksman.shapes import ENDS, Agent, Attempt, Batch, File, Json, Moment, Page, Request, Run, Shape, Token
+from banksman.shapes import (
+    ENDS,
+    Agent,
+    Attempt,
+    Batch,
+    Figures,
+    File,
+    Json,
+    Moment,
+    Page,
+    Receipt,
+    Request,
+    Run,
+    Shape,
+    Token,
+)
 
 T = TypeVar("T")
 S = TypeVar("S", bound=Shape)
@@ -253,6 +268,16 @@ def answer(request: Request | str, value: Json, *, reason: str | None = None) ->
 
 
 _request = request
+
+
+def insights(since: str = "30d") -> Steps[Figures]:
+    """How reviewers decide and what rules ask for, over a time such as 24h, 30d or 12w until now."""
+    return _one(Figures, (yield Ask("GET", "/v1/insights", _params(since=since))))
+
+
+def receipt(day: date | None = None, *, zone: str = "UTC") -> Steps[Receipt]:
+    """What my votes of a day came to; of today when none is given, where the clocks show `zone`."""
+    return _one(Receipt, (yield Ask("GET", "/v1/me/receipt", _params(day=day, zone=zone))))
 
 
 def ask_for_code(email: str) -> Steps[str]:

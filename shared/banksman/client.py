@@ -93,6 +93,8 @@ class Client:
     approve = _plainly(api.approve)
     deny = _plainly(api.deny)
     answer = _plainly(api.answer)
+    insights = _plainly(api.insights)
+    receipt = _plainly(api.receipt)
 
     def events(self, run_id: str, *, after: str | None = None) -> Iterator[Event]:
         """What happens to a run as it happens, from the beginning or after a cursor, until it is over.
@@ -192,6 +194,8 @@ class AsyncClient:
     approve = _awaiting(api.approve)
     deny = _awaiting(api.deny)
     answer = _awaiting(api.answer)
+    insights = _awaiting(api.insights)
+    receipt = _awaiting(api.receipt)
 
     async def events(self, run_id: str, *, after: str | None = None) -> AsyncIterator[Event]:
         """What happens to a run as it happens, from the beginning or after a cursor, until it is over.

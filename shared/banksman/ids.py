@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from datetime import datetime
 from threading import Lock
 from typing import NewType
 from uuid import UUID
@@ -39,6 +40,11 @@ def new() -> UUID:
     milliseconds, fraction = divmod(tick, 4096)
     random = int.from_bytes(os.urandom(8)) >> 2
     return UUID(int=milliseconds << 80 | 0x7 << 76 | fraction << 64 | 0x2 << 62 | random)
+
+
+def first_of(moment: datetime) -> UUID:
+    """The smallest id that can be made at this moment: what sorts below it is older."""
+    return UUID(int=int(moment.timestamp() * 1000) << 80)
 
 
 def show(prefix: str, value: UUID) -> str:

@@ -178,6 +178,63 @@ class Token(Shape):
     person: str
 
 
+class Reviewer(Shape):
+    """How one reviewer decides; times are in seconds, from the opening of a request to the vote."""
+
+    person: str
+    name: str = ""
+    open: int = 0
+    votes: int = 0
+    approve_share: float | None = None
+    median_seconds: float | None = None
+    fast_streak: int = 0
+    expired: int = 0
+
+
+class Rule(Shape):
+    """What one rule asked for, and what became of it."""
+
+    policy: str
+    rule: str
+    opened: int
+    states: Mapping[str, int]
+    approve_share: float | None = None
+    median_seconds: float | None = None
+
+
+class Figures(Shape):
+    """The figures of a span of time."""
+
+    since: datetime
+    until: datetime
+    reviewers: Sequence[Reviewer]
+    rules: Sequence[Rule]
+
+
+class ReceiptItem(Shape):
+    """One vote, and what it came to; `outcome` is None where the call has not run."""
+
+    at: datetime
+    verdict: str
+    request_id: str
+    state: str
+    run_id: str
+    run_status: str
+    agent: str
+    tool: str
+    outcome: str | None = None
+
+
+class Receipt(Shape):
+    """What somebody's votes of one day came to."""
+
+    person: str
+    since: datetime
+    until: datetime
+    figures: Reviewer
+    items: Sequence[ReceiptItem]
+
+
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
     """One page of a list; `next_cursor` asks for the one after, and is None on the last."""

@@ -19,6 +19,7 @@ from banksman_gateway import (
     batches,
     health,
     html,
+    insights,
     internal,
     link_page,
     pages,
@@ -70,7 +71,7 @@ def create(settings: GatewaySettings) -> FastAPI:
     )
     app.state.parts = here
     app.state.metrics = health.registry(here)
-    for module in (health, runs, batches, agents, requests, personal_tokens, internal):
+    for module in (health, runs, batches, agents, requests, insights, personal_tokens, internal):
         app.include_router(module.router)
     app.include_router(batches.lines)
     for module in (html, pages, run_forms, agents_page, request_page, link_page, sign_in):

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from banksman.cli import access, agents, batches, bench, login, machine, restore, review, runs, show
+from banksman.cli import access, agents, batches, bench, figures, login, machine, restore, review, runs, show
 from banksman.errors import (
     BanksmanError,
     ConfigurationError,
@@ -75,6 +75,8 @@ app.command()(review.approve)
 app.command()(review.deny)
 app.command()(review.answer)
 app.command()(review.settle)
+app.command()(figures.insights)
+app.command()(figures.receipt)
 app.command("open")(review.open_inbox)
 app.command()(review.mail)
 
