@@ -88,6 +88,15 @@ def test_agents_that_a_worker_would_refuse_are_exit_code_1(tmp_path: Path) -> No
     assert "no_such_module" in ended.stdout + ended.stderr
 
 
+def test_up_brings_the_agents_that_the_environment_names(tmp_path: Path) -> None:
+    env = {"BANKSMAN_AGENTS": "no_such_module:agents", "BANKSMAN_DATA_DIR": str(tmp_path / "data")}
+
+    ended = run("up", "--port", "0", cwd=tmp_path, env=env)
+
+    assert ended.returncode == 1
+    assert "no_such_module" in ended.stdout + ended.stderr
+
+
 def test_a_second_stack_on_the_same_data_is_refused(tmp_path: Path) -> None:
     from banksman.embedded import folder
 

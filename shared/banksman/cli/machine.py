@@ -28,7 +28,12 @@ def up(
     *,
     workers: Annotated[int, typer.Option(min=1, help="How many worker processes.")] = 1,
     agents: Annotated[
-        str, typer.Option(metavar="MODULE:ATTR", help="Your agents, separated by commas; the examples when not given.")
+        str,
+        typer.Option(
+            metavar="MODULE:ATTR",
+            envvar="BANKSMAN_AGENTS",
+            help="Your agents, separated by commas; the examples when not given.",
+        ),
     ] = "",
     port: Annotated[int, typer.Option(min=0, max=65535, help="The gateway's port; 0 takes a free one.")] = 8420,
 ) -> None:

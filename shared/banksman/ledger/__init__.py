@@ -58,7 +58,7 @@ def transaction(pool: Pool) -> Generator[Connection]:
     except (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure) as error:
         raise Crossed(f"PostgreSQL undid this transaction for another one's sake: {error}") from error
     except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
-        raise Unavailable(f"PostgreSQL cannot be reached: {error}") from error
+        raise Unavailable(f"PostgreSQL cannot be reached: {' '.join(str(error).split())}") from error
 
 
 @contextmanager
@@ -68,7 +68,7 @@ def once(url: str, *, name: str) -> Generator[Connection]:
         with psycopg.connect(url, connect_timeout=5, application_name=name) as conn:
             yield conn
     except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-        raise Unavailable(f"PostgreSQL cannot be reached: {error}") from error
+        raise Unavailable(f"PostgreSQL cannot be reached: {' '.join(str(error).split())}") from error
     except psycopg.errors.UndefinedTable:
         raise ConfigurationError("This database has none of Banksman's tables: run `banksman migrate` first.") from None
     except psycopg.errors.InsufficientPrivilege as error:
