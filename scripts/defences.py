@@ -323,16 +323,16 @@ DEFENCES = (
     ),
     Defence(
         "what is settled does not expire",
-        f"{LEDGER}/requests.py",
+        f"{LEDGER}/silence.py",
         "WHERE id = %s AND state = 'open' AND expires_at <= clock_timestamp()",
         "WHERE id = %s AND expires_at <= clock_timestamp()",
         (f"{STARTS}::test_what_is_settled_does_not_expire",),
     ),
     Defence(
-        "overdue requests are found by their index",
-        f"{LEDGER}/requests.py",
-        "WHERE state = 'open' AND expires_at <= statement_timestamp()",
-        "WHERE state = 'open' AND expires_at <= clock_timestamp()",
+        "due requests are found by their index",
+        f"{LEDGER}/silence.py",
+        "WHERE state = 'open' AND due_at <= statement_timestamp()",
+        "WHERE state = 'open' AND due_at <= clock_timestamp()",
         (FLAT,),
     ),
     Defence(

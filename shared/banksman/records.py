@@ -197,6 +197,8 @@ class NewRequest:
     shape: bytes
     context: bytes
     notify: Sequence[tuple[NoticeId, PersonId]] = ()
+    reachable: bool = True
+    """Whether those who may decide now are enough; if not, the gateway looks at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,8 +227,12 @@ class Request:
     expires_at: datetime
     created_at: datetime
     settled_at: datetime | None
+    extended: int
+    """How often its deadline has moved on."""
+    unreachable_at: datetime | None
+    """Since when nobody, or too few, may decide it, as the gateway found."""
     overdue: bool
-    """Whether its deadline has passed, by the database's clock."""
+    """Whether its deadline has passed for good, by the database's clock."""
     age: timedelta
     """How long it has been open, by the same clock."""
 

@@ -142,6 +142,9 @@ class Request(Shape):
     requester: str = ""
     created_at: datetime | None = None
     settled_at: datetime | None = None
+    extended: int = 0
+    audience: Sequence[str] = ()
+    unreachable_since: datetime | None = None
     votes: Sequence[Vote] = ()
     context: Context = Context()
 

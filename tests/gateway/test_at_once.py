@@ -26,7 +26,7 @@ from banksman.ledger import requests, runs
 from banksman.records import Person
 from banksman.settings import GatewaySettings
 from banksman.states import RequestState, RunStatus
-from banksman_gateway import app, sweep
+from banksman_gateway import app, silence
 from tests.conftest import Database
 from tests.gateway.scenes import LEASE, Site, asking
 
@@ -215,7 +215,7 @@ def test_a_vote_that_waited_past_the_deadline_is_too_late(place: Place) -> None:
     assert (late.status_code, late.json()["current"]["state"]) == (409, "expired")
     assert place.count("votes", request_id) == 0
     assert place.status(run_id) is RunStatus.WAITING
-    assert sweep.expire_overdue(place.site.parts) == 1
+    assert silence.act(place.site.parts) == 1
     assert place.status(run_id) is RunStatus.QUEUED
 
 
@@ -238,7 +238,7 @@ def test_votes_at_the_deadline_and_the_sweep_settle_each_request_once(place: Pla
 
     def keep_sweeping() -> None:
         while not over.wait(0.001):
-            sweep.expire_overdue(place.site.parts)
+            silence.act(place.site.parts)
 
     with ThreadPoolExecutor(14) as pool:
         sweeps = [pool.submit(keep_sweeping) for _ in range(2)]
@@ -246,7 +246,7 @@ def test_votes_at_the_deadline_and_the_sweep_settle_each_request_once(place: Pla
         over.set()
         for item in sweeps:
             item.result()
-    sweep.expire_overdue(place.site.parts)
+    silence.act(place.site.parts)
 
     for run_id, [request_id] in parked:
         voted = answers[request_id].status_code == 200
@@ -262,7 +262,7 @@ def test_the_sweep_waits_for_the_runs_row_before_it_touches_a_request(place: Pla
     with ThreadPoolExecutor(1) as pool:
         with psycopg.connect(place.owner) as conn:  # a vote has begun, and goes for its request next
             conn.execute("SELECT FROM runs WHERE id = %s FOR UPDATE", (run_id,))
-            swept = pool.submit(sweep.expire_overdue, place.site.parts)
+            swept = pool.submit(silence.act, place.site.parts)
             with psycopg.connect(place.owner, autocommit=True) as looking:
                 waiting = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
                 while not looking.execute(waiting).rowcount:

@@ -11,7 +11,7 @@ from banksman import ids, ledger
 from banksman.ids import RequestId
 from banksman.ledger import votes
 from banksman.states import RequestState, Tier
-from banksman_gateway import sweep
+from banksman_gateway import silence
 from tests.gateway.browser import Browser, Words, code_of, form_in, link_of, notice_of, page_of, stored
 from tests.gateway.scenes import Site, asking
 
@@ -89,7 +89,7 @@ def test_silence_that_stopped_the_run_is_named(site: Site) -> None:
         asking("c1", on_expiry="stop", expires_after=0), asking("c2", on_expiry="stop")
     )
 
-    assert sweep.expire_overdue(site.parts) == 1
+    assert silence.act(site.parts) == 1
 
     assert "by the system, because nobody decided on another" in a_late_vote(site, second)["detail"]
     assert "Nobody decided in time" in a_late_vote(site, first)["detail"]

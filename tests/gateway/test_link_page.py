@@ -244,7 +244,7 @@ def test_a_passed_deadline_shows_no_arguments(site: Site, owner_pool: ledger.Poo
     _, notice = a_mailed_request(site, arguments={"path": "/a", "content": "canary"})
     link = link_of(site, notice)
     with ledger.transaction(owner_pool) as conn:
-        conn.execute("UPDATE requests SET expires_at = clock_timestamp()")
+        conn.execute("UPDATE requests SET expires_at = now(), due_at = now()")
         conn.execute("UPDATE notices SET expires_at = clock_timestamp()")
 
     browser = Browser(site)

@@ -15,7 +15,7 @@ import pytest
 from banksman import digest, ids, ledger
 from banksman.errors import NotGenuine
 from banksman.ids import RequestId, RunId
-from banksman.ledger import decisions, executions, requests, runs
+from banksman.ledger import decisions, executions, requests, runs, silence
 from banksman.links import LinkKeys
 from banksman.records import Decision, NewRun, Person
 from banksman.signing import Signer, Verifier
@@ -204,10 +204,10 @@ def test_a_decision_that_comes_second_is_not_written(ready: Ready) -> None:
 
 
 def test_what_is_settled_does_not_expire(ready: Ready) -> None:
-    ready.make("UPDATE requests SET expires_at = clock_timestamp()")
+    ready.make("UPDATE requests SET expires_at = now()")
 
     with ledger.transaction(ready.gateway) as conn:
-        assert not requests.expire(conn, ready.request_id)
+        assert not silence.expire(conn, ready.request_id)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from banksman import ids, ledger
-from banksman.ledger import Connection, agents, families, notices, requests, runs, staff
+from banksman.ledger import Connection, agents, families, notices, runs, silence, staff
 from banksman.records import NewRun
 from tests.conftest import Database
 
@@ -32,10 +32,10 @@ FROM generate_series(1, {MANY});
 
 INSERT INTO schemas (hash, body) VALUES ('', '');
 INSERT INTO requests (id, run_id, segment, step, call_id, kind, state, agent, tool, tier, audience, shape,
-                      schema_hash, requirement, context, expires_at, settled_at)
+                      schema_hash, requirement, context, expires_at, due_at, settled_at)
 SELECT gen_random_uuid(), id, 0, 0, 'c', 'approval', CASE status WHEN 'waiting' THEN 'open' ELSE 'approved' END,
        'plain', 'pay', 'low', '{{reviewers}}', '', '', '{{}}', '', now() + interval '1 day',
-       CASE WHEN status <> 'waiting' THEN now() END
+       CASE WHEN status = 'waiting' THEN now() + interval '1 hour' END, CASE WHEN status <> 'waiting' THEN now() END
 FROM runs;
 INSERT INTO revisions (request_id, revision, action, digest) SELECT id, 1, '', '' FROM requests;
 
@@ -51,7 +51,7 @@ SWEEPS: dict[str, tuple[str, Callable[[Connection], object]]] = {
     "bury_cancelled": ("worker", runs.bury_cancelled),
     "set_aside": ("worker", agents.set_aside),
     "children's reports": ("worker", families.unreported),
-    "overdue": ("gateway", requests.overdue),
+    "silence": ("gateway", silence.due),
     "notices": ("notifier", lambda conn: notices.claim(conn, lease=LONG)),
 }
 

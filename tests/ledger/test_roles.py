@@ -18,6 +18,7 @@ TABLES = [
         "revisions",
         "votes",
         "decisions",
+        "renewals",
         "executions",
     ),
     *("notices", "people", "keys", "sessions", "answers", "agents", "batches", "audit_events", "migrations"),
@@ -51,6 +52,7 @@ WRITES: dict[str, set[tuple[str, str]]] = {
         ("revisions", "INSERT"),
         ("votes", "INSERT"),
         ("decisions", "INSERT"),
+        ("renewals", "INSERT"),
         ("people", "INSERT"),
         ("people", "UPDATE"),
         ("keys", "INSERT"),
@@ -125,6 +127,7 @@ def test_a_service_reads_only_what_it_needs(role: str, database: Database) -> No
 FORBIDDEN: list[tuple[str, str]] = [
     ("worker", "INSERT INTO votes DEFAULT VALUES"),
     ("worker", "INSERT INTO decisions DEFAULT VALUES"),
+    ("worker", "INSERT INTO renewals DEFAULT VALUES"),
     ("worker", "INSERT INTO people DEFAULT VALUES"),
     ("worker", "UPDATE requests SET revision = 2"),
     ("worker", "UPDATE requests SET expires_at = now()"),
@@ -138,6 +141,8 @@ FORBIDDEN: list[tuple[str, str]] = [
     ("gateway", "UPDATE executions SET state = 'finished'"),
     ("gateway", "INSERT INTO requests DEFAULT VALUES"),
     ("gateway", "UPDATE decisions SET verdict = 'approved'"),
+    ("gateway", "UPDATE renewals SET start_by = now()"),
+    ("gateway", "UPDATE requests SET requirement = '{}'"),
     ("gateway", "UPDATE votes SET verdict = 'approve'"),
     ("gateway", "UPDATE revisions SET action = ''"),
     ("gateway", "UPDATE runs SET output = ''"),
@@ -161,7 +166,7 @@ def test_a_statement_over_the_wall_is_refused(role: str, database: Database) -> 
 
 
 def test_even_the_owner_is_stopped_at_the_append_only_tables(database: Database) -> None:
-    tables = ("votes", "decisions", "revisions", "audit_events")
+    tables = ("votes", "decisions", "renewals", "revisions", "audit_events")
     with psycopg.connect(database.owner) as conn:
         let_through = [
             statement

@@ -18,7 +18,7 @@ from banksman.ids import RequestId
 from banksman.ledger import executions, requests, runs, staff
 from banksman.records import Claim, NewRequest, Settled
 from banksman.states import Kind, RequestState, Tier, Verdict
-from banksman_gateway import decide, sweep
+from banksman_gateway import decide, silence
 from banksman_gateway import runs as gateway_runs
 from banksman_worker import journal
 from banksman_worker.gate import Cleared, Key, Resolved
@@ -206,14 +206,14 @@ class Machine(Promises):
     @rule(n=st.integers(0, 9))
     def time_is_up_for_a_request(self, n: int) -> None:
         request_id, request = pick(n, self.requests, lambda item: item.state == "open")
-        self.world.owner.execute("UPDATE requests SET expires_at = clock_timestamp() WHERE id = %s", (request_id,))
+        self.world.owner.execute("UPDATE requests SET expires_at = now(), due_at = now() WHERE id = %s", (request_id,))
         request.overdue = True
 
     @precondition(lambda self: any(item.state == "open" and item.overdue for item in self.requests.values()))
     @rule()
     def sweep(self) -> None:
         overdue = [item for item in self.requests.values() if item.state == "open" and item.overdue]
-        assert sweep.expire_overdue(self.world.parts) == len(overdue)
+        assert silence.act(self.world.parts) == len(overdue)
         for item in overdue:
             item.state = "expired"
             self.told[item.run, "request.expired"] += 1

@@ -98,7 +98,8 @@ class Promises(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Leave nothing behind that a later example's sweep or dispatcher could find."""
         self.world.owner.execute(
-            "WITH closed AS (UPDATE requests SET state = 'cancelled', settled_at = now() WHERE state = 'open')"
+            "WITH closed AS (UPDATE requests SET state = 'cancelled', settled_at = now(), due_at = NULL"
+            " WHERE state = 'open')"
             " UPDATE runs SET status = 'cancelled', due_at = NULL, owner = NULL, finished_at = now()"
             " WHERE finished_at IS NULL"
         )

@@ -104,7 +104,7 @@ def door(gateway_pool: ledger.Pool, link_key: str) -> Iterator[Door]:
             notice = notices.get(conn, notice_id)
         bound = binding.of(notice)
         place = f"l/{keys.token(notice.id, bound)}" if notice.request_id else "sign-in"
-        code = keys.code(notice.id, bound, digits=binding.CODE_DIGITS[notice.kind])
+        code = keys.code(notice.id, bound, digits=binding.digits(notice.kind))
         return shown | {"url": f"http://localhost:8420/{place}", "code": code}
 
     class Handler(BaseHTTPRequestHandler):

@@ -191,7 +191,9 @@ def test_a_decision_is_good_for_its_own_request_alone(site: SiteMaker, forger: F
     def replay(conn: Connection, _: Site, to: Request) -> None:
         found = decisions.get(conn, approved.id)
         assert found is not None
-        conn.execute("UPDATE requests SET state = 'approved', settled_at = now() WHERE id = %s", (to.id,))
+        conn.execute(
+            "UPDATE requests SET state = 'approved', settled_at = now(), due_at = NULL WHERE id = %s", (to.id,)
+        )
         conn.execute("UPDATE runs SET status = 'queued', due_at = now() WHERE id = %s", (to.run_id,))
         conn.execute(
             """
@@ -322,7 +324,9 @@ def test_a_vote_that_was_changed_does_not_count(site: SiteMaker, forger: Forger,
 
 
 def answered_by_nobody(conn: Connection, _: Site, request: Request) -> None:
-    conn.execute("UPDATE requests SET state = 'answered', settled_at = now() WHERE id = %s", (request.id,))
+    conn.execute(
+        "UPDATE requests SET state = 'answered', settled_at = now(), due_at = NULL WHERE id = %s", (request.id,)
+    )
     conn.execute("UPDATE runs SET status = 'queued', due_at = now() WHERE id = %s", (request.run_id,))
     conn.execute(
         """

@@ -17,7 +17,7 @@ from pydantic_ai.run import AgentRunResult
 from pydantic_ai.usage import RunUsage
 from pydantic_core import to_jsonable_python
 
-from banksman import digest, ids, ledger, logs
+from banksman import digest, ids, ledger, logs, quorum
 from banksman.digest import Json
 from banksman.errors import BanksmanError, LostLease, NotGenuine, NotHere, Unavailable, Ungateable
 from banksman.ids import NoticeId, RequestId
@@ -113,9 +113,10 @@ def _new_request(conn: Connection, claim: Claim, agent: str, draft: Draft) -> Ne
     requester = claim.requester_id if draft.kind in (Kind.APPROVAL, Kind.OUTCOME) else None
     told = people.who_may_decide(conn, draft.requirement, except_for=requester)
     before = None if draft.replaces is None else lists.before(conn, draft.replaces)
-    context = {**draft.context, "before": before, "nobody_may_decide": not told}
-    if not told:
-        log.warning("Nobody may decide this request.", tool=draft.tool, run=ids.show("run", claim.run_id))
+    reachable = quorum.met(draft.requirement, [quorum.standing(person) for person in told], timedelta())
+    context = {**draft.context, "before": before}
+    if not reachable:
+        log.warning("Nobody, or too few, may decide this request.", tool=draft.tool, run=ids.show("run", claim.run_id))
     return NewRequest(
         id=RequestId(ids.new()),
         step=draft.step,
@@ -131,6 +132,7 @@ def _new_request(conn: Connection, claim: Claim, agent: str, draft: Draft) -> Ne
         shape=digest.shape(draft.tool, draft.action["arguments"]),
         context=digest.canonical(context),
         notify=[(NoticeId(ids.new()), person.id) for person in told],
+        reachable=reachable,
     )
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from banksman.digest import Json
 from banksman.records import Notice
 
-CODE_DIGITS = {"request": 6, "sign_in": 8}
-"""How long the typed code of each kind of notice is."""
+
+def digits(kind: str) -> int:
+    """How long the typed code of a kind of notice is."""
+    return 8 if kind == "sign_in" else 6
 
 
 def of(notice: Notice) -> dict[str, Json]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import cast
 
-from banksman import digest, render
+from banksman import digest, quorum, render
 from banksman.digest import Json
 from banksman.errors import InvalidInput
 from banksman.ids import PersonId, RequestId
@@ -15,7 +15,7 @@ from banksman.ledger import Connection, decisions, executions, lists, people, re
 from banksman.links import LinkKeys
 from banksman.records import Decision, Execution, Person, Request, Requirement, Run, Vote
 from banksman.states import RequestState, Tier, Verdict
-from banksman_gateway import voters
+from banksman_gateway import silence, voters
 from banksman_gateway.decide import is_genuine
 from banksman_gateway.voters import Channel
 
@@ -65,6 +65,8 @@ class Card:
     """How the run ended, where that is what closed the request."""
     hindrance: str | None
     """Why this reader cannot decide, in words; None when they can."""
+    unreachable: str | None
+    """Why nobody, or too few, may decide it, and what to do."""
 
     @property
     def rendered(self) -> str:
@@ -75,6 +77,18 @@ class Card:
     def open(self) -> bool:
         """Whether it waits for somebody."""
         return self.request.state is RequestState.OPEN and not self.request.overdue
+
+    @property
+    def called(self) -> Sequence[str]:
+        """The groups whom the ladder has called in by now."""
+        return sorted(quorum.called(self.requirement, self.request.age))
+
+    @property
+    def ladder(self) -> Sequence[tuple[datetime, Sequence[str]]]:
+        """The rungs to come: when, and which groups are told then."""
+        request = self.request
+        rungs = [(timedelta(seconds=rung.after), rung.groups) for rung in self.requirement.escalation]
+        return [(request.created_at + after, groups) for after, groups in sorted(rungs) if after > request.age]
 
     @property
     def decided(self) -> int:
@@ -156,6 +170,7 @@ def read(conn: Connection, request_id: RequestId, reader: Person | None, channel
         earlier=_earlier(versions[:-1], context, names),
         end=views.end_of(conn, request) if request.state is RequestState.CANCELLED else None,
         hindrance=None if reader is None else hindrance(request, requirement, reader, channel, cast_),
+        unreachable=silence.unreachable(conn, request) if request.state is RequestState.OPEN else None,
     )
 
 

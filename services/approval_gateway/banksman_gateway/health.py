@@ -106,6 +106,11 @@ class _Counted(Collector):
             "Age of the request that has waited longest.",
             0 if gauges.oldest_open is None else gauges.oldest_open.total_seconds(),
         )
+        yield GaugeMetricFamily(
+            "banksman_requests_unreachable",
+            "Requests that wait and that nobody, or too few people, may decide.",
+            gauges.unreachable,
+        )
 
     def _fresh(self) -> views.Gauges | None:
         with self._lock:

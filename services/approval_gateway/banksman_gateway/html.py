@@ -84,6 +84,11 @@ def _when(at: datetime | None) -> Markup:
     )
 
 
+def times(number: int) -> str:
+    """How often, in words."""
+    return {1: "once", 2: "twice"}.get(number, f"{number} times")
+
+
 _TAIL = re.compile(r" +$")
 
 
@@ -128,6 +133,7 @@ _filters: dict[str, Any] = {
     "exact": _exact,
     "prose": _prose,
     "shown": ids.show,
+    "times": times,
 }
 environment.filters.update(_filters)
 _globals: dict[str, Any] = {"style_stamp": _style_stamp}

@@ -83,7 +83,7 @@ def _answer(here: Parts, notice_id: NoticeId, notice: Notice | None) -> Minted |
     if not notice.live:
         return Refused(notice=shown, reason="This notice counts no more.")
     bound = binding.of(notice)
-    digits = binding.CODE_DIGITS[notice.kind]
+    digits = binding.digits(notice.kind)
     base = here.settings.public_url.rstrip("/")
     return Minted(
         notice=shown,

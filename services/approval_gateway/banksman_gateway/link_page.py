@@ -86,7 +86,7 @@ def is_code(typed: str, *, digits: int) -> bool:
 
 def code_holds(here: Parts, notice: Notice, typed: str) -> bool:
     """Whether the typed code is the one in the notice's mail."""
-    return here.link_keys.code_holds(typed, notice.id, binding.of(notice), digits=binding.CODE_DIGITS[notice.kind])
+    return here.link_keys.code_holds(typed, notice.id, binding.of(notice), digits=binding.digits(notice.kind))
 
 
 _PURPOSE = b"view\0"

@@ -48,7 +48,7 @@ def send(here: Parts, use: Use, email: str, later: BackgroundTasks) -> str:
 def proven(here: Parts, use: Use, receipt: str, typed: str) -> Notice | None:
     """The notice whose code was typed, if it fits. Each try is counted and committed before it is compared."""
     notice_id = _named(here, use, receipt)
-    if notice_id is None or not link_page.is_code(typed, digits=binding.CODE_DIGITS["sign_in"]):
+    if notice_id is None or not link_page.is_code(typed, digits=binding.digits("sign_in")):
         return None
     try:
         with door.transaction(here) as conn:

@@ -194,7 +194,7 @@ def _must_know_code(here: Parts, notice: Notice, wanted: RequestId, form: Form) 
         if not shown.open:
             # `decide` says who settled it; a code typed too late is no guess.
             return
-        if not link_page.is_code(typed, digits=binding.CODE_DIGITS["request"]):
+        if not link_page.is_code(typed, digits=binding.digits("request")):
             raise InvalidInput("Type the code of 6 digits from your mail.")
         counted = notices.try_code(conn, notice.id, tries=link_page.TRIES)
     if not counted:

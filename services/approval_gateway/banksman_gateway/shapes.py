@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from banksman import ids, records, render
+from banksman import ids, quorum, records, render
 from banksman.digest import Json
 from banksman.ledger.views import Around, Happening
 from banksman.signing import base64url
@@ -153,6 +153,12 @@ class Request(Shape):
     created_at: datetime
     expires_at: datetime
     settled_at: datetime | None
+    extended: int
+    """How often the deadline has moved on because nobody decided."""
+    audience: Sequence[str]
+    """The groups whose members may vote by now."""
+    unreachable_since: datetime | None
+    """Since when nobody, or too few people, may decide it: somebody must be given the role or group it names."""
     decision: Decision | None
     votes: Sequence[Vote]
     siblings: Sequence[Sibling]
@@ -275,6 +281,9 @@ def request(found: records.Request, around: Around) -> Request:
         created_at=found.created_at,
         expires_at=found.expires_at,
         settled_at=found.settled_at,
+        extended=found.extended,
+        audience=sorted(quorum.audience(found.requirement, found.age)),
+        unreachable_since=found.unreachable_at,
         decision=_decision(around),
         votes=[_vote(vote, by) for vote, by in around.votes],
         siblings=[

@@ -70,8 +70,22 @@ def request(found: Request) -> None:
     if because:
         typer.echo(f"Held by the rule {prose(rule)}: {prose(because)}")
     needed, silence = (found.requirement.get("approvals", 1), found.requirement.get("on_expiry", "deny"))
-    after = "the run ends" if silence == "stop" else "the call is not made"
-    typer.echo(f"Needs {needed} of its reviewers until {moment(found.expires_at)}; if nobody decides, {after}.")
+    after = {"stop": "the run ends", "extend": "it waits as long again"}.get(str(silence), "the call is not made")
+    if found.state == "open":
+        who = " or ".join(map(prose, found.audience)) or "its reviewers"
+        typer.echo(f"Needs {needed} of {who} until {moment(found.expires_at)}; if nobody decides, {after}.")
+    if found.state == "expired":
+        typer.echo(f"Nobody decided by {moment(found.expires_at)}. It was not denied.")
+    if found.state == "cancelled":
+        typer.echo("Its run ended before anybody decided.")
+    if found.extended:
+        often = {1: "once", 2: "twice"}.get(found.extended, f"{found.extended} times")
+        typer.echo(f"Its deadline has moved on {often}, because nobody decided.")
+    if found.unreachable_since and found.state == "open":
+        typer.echo(
+            f"Since {moment(found.unreachable_since)} nobody, or too few people, may decide it: give somebody the role"
+            " or group that it names (banksman reviewers), or cancel the run."
+        )
     if found.siblings:
         settled = sum(state != "open" for state in [found.state, *(item.state for item in found.siblings)])
         typer.echo(f"{settled} of {len(found.siblings) + 1} requests of this pause are decided.")

@@ -16,7 +16,7 @@ def settle(conn: Connection, decision: Decision) -> bool:
             """
             WITH settled AS (
                 UPDATE requests
-                SET state = %(verdict)s, settled_at = clock_timestamp()
+                SET state = %(verdict)s, settled_at = clock_timestamp(), due_at = NULL
                 WHERE id = %(id)s AND state = 'open' AND revision = %(revision)s
                 RETURNING id
             )
@@ -43,7 +43,7 @@ def get(conn: Connection, request_id: RequestId) -> Decision | None:
     row = conn.execute(
         """
         SELECT revision, verdict, statement, signature, kid, start_by, created_at
-        FROM decisions
+        FROM decisions_now
         WHERE request_id = %s
         """,
         (request_id,),

@@ -10,7 +10,7 @@ from typing import Any
 from banksman import quorum, vault
 from banksman.ids import RequestId, RunId
 from banksman.ledger import Connection
-from banksman.records import Person
+from banksman.records import Person, Requirement
 from banksman.states import Kind, RequestState, Tier
 
 
@@ -34,6 +34,10 @@ class Item:
     """How many requests the run paused for together."""
     decided: int
     """How many of those are settled."""
+    extended: int
+    unreachable_at: datetime | None
+    called: Sequence[str]
+    """The groups whom the ladder has called in."""
 
 
 def mine(conn: Connection, person: Person, *, limit: int) -> Sequence[Item]:
@@ -73,7 +77,8 @@ def _items(conn: Connection, where: str, order: str, person: Person, limit: int)
                requester, expires_at, requests.created_at, settled_at,
                (SELECT array[count(*), count(*) FILTER (WHERE together.state <> 'open')]
                 FROM requests AS together
-                WHERE together.run_id = requests.run_id AND together.segment = requests.segment)
+                WHERE together.run_id = requests.run_id AND together.segment = requests.segment),
+               extended, unreachable_at, requirement, COALESCE(settled_at, clock_timestamp()) - requests.created_at
         FROM requests
         JOIN runs ON runs.id = requests.run_id
         JOIN revisions ON revisions.request_id = requests.id AND revisions.revision = requests.revision
@@ -88,7 +93,7 @@ def _items(conn: Connection, where: str, order: str, person: Person, limit: int)
 
 def _item(row: Sequence[Any]) -> Item:
     (request_id, run_id, kind, state, agent, tool, tier, revision, action, requester, expires_at, created_at,
-     settled_at, (asked, decided)) = row  # fmt: skip
+     settled_at, (asked, decided), extended, unreachable_at, requirement, age) = row  # fmt: skip
     return Item(
         id=RequestId(request_id),
         run_id=RunId(run_id),
@@ -104,4 +109,7 @@ def _item(row: Sequence[Any]) -> Item:
         settled_at=settled_at,
         asked=asked,
         decided=decided,
+        extended=extended,
+        unreachable_at=unreachable_at,
+        called=sorted(quorum.called(Requirement.from_json(requirement), age)),
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from banksman import quorum, vault
+from banksman import quorum, silence, vault
 from banksman.errors import NotFound
 from banksman.ids import PersonId, RequestId, RunId, show
 from banksman.ledger import Connection
@@ -26,10 +26,10 @@ def open_request(conn: Connection, run_id: RunId, segment: int, new: NewRequest)
             ON CONFLICT (hash) DO NOTHING
         ), opened AS (
             INSERT INTO requests (id, run_id, segment, step, call_id, kind, agent, tool, tier, audience, shape,
-                                  schema_hash, requirement, context, expires_at)
+                                  schema_hash, requirement, context, expires_at, due_at, created_at)
             VALUES (%(id)s, %(run)s, %(segment)s, %(step)s, %(call)s, %(kind)s, %(agent)s, %(tool)s, %(tier)s,
                     %(audience)s, %(shape)s, %(schema_hash)s, %(requirement)s, %(context)s,
-                    clock_timestamp() + %(expires)s)
+                    statement_timestamp() + %(expires)s, statement_timestamp() + %(due)s, statement_timestamp())
             RETURNING expires_at
         ), revised AS (
             INSERT INTO revisions (request_id, revision, action, digest)
@@ -56,6 +56,7 @@ def open_request(conn: Connection, run_id: RunId, segment: int, new: NewRequest)
             "requirement": Jsonb(new.requirement.as_json()),
             "context": vault.seal(new.context, ("requests.context", new.id)),
             "expires": timedelta(seconds=new.requirement.expires_after),
+            "due": silence.first(new.requirement) if new.reachable else timedelta(),
             "action": vault.seal(new.action, ("revisions.action", new.id, 1)),
             "digest": new.digest,
             "notices": [notice for notice, _ in new.notify],
@@ -102,7 +103,7 @@ def cancel_open(conn: Connection, run_ids: Sequence[RunId]) -> Sequence[tuple[Ru
     rows = conn.execute(
         """
         UPDATE requests
-        SET state = 'cancelled', settled_at = clock_timestamp()
+        SET state = 'cancelled', settled_at = clock_timestamp(), due_at = NULL
         WHERE run_id = ANY(%s) AND state = 'open'
         RETURNING run_id, id
         """,
@@ -116,42 +117,10 @@ def supersede(conn: Connection, request_ids: Sequence[RequestId]) -> None:
     conn.execute(
         """
         UPDATE requests
-        SET state = 'superseded', settled_at = COALESCE(settled_at, clock_timestamp())
+        SET state = 'superseded', settled_at = COALESCE(settled_at, clock_timestamp()), due_at = NULL
         WHERE id = ANY(%s) AND state IN ('open', 'approved')
         """,
         (list(request_ids),),
-    )
-
-
-def overdue(
-    conn: Connection, after: tuple[RunId, RequestId] | None = None, *, limit: int = 100
-) -> Sequence[tuple[RunId, RequestId]]:
-    """The next `limit` open requests past their deadline, with their runs, in the order of these."""
-    return conn.execute(
-        """
-        SELECT run_id, id
-        FROM requests
-        WHERE state = 'open' AND expires_at <= statement_timestamp()
-          AND (%(run)s::uuid IS NULL OR (run_id, id) > (%(run)s, %(request)s::uuid))
-        ORDER BY run_id, id
-        LIMIT %(limit)s
-        """,
-        {"run": after and after[0], "request": after and after[1], "limit": limit},
-    ).fetchall()
-
-
-def expire(conn: Connection, request_id: RequestId) -> bool:
-    """Open → expired, once its deadline has passed. Expired is not denied: nobody said anything."""
-    return (
-        conn.execute(
-            """
-            UPDATE requests
-            SET state = 'expired', settled_at = clock_timestamp()
-            WHERE id = %s AND state = 'open' AND expires_at <= clock_timestamp()
-            """,
-            (request_id,),
-        ).rowcount
-        == 1
     )
 
 
@@ -165,7 +134,7 @@ def settled(conn: Connection, run_id: RunId, segment: int) -> Sequence[Settled]:
                decisions.start_by, decisions.created_at
         FROM requests
         JOIN revisions ON revisions.request_id = requests.id AND revisions.revision = requests.revision
-        LEFT JOIN decisions ON decisions.request_id = requests.id
+        LEFT JOIN decisions_now AS decisions ON decisions.request_id = requests.id
         WHERE requests.run_id = %s AND requests.segment = %s
         ORDER BY requests.id
         """,
@@ -199,7 +168,7 @@ def last_deadline(conn: Connection, run_id: RunId) -> tuple[datetime, datetime]:
     """When the last of the run's open requests expires, and what time it is."""
     row = conn.execute(
         """
-        SELECT max(expires_at), clock_timestamp()
+        SELECT GREATEST(max(expires_at), clock_timestamp()), clock_timestamp()
         FROM requests
         WHERE run_id = %s AND state = 'open'
         """,
@@ -212,7 +181,8 @@ def last_deadline(conn: Connection, run_id: RunId) -> tuple[datetime, datetime]:
 SELECT = """
     SELECT requests.id, requests.run_id, requests.segment, step, call_id, kind, state, requests.agent, tool, tier,
            requirement, requests.revision, action, digest, author_id, schema_hash, context, requester, requester_id,
-           expires_at, requests.created_at, settled_at, expires_at <= clock_timestamp(),
+           expires_at, requests.created_at, settled_at, extended, unreachable_at,
+           expires_at <= clock_timestamp() AND requirement ->> 'on_expiry' IS DISTINCT FROM 'extend',
            COALESCE(settled_at, clock_timestamp()) - requests.created_at
     FROM requests
     JOIN runs ON runs.id = requests.run_id
@@ -245,7 +215,7 @@ def of_row(row: Sequence[Any]) -> Request:
     """The request behind a row of `SELECT`."""
     (request_id, run_id, segment, step, call_id, kind, state, agent, tool, tier, requirement, revision, action, digest,
      author_id, schema_hash, context, requester, requester_id, expires_at, created_at, settled_at,
-     overdue_, age) = row  # fmt: skip
+     extended, unreachable_at, overdue, age) = row  # fmt: skip
     return Request(
         id=RequestId(request_id),
         run_id=RunId(run_id),
@@ -269,6 +239,8 @@ def of_row(row: Sequence[Any]) -> Request:
         expires_at=expires_at,
         created_at=created_at,
         settled_at=settled_at,
-        overdue=overdue_,
+        extended=extended,
+        unreachable_at=unreachable_at,
+        overdue=overdue,
         age=age,
     )

@@ -75,6 +75,8 @@ class Gauges:
     runs: Mapping[str, int]
     open_requests: int
     oldest_open: timedelta | None
+    unreachable: int
+    """How many of them nobody, or too few, may decide."""
 
 
 def around(conn: Connection, page: Sequence[Request]) -> dict[RequestId, Around]:
@@ -122,7 +124,7 @@ def _votes_and_decisions(
         FROM votes
         LEFT JOIN people ON people.id = votes.person_id
         LEFT JOIN keys ON keys.id = votes.key_id
-        LEFT JOIN decisions ON decisions.request_id = votes.request_id
+        LEFT JOIN decisions_now AS decisions ON decisions.request_id = votes.request_id
         WHERE votes.request_id = ANY(%s)
         ORDER BY votes.id
         """,
@@ -296,8 +298,8 @@ def _executions(conn: Connection, run_id: RunId) -> list[Happening]:
 def _notices(conn: Connection, run_id: RunId) -> list[Happening]:
     rows = conn.execute(
         """
-        SELECT notices.id, request_id, email, channel, notices.state, attempts, sent_at, seen_at, used_at,
-               notices.created_at
+        SELECT notices.id, notices.kind, request_id, email, channel, notices.state, attempts, sent_at, seen_at,
+               used_at, notices.created_at
         FROM notices
         JOIN requests ON requests.id = notices.request_id
         JOIN people ON people.id = notices.person_id
@@ -306,11 +308,12 @@ def _notices(conn: Connection, run_id: RunId) -> list[Happening]:
         (run_id,),
     ).fetchall()
     found: list[Happening] = []
-    for notice, request, email, channel, state_, attempts, sent_at, seen_at, used_at, created_at in rows:
+    for notice, kind, request, email, channel, state_, attempts, sent_at, seen_at, used_at, created_at in rows:
         request_id = RequestId(request)
-        detail: dict[str, Json] = {"notice": ids.show("ntc", notice), "to": email, "channel": channel}
+        detail: dict[str, Json] = {"notice": ids.show("ntc", notice), "kind": kind, "to": email, "channel": channel}
         queued = {**detail, "state": state_, "attempts": attempts}
-        found.append(Happening(created_at, "worker", "notice.queued", request_id, queued))
+        writer = "worker" if kind == "request" else "gateway"
+        found.append(Happening(created_at, writer, "notice.queued", request_id, queued))
         if sent_at is not None:
             found.append(Happening(sent_at, "notifier", "notice.sent", request_id, detail))
         if seen_at is not None:
@@ -372,7 +375,11 @@ def gauges(conn: Connection) -> Gauges:
         """
     ).fetchall()
     waiting = conn.execute(
-        "SELECT count(*), clock_timestamp() - min(created_at) FROM requests WHERE state = 'open'"
+        """
+        SELECT count(*), clock_timestamp() - min(created_at), count(unreachable_at)
+        FROM requests
+        WHERE state = 'open'
+        """
     ).fetchone()
     assert waiting is not None
-    return Gauges(dict(runs), waiting[0], waiting[1])
+    return Gauges(dict(runs), *waiting)

@@ -197,14 +197,22 @@ CREATE TABLE requests (
     context     bytea NOT NULL,
     revision    integer NOT NULL DEFAULT 1,
     expires_at  timestamptz NOT NULL,
+    -- When the gateway must look at it next: for a reminder, a rung of the ladder, the deadline; while it is open.
+    due_at      timestamptz,
+    -- How often the deadline has moved on, and since when nobody, or too few, may decide.
+    extended    integer NOT NULL DEFAULT 0,
+    unreachable_at timestamptz,
     created_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
     settled_at  timestamptz,
-    CHECK ((settled_at IS NULL) = (state = 'open'))
+    CHECK ((settled_at IS NULL) = (state = 'open')),
+    CHECK ((due_at IS NOT NULL) = (state = 'open')),
+    CHECK (due_at <= expires_at)
 ) WITH (fillfactor = 90);
 CREATE UNIQUE INDEX requests_one_open ON requests (run_id, step, call_id) WHERE state = 'open';
 CREATE INDEX requests_run ON requests (run_id, id);
 CREATE INDEX requests_open ON requests (id) WHERE state = 'open';
-CREATE INDEX requests_expiring ON requests (expires_at) WHERE state = 'open';
+CREATE INDEX requests_due ON requests (due_at) WHERE state = 'open';
+CREATE INDEX requests_unreachable ON requests (id) WHERE state = 'open' AND unreachable_at IS NOT NULL;
 CREATE INDEX requests_settled ON requests (settled_at) WHERE state <> 'open';
 
 -- One exact version of what is asked: the bytes that were hashed, their digest, and the person who edited them, if any.
@@ -251,6 +259,30 @@ CREATE TABLE decisions (
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     FOREIGN KEY (request_id, revision) REFERENCES revisions
 );
+
+-- The same decisions, signed again with a later `start_by`: a sibling that the run waits for was extended after them.
+CREATE TABLE renewals (
+    request_id uuid NOT NULL REFERENCES decisions,
+    start_by   timestamptz NOT NULL,
+    statement  bytea NOT NULL,
+    signature  bytea NOT NULL,
+    kid        text NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (request_id, start_by)
+);
+
+CREATE VIEW decisions_now WITH (security_invoker = true) AS
+SELECT decisions.request_id, revision, verdict, created_at, COALESCE(last.statement, decisions.statement) AS statement,
+       COALESCE(last.signature, decisions.signature) AS signature, COALESCE(last.kid, decisions.kid) AS kid,
+       COALESCE(last.start_by, decisions.start_by) AS start_by
+FROM decisions
+LEFT JOIN LATERAL (
+    SELECT statement, signature, kid, start_by
+    FROM renewals
+    WHERE renewals.request_id = decisions.request_id
+    ORDER BY start_by DESC
+    LIMIT 1
+) AS last ON true;
 
 -- The journal: a tool call is started here before it starts, and finished here once its result is known.
 CREATE TABLE executions (
@@ -321,13 +353,14 @@ END $$;
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON revisions EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON votes EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON decisions EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON renewals EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_events EXECUTE FUNCTION refuse_change();
 
 -- The walls between the services. The roles are made by banksman.ledger.migrate before this runs.
 GRANT USAGE ON SCHEMA public TO banksman_worker, banksman_gateway, banksman_notifier;
 
-GRANT SELECT ON runs, delegations, snapshots, blobs, schemas, requests, revisions, votes, decisions, executions, agents,
-    batches TO banksman_worker, banksman_gateway;
+GRANT SELECT ON runs, delegations, snapshots, blobs, schemas, requests, revisions, votes, decisions, renewals,
+    decisions_now, executions, agents, batches TO banksman_worker, banksman_gateway;
 
 GRANT UPDATE (agent_version, status, segment, fence, owner, attempts, dispatched, due_at, output, error, usage,
               started_at, finished_at, reported) ON runs TO banksman_worker;
@@ -336,7 +369,7 @@ GRANT INSERT (id, agent, requester, requester_id, tags, priority, prompt, metada
 GRANT INSERT ON delegations TO banksman_worker;
 GRANT INSERT ON snapshots, blobs, schemas, revisions TO banksman_worker;
 GRANT INSERT ON requests TO banksman_worker;
-GRANT UPDATE (state, settled_at) ON requests TO banksman_worker;
+GRANT UPDATE (state, settled_at, due_at) ON requests TO banksman_worker;
 GRANT INSERT ON executions TO banksman_worker;
 GRANT UPDATE (state, outcome, result, finished_at) ON executions TO banksman_worker;
 GRANT INSERT (name, version, tools), UPDATE (version, tools, seen_at) ON agents TO banksman_worker;
@@ -349,12 +382,13 @@ GRANT INSERT ON runs TO banksman_gateway;
 GRANT UPDATE (status, due_at, dispatched, cancel_at, attempts, error, finished_at) ON runs TO banksman_gateway;
 GRANT UPDATE (paused_at, paused_by) ON agents TO banksman_gateway;
 GRANT INSERT, UPDATE (cancelled_at, cancelled_by, swept_at) ON batches TO banksman_gateway;
-GRANT UPDATE (state, revision, settled_at, audience) ON requests TO banksman_gateway;
-GRANT INSERT ON revisions, votes, decisions TO banksman_gateway;
+GRANT UPDATE (state, revision, settled_at, audience, due_at, expires_at, extended, unreachable_at) ON requests
+    TO banksman_gateway;
+GRANT INSERT ON revisions, votes, decisions, renewals TO banksman_gateway;
 GRANT SELECT, INSERT, UPDATE ON people, keys, sessions TO banksman_gateway;
 GRANT SELECT, INSERT, UPDATE, DELETE ON answers TO banksman_gateway;
 GRANT SELECT, INSERT ON notices TO banksman_gateway;
-GRANT UPDATE (state, due_at, code_tries, seen_at, used_at) ON notices TO banksman_gateway;
+GRANT UPDATE (state, due_at, code_tries, seen_at, used_at, expires_at) ON notices TO banksman_gateway;
 GRANT INSERT (actor, action, run_id, request_id, body) ON audit_events TO banksman_gateway;
 GRANT SELECT ON audit_events TO banksman_gateway;
 
