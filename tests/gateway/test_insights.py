@@ -12,7 +12,7 @@ from banksman.errors import InvalidInput
 from banksman.ids import RequestId
 from banksman.ledger import insights as rows
 from banksman.records import Requirement
-from banksman_gateway import insights, sweep
+from banksman_gateway import insights, silence
 from tests.gateway.scenes import Site, asking
 
 
@@ -67,7 +67,7 @@ def test_one_vote_after_another_at_leisure_is_no_streak(site: Site, owner_pool: 
 def test_what_nobody_decided_counts_for_those_who_could_have(site: Site) -> None:
     site.a_waiting_run(asking(expires_after=0, groups={"finance": 1}))
     site.a_waiting_run(asking(expires_after=0))
-    sweep.expire_overdue(site.parts)
+    silence.act(site.parts)
 
     found = by_address(read(site, "/v1/insights", site.token(site.a_person("olga@example.org", "operator"))))
 
