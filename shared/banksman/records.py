@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 from uuid import UUID
 
 from banksman.digest import Json
@@ -337,6 +337,68 @@ class Matter:
     tool: str = ""
     requirement: Requirement | None = None
     requester: str = ""
+    thread: NoticeId | None = None
+    """The first notice to this person about this request: later mails are answers to its mail."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What gathering must know of a notice that was just claimed, beside its matter."""
+
+    tier: Tier | None
+    held: bool
+    """Whether it waited for a summary."""
+    tried: bool
+    """Whether it was sent before, in vain: its turn had come."""
+    told: int
+    """Messages of the last day to this person about requests of this run that are still open."""
+    thread: NoticeId | None
+    """The first notice to this person about this request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Requests that a summary tells in one line."""
+
+    batch_id: BatchId | None
+    batch: str | None
+    agent: str
+    tool: str
+    kind: Kind
+    tier: Tier
+    remark: bool
+    """Whether it is about what somebody asked or answered there."""
+    count: int
+    expires_at: datetime
+    """The first deadline among them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quiet:
+    """The hours of the day in which somebody is left in peace, by the clock on their wall."""
+
+    begins: time
+    ends: time
+    zone: str
+
+
+@dataclass(frozen=True, slots=True)
+class Preferences:
+    """How a person wants to be told; what is None is as the notifier is set up."""
+
+    email: bool = True
+    urls: tuple[str, ...] = field(default=(), repr=False)
+    """Apprise's addresses of other services; they hold secrets."""
+    quiet: Quiet | None = None
+    hold_high: bool = False
+    """Whether quiet hours hold tier high, too."""
+    gather_medium: timedelta | None = None
+    gather_low: timedelta | None = None
+
+    @property
+    def channel(self) -> str:
+        """The ways out, as a notice's row names them."""
+        return ",".join([*(["email"] if self.email else []), *(["apprise"] if self.urls else [])])
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,6 +136,8 @@ class NotifierSettings(LedgerSettings):
     sweep_seconds: float = Field(1, gt=0)
     claim_seconds: float = Field(300, ge=1)
     max_attempts: int = Field(8, ge=1)
+    gather_medium_minutes: float = Field(10, ge=0, le=1440)
+    gather_low_minutes: float = Field(60, ge=0, le=1440)
 
 
 class MigrateSettings(Settings):

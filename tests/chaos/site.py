@@ -93,6 +93,8 @@ class Site:
             "BANKSMAN_REDISPATCH_SECONDS": "2",
             "BANKSMAN_ALLOW_TOOLS": "enter",
             "BANKSMAN_CONCURRENCY": "20",
+            "BANKSMAN_GATHER_MEDIUM_MINUTES": "0",
+            "BANKSMAN_GATHER_LOW_MINUTES": "0",
             "BANKSMAN_LOG_LEVEL": "warning",
             **(settings or {}),
         }

@@ -70,11 +70,36 @@ def test_nothing_is_minted_for_who_is_not_the_notifier(site: Site) -> None:
         assert "code_digits" not in answer.text
 
 
-@pytest.mark.parametrize("names", [["nonsense"], [], ["0" * 32] * 101])
+@pytest.mark.parametrize("names", [["nonsense"], ["0" * 32] * 101])
 def test_what_names_no_handful_of_notices_is_refused(site: Site, names: list[str]) -> None:
     answer = site.client.post("/internal/links", json={"notices": names}, headers=NOTIFIER)
 
     assert answer.status_code == 422
+
+
+def test_without_a_notice_the_notifier_learns_where_the_gateway_is(site: Site) -> None:
+    answer = site.client.post("/internal/links", json={"notices": []}, headers=NOTIFIER)
+
+    assert answer.json() == {"items": [], "home": "http://localhost:8420"}
+
+
+@pytest.mark.parametrize("kind", ["remark", "test"])
+def test_a_notice_that_decides_nothing_has_neither_link_nor_code(site: Site, kind: str) -> None:
+    _, [request_id] = site.a_waiting_run()
+    notice_id = NoticeId(ids.new())
+    with ledger.transaction(site.gateway) as conn:
+        about = request_id if kind == "remark" else None
+        conn.execute(
+            "INSERT INTO notices (id, kind, person_id, request_id, revision, due_at, expires_at)"
+            " VALUES (%s, %s, %s, %s, %s, now(), now() + interval '1 hour')",
+            (notice_id, kind, site.ana.id, about, None if about is None else 1),
+        )
+
+    [minted] = mint(site, notice_id.hex)
+
+    place = f"requests/{ids.show('req', request_id)}" if kind == "remark" else ""
+    assert minted["url"] == minted["page"] == f"http://localhost:8420/{place}"
+    assert minted["code"] == ""
 
 
 def a_sign_in(site: Site) -> NoticeId:

@@ -62,12 +62,13 @@ class Stack:
         self.yard = data.parent / "yard"
         self.yard.mkdir(parents=True, exist_ok=True)
         self.log = data.with_suffix(".log")
+        each_mail_at_once = {"BANKSMAN_GATHER_MEDIUM_MINUTES": "0", "BANKSMAN_GATHER_LOW_MINUTES": "0"}
         arguments = ("up", "--workers", str(workers), "--agents", AGENTS, "--port", "0")
         with self.log.open("wb") as log:
             self.popen = subprocess.Popen(
                 [sys.executable, "-m", "banksman.cli", *arguments],
                 cwd=ROOT,
-                env=environ(data, JOURNEY_YARD=str(self.yard), **(settings or {})),
+                env=environ(data, JOURNEY_YARD=str(self.yard), **each_mail_at_once, **(settings or {})),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -22,6 +22,7 @@ TABLES = [
         "executions",
     ),
     *("notices", "people", "keys", "sessions", "answers", "agents", "batches", "audit_events", "migrations"),
+    *("preferences", "inboxes"),
 ]
 
 WRITES: dict[str, set[tuple[str, str]]] = {
@@ -65,14 +66,16 @@ WRITES: dict[str, set[tuple[str, str]]] = {
         ("notices", "INSERT"),
         ("notices", "UPDATE"),
         ("audit_events", "INSERT"),
+        ("preferences", "INSERT"),
+        ("preferences", "UPDATE"),
     },
-    "notifier": {("notices", "UPDATE"), ("audit_events", "INSERT")},
+    "notifier": {("notices", "UPDATE"), ("audit_events", "INSERT"), ("inboxes", "INSERT"), ("inboxes", "UPDATE")},
 }
 
 UNREADABLE: dict[str, set[str]] = {
-    "worker": {"keys", "sessions", "answers", "notices", "audit_events", "migrations"},
-    "gateway": {"migrations"},
-    "notifier": set(TABLES) - {"notices", "requests", "runs", "people"},
+    "worker": {"keys", "sessions", "answers", "notices", "audit_events", "migrations", "preferences", "inboxes"},
+    "gateway": {"migrations", "inboxes"},
+    "notifier": set(TABLES) - {"notices", "requests", "runs", "people", "preferences", "inboxes"},
 }
 
 
@@ -154,6 +157,8 @@ FORBIDDEN: list[tuple[str, str]] = [
     ("notifier", "SELECT prompt FROM runs"),
     ("notifier", "SELECT context FROM requests"),
     ("notifier", "INSERT INTO notices DEFAULT VALUES"),
+    ("notifier", "UPDATE preferences SET email = true"),
+    ("notifier", "SELECT prompt, batch_id FROM runs"),
 ]
 
 

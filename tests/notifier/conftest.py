@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from email import message_from_bytes
 from email.message import EmailMessage
@@ -27,10 +27,12 @@ from banksman.records import NewRequest, NewRun, Person, Requirement
 from banksman.states import Kind, Tier
 from banksman.wire import Wire
 from banksman_gateway import binding
+from banksman_notifier import gathering
 from banksman_notifier.channels import email
 from banksman_notifier.deliver import Office
 from banksman_notifier.gateway import Gateway
 
+HOME = "http://localhost:8420"
 TOKEN = "the-notifiers-own-token"
 SENDER = email.Sender("Banksman", "banksman@example.org")
 
@@ -102,10 +104,13 @@ def door(gateway_pool: ledger.Pool, link_key: str) -> Iterator[Door]:
             return shown | {"reason": "This notice counts no more."}
         with ledger.transaction(gateway_pool) as conn:
             notice = notices.get(conn, notice_id)
+        page = f"{HOME}/requests/{ids.show('req', notice.request_id)}" if notice.request_id else f"{HOME}/"
+        if not binding.digits(notice.kind):
+            return shown | {"url": page, "page": page, "code": ""}
         bound = binding.of(notice)
         place = f"l/{keys.token(notice.id, bound)}" if notice.request_id else "sign-in"
         code = keys.code(notice.id, bound, digits=binding.digits(notice.kind))
-        return shown | {"url": f"http://localhost:8420/{place}", "code": code}
+        return shown | {"url": f"{HOME}/{place}", "page": page, "code": code}
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -117,7 +122,7 @@ def door(gateway_pool: ledger.Pool, link_key: str) -> Iterator[Door]:
                 items = [mint(NoticeId(UUID(name))) for name in body["notices"]]
             self.send_response(status)
             self.end_headers()
-            self.wfile.write(json.dumps({"items": items}).encode())
+            self.wfile.write(json.dumps({"items": items, "home": HOME}).encode())
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
             pass
@@ -147,6 +152,12 @@ def office(notifier_pool: ledger.Pool, wire: Wire, door: Door, catcher: Catcher)
     gateway.close()
 
 
+@pytest.fixture
+def gathering_office(office: Office) -> Office:
+    """An office that gathers as the settings have it when nobody says anything."""
+    return replace(office, sort=partial(gathering.sort, office, gathering.Windows()))
+
+
 AskFor = Callable[..., Sequence[NoticeId]]
 
 
@@ -165,13 +176,16 @@ def asked(gateway_pool: ledger.Pool, worker_pool: ledger.Pool, reviewers: tuple[
         approvals: int = 1,
         agent: str = "sysadmin",
         requester: str = "key nightly",
+        run: RunId | None = None,
+        call: str = "call-1",
     ) -> Sequence[NoticeId]:
-        run_id, told = RunId(ids.new()), [(NoticeId(ids.new()), person.id) for person in tell]
-        with ledger.transaction(gateway_pool) as conn:
-            runs.create(conn, NewRun(run_id, agent, "Do it.", requester), hint=timedelta(seconds=-1))
+        run_id, told = run or RunId(ids.new()), [(NoticeId(ids.new()), person.id) for person in tell]
+        if run is None:
+            with ledger.transaction(gateway_pool) as conn:
+                runs.create(conn, NewRun(run_id, agent, "Do it.", requester), hint=timedelta(seconds=-1))
         with ledger.transaction(worker_pool) as conn:
-            claim = runs.claim(conn, run_id, 0, owner="w", lease=timedelta(minutes=1))
-            assert claim is not None
+            claim = runs.claim(conn, run_id, 0, owner="w", lease=timedelta(minutes=1)) if run is None else None
+            assert run is not None or claim is not None
             requests.open_request(
                 conn,
                 run_id,
@@ -179,7 +193,7 @@ def asked(gateway_pool: ledger.Pool, worker_pool: ledger.Pool, reviewers: tuple[
                 NewRequest(
                     id=RequestId(ids.new()),
                     step=1,
-                    call_id="call-1",
+                    call_id=call,
                     kind=kind,
                     agent=agent,
                     tool=tool,
@@ -200,7 +214,8 @@ def asked(gateway_pool: ledger.Pool, worker_pool: ledger.Pool, reviewers: tuple[
                     notify=told,
                 ),
             )
-            runs.park(conn, run_id, claim.fence, version="1", usage={})
+            if claim is not None:
+                runs.park(conn, run_id, claim.fence, version="1", usage={})
         return [notice for notice, _ in told]
 
     return ask

@@ -27,6 +27,7 @@ MESSAGE = Message(
     subject="write_file waits for your decision (medium)",
     text="It waits.\n.\nA dot alone ends nothing.\n",
     html="<p>It waits.</p>",
+    brief="It waits.",
     written_at=datetime(2026, 11, 22, 12, 0, tzinfo=UTC),
 )
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from banksman.digest import Json
 from banksman.records import Notice
 
+_DIGITS = {"request": 6, "reminder": 6, "escalation": 6, "sign_in": 8}
+
 
 def digits(kind: str) -> int:
-    """How long the typed code of a kind of notice is."""
-    return 8 if kind == "sign_in" else 6
+    """How long the typed code of a kind of notice is; 0 for a kind that brings neither code nor link."""
+    return _DIGITS.get(kind, 0)
 
 
 def of(notice: Notice) -> dict[str, Json]:

@@ -35,15 +35,20 @@ router = APIRouter(
 class Wanted(Body):
     """The notices to mint for, each as `ntc_…` or as plain hex."""
 
-    notices: Annotated[list[str], Field(min_length=1, max_length=100)]
+    notices: Annotated[list[str], Field(max_length=100)]
 
 
 class Minted(BaseModel):
-    """What a mail carries. A sign-in's URL is the page to type the code into; it signs nobody in by itself."""
+    """What a mail carries. A sign-in's URL is the page to type the code into; it signs nobody in by itself.
+
+    `page` is the matter's own address, for whoever is signed in. A kind of notice that decides nothing (a remark, a
+    receipt, a test) has no other, and no code.
+    """
 
     notice: str
     kind: str
     url: str
+    page: str
     code: str
     code_digits: int
     expires_at: datetime
@@ -57,9 +62,10 @@ class Refused(BaseModel):
 
 
 class Answer(BaseModel):
-    """One item for each notice that was named, in the same order."""
+    """One item for each notice that was named, in the same order; and where people find the gateway."""
 
     items: list[Minted | Refused]
+    home: str
 
 
 @router.post("/links")
@@ -68,7 +74,8 @@ def mint(wanted: Wanted, here: Here) -> Response:
     asked = [_read(name) for name in wanted.notices]
     with door.transaction(here) as conn:
         found = notices.named(conn, asked)
-    answer = Answer(items=[_answer(here, notice_id, found.get(notice_id)) for notice_id in asked])
+    items = [_answer(here, notice_id, found.get(notice_id)) for notice_id in asked]
+    answer = Answer(items=items, home=here.settings.public_url.rstrip("/"))
     return door.respond(200, door.to_bytes(answer))
 
 
@@ -82,14 +89,13 @@ def _answer(here: Parts, notice_id: NoticeId, notice: Notice | None) -> Minted |
         return Refused(notice=shown, reason="There is no such notice.")
     if not notice.live:
         return Refused(notice=shown, reason="This notice counts no more.")
-    bound = binding.of(notice)
-    digits = binding.digits(notice.kind)
     base = here.settings.public_url.rstrip("/")
+    page = f"{base}/" if notice.request_id is None else f"{base}/requests/{ids.show('req', notice.request_id)}"
+    url, code, digits = page, "", binding.digits(notice.kind)
+    if digits:
+        bound = binding.of(notice)
+        code = here.link_keys.code(notice.id, bound, digits=digits)
+        url = f"{base}/sign-in" if notice.kind == "sign_in" else f"{base}/l/{here.link_keys.token(notice.id, bound)}"
     return Minted(
-        notice=shown,
-        kind=notice.kind,
-        url=f"{base}/sign-in" if notice.kind == "sign_in" else f"{base}/l/{here.link_keys.token(notice.id, bound)}",
-        code=here.link_keys.code(notice.id, bound, digits=digits),
-        code_digits=digits,
-        expires_at=notice.expires_at,
+        notice=shown, kind=notice.kind, url=url, page=page, code=code, code_digits=digits, expires_at=notice.expires_at
     )

@@ -52,7 +52,11 @@ def follow(token: str, request: Request, here: Here) -> Response:
         with door.transaction(here) as conn:
             notice = notices.get(conn, NoticeId(pointer.notice))
             here.link_keys.verify(pointer, binding.of(notice))
-            if notice.request_id is None or people.get(conn, notice.person_id).disabled:
+            if (
+                notice.request_id is None
+                or not binding.digits(notice.kind)
+                or people.get(conn, notice.person_id).disabled
+            ):
                 raise NotFound(_UNIFORM)
             notices.seen(conn, notice.id)
     except (NotGenuine, NotFound):

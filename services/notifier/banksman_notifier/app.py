@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
@@ -15,7 +16,7 @@ from banksman.errors import BanksmanError
 from banksman.ids import NoticeId
 from banksman.settings import NotifierSettings
 from banksman.wire import APPROVALS, Wire
-from banksman_notifier import tasks
+from banksman_notifier import gathering, tasks
 from banksman_notifier.channels import console, email
 from banksman_notifier.deliver import HANDFUL, Office, deliver
 from banksman_notifier.gateway import Gateway
@@ -50,6 +51,10 @@ def main() -> int:
         max_attempts=chosen.max_attempts,
         lease=timedelta(seconds=chosen.claim_seconds),
     )
+    windows = gathering.Windows(
+        medium=timedelta(minutes=chosen.gather_medium_minutes), low=timedelta(minutes=chosen.gather_low_minutes)
+    )
+    office = replace(office, sort=partial(gathering.sort, office, windows))
     sweep = Sweep(office, every=chosen.sweep_seconds)
     try:
         return _serve(office, celery, sweep, chosen.health_port)

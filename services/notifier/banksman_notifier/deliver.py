@@ -25,6 +25,11 @@ from banksman_notifier import compose
 from banksman_notifier.channels import Channel, ChannelError, Message, Opener
 from banksman_notifier.gateway import Gateway, GatewayAway, Link
 
+Claimed = tuple[Notice, int]
+Ways = Callable[[Opener], Channel]
+Errand = Callable[[Ways], object]
+Sort = Callable[[Connection, Sequence[Claimed], dict[NoticeId, Matter]], tuple[Sequence[Claimed], Sequence[Errand]]]
+
 HANDFUL = 50
 _FIRST_DELAY, _LONGEST_DELAY = 5.0, 3600.0
 
@@ -43,6 +48,8 @@ class Office:
     max_attempts: int
     lease: timedelta = timedelta(minutes=5)
     """How long a claim counts: after that, whoever made it is taken for dead and the notice is sent by another."""
+    sort: Sort = lambda _, claimed, __: (claimed, ())
+    """Which of the claimed notices are told singly now, and what else is to be sent; the rest it has put off."""
 
 
 def deliver(office: Office, only: Sequence[NoticeId] | None = None) -> int:
@@ -50,17 +57,20 @@ def deliver(office: Office, only: Sequence[NoticeId] | None = None) -> int:
     with ledger.transaction(office.pool) as conn:
         claimed = notices.claim(conn, only=only, lease=office.lease, limit=HANDFUL)
         matters = notices.matters(conn, [notice.id for notice, _ in claimed]) if claimed else {}
-    links = _links(office, [notice.id for notice, _ in claimed if matters[notice.id].wanted])
+        singly, errands = office.sort(conn, claimed, matters)
+    links = _links(office, [notice.id for notice, _ in singly if matters[notice.id].wanted])
     with ExitStack() as stack:
         # One connection for each channel, opened for the first message that needs it.
         def open_way(opener: Opener) -> Channel:
             return stack.enter_context(opener())
 
         way = cache(open_way)
-        for notice, fence in claimed:
+        for notice, fence in singly:
             matter = matters[notice.id]
             outcome = _attempt(office, notice, fence, matter, links=links, way=way)
             _settle(office, notice, matter, outcome)
+        for errand in errands:
+            errand(way)
     return len(claimed)
 
 
@@ -77,7 +87,7 @@ def _links(office: Office, wanted: Sequence[NoticeId]) -> Links:
 
 
 def _attempt(
-    office: Office, notice: Notice, fence: int, matter: Matter, *, links: Links, way: Callable[[Opener], Channel]
+    office: Office, notice: Notice, fence: int, matter: Matter, *, links: Links, way: Ways
 ) -> tuple[str, Move]:
     """Try once, and say what became of it: an event's name and the move that records it."""
     if not matter.wanted:
@@ -92,8 +102,7 @@ def _attempt(
             raise link
         if notice.channel not in office.channels:
             raise ChannelError(f"There is no channel {notice.channel!r} here.", retryable=True)
-        write = compose.of_sign_in if notice.kind == "sign_in" else compose.of_request
-        message = write(matter, link)
+        message = compose.of_notice(notice.kind, matter, link)
         way(office.channels[notice.channel]).send(message)
     except Exception as error:  # one notice that breaks must not hold up its handful
         if not isinstance(error, ChannelError | NotFound):
@@ -103,7 +112,7 @@ def _attempt(
             return _bury(notice, fence, str(error))
         return _later(notice, fence, str(error), counted=True)
     for opener in office.copies:
-        _copy(way(opener), message)
+        copy(way(opener), message)
     return "notice.sent", partial(notices.sent, notice_id=notice.id, fence=fence)
 
 
@@ -113,17 +122,22 @@ def _bury(notice: Notice, fence: int, error: str) -> tuple[str, Move]:
 
 
 def _later(notice: Notice, fence: int, error: str, *, counted: bool) -> tuple[str, Move]:
-    delay = min(_FIRST_DELAY * 4 ** (notice.attempts - 1), _LONGEST_DELAY) if counted else _FIRST_DELAY
     log.warning("A notice waits for another attempt.", notice=ids.show("ntc", notice.id), error=error)
     move = partial(
         notices.postpone,
         notice_id=notice.id,
         fence=fence,
         error=error,
-        delay=timedelta(seconds=delay * random.uniform(0.8, 1.2)),  # noqa: S311 - spreads load, keeps no secret
+        delay=delay_after(notice.attempts if counted else 0),
         counted=counted,
     )
     return "notice.postponed", move
+
+
+def delay_after(attempts: int) -> timedelta:
+    """How long to wait after so many attempts, spread a little; 0 where it was not really tried."""
+    delay = min(_FIRST_DELAY * 4 ** max(attempts - 1, 0), _LONGEST_DELAY)
+    return timedelta(seconds=delay * random.uniform(0.8, 1.2))  # noqa: S311 - spreads load, keeps no secret
 
 
 def _settle(office: Office, notice: Notice, matter: Matter, outcome: tuple[str, Move]) -> None:
@@ -144,7 +158,8 @@ def _settle(office: Office, notice: Notice, matter: Matter, outcome: tuple[str, 
         office.wire.changed(run=matter.run_id, request=matter.request_id)
 
 
-def _copy(channel: Channel, message: Message) -> None:
+def copy(channel: Channel, message: Message) -> None:
+    """Give somebody else the message, too; nothing depends on it."""
     try:
         channel.send(message)
     except ChannelError as error:

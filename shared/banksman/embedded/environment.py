@@ -33,7 +33,17 @@ TUNING: Mapping[str, tuple[str, ...]] = {
         "DEMO_MODEL",
     ),
     "gateway": (*_LOGS, "SWEEP_SECONDS", "REDISPATCH_SECONDS"),
-    "notifier": (*_LOGS, "SWEEP_SECONDS", "CLAIM_SECONDS", "MAX_ATTEMPTS", "SMTP_URL", "MAIL_FROM", "CONSOLE"),
+    "notifier": (
+        *_LOGS,
+        "SWEEP_SECONDS",
+        "CLAIM_SECONDS",
+        "MAX_ATTEMPTS",
+        "SMTP_URL",
+        "MAIL_FROM",
+        "CONSOLE",
+        "GATHER_MEDIUM_MINUTES",
+        "GATHER_LOW_MINUTES",
+    ),
     "mail": _LOGS,
 }
 

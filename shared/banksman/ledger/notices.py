@@ -33,11 +33,11 @@ def claim(
         SET state = 'claimed', due_at = clock_timestamp() + %(lease)s, fence = fence + 1, attempts = attempts + 1
         FROM picked
         WHERE notices.id = picked.id
-        RETURNING {_COLUMNS}, notices.fence
+        RETURNING {COLUMNS}, notices.fence
         """,
         {"only": None if only is None else list(only), "lease": lease, "limit": limit},
     ).fetchall()
-    return [(_notice(row[:-1]), row[-1]) for row in rows]
+    return [(of_row(row[:-1]), row[-1]) for row in rows]
 
 
 def matters(conn: Connection, notice_ids: Collection[NoticeId]) -> dict[NoticeId, Matter]:
@@ -144,32 +144,33 @@ def use(conn: Connection, notice_id: NoticeId) -> bool:
     )
 
 
-_COLUMNS = """notices.id, notices.kind, notices.person_id, notices.request_id, notices.revision, notices.channel,
+COLUMNS = """notices.id, notices.kind, notices.person_id, notices.request_id, notices.revision, notices.channel,
        notices.state, notices.attempts, notices.code_tries, notices.used_at, notices.expires_at,
        notices.expires_at > clock_timestamp() AND notices.used_at IS NULL"""
 
 
 def get(conn: Connection, notice_id: NoticeId) -> Notice:
     """The notice as it stands, or `NotFound`."""
-    row = conn.execute(f"SELECT {_COLUMNS} FROM notices WHERE id = %s", (notice_id,)).fetchone()
+    row = conn.execute(f"SELECT {COLUMNS} FROM notices WHERE id = %s", (notice_id,)).fetchone()
     if row is None:
         raise NotFound("There is no such notice.")
-    return _notice(row)
+    return of_row(row)
 
 
 def named(conn: Connection, notice_ids: Collection[NoticeId]) -> dict[NoticeId, Notice]:
     """Several notices by id; one that does not exist is left out."""
-    rows = conn.execute(f"SELECT {_COLUMNS} FROM notices WHERE id = ANY(%s)", (list(notice_ids),)).fetchall()
-    return {NoticeId(row[0]): _notice(row) for row in rows}
+    rows = conn.execute(f"SELECT {COLUMNS} FROM notices WHERE id = ANY(%s)", (list(notice_ids),)).fetchall()
+    return {NoticeId(row[0]): of_row(row) for row in rows}
 
 
 def of_request(conn: Connection, request_id: RequestId) -> Sequence[Notice]:
     """Every notice about a request, oldest first."""
-    rows = conn.execute(f"SELECT {_COLUMNS} FROM notices WHERE request_id = %s ORDER BY id", (request_id,)).fetchall()
-    return [_notice(row) for row in rows]
+    rows = conn.execute(f"SELECT {COLUMNS} FROM notices WHERE request_id = %s ORDER BY id", (request_id,)).fetchall()
+    return [of_row(row) for row in rows]
 
 
-def _notice(row: Sequence[Any]) -> Notice:
+def of_row(row: Sequence[Any]) -> Notice:
+    """The notice behind a row of `COLUMNS`."""
     (notice_id, kind, person, request, revision, channel, state, attempts, tries, used_at, expires_at, live) = row
     return Notice(
         id=NoticeId(notice_id),

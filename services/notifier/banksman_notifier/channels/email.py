@@ -121,6 +121,8 @@ def wire_form(message: Message, sender: Sender) -> bytes:
         "Message-ID": f"<{message.notice_id.hex}@{sender.domain}>",
         "Auto-Submitted": "auto-generated",
     }
+    if message.thread is not None:
+        headers["In-Reply-To"] = headers["References"] = f"<{message.thread.hex}@{sender.domain}>"
     if not _PLAIN.fullmatch(message.subject):
         raise ChannelError("The mail's subject is not plain text, so it was not sent.", retryable=False)
     mail = MIMEMultipart("alternative", boundary=f"=_{message.notice_id.hex}", policy=_WIRE)

@@ -307,7 +307,7 @@ CREATE INDEX executions_request ON executions (request_id) WHERE request_id IS N
 
 CREATE TABLE notices (
     id         uuid PRIMARY KEY,
-    kind       text NOT NULL CHECK (kind IN ('request', 'reminder', 'escalation', 'remark', 'sign_in', 'receipt')),
+    kind       text NOT NULL CHECK (kind IN ('request', 'reminder', 'escalation', 'remark', 'sign_in', 'receipt', 'test')),
     person_id  uuid NOT NULL REFERENCES people,
     request_id uuid REFERENCES requests,
     revision   integer,
@@ -317,6 +317,8 @@ CREATE TABLE notices (
     fence      integer NOT NULL DEFAULT 0,
     attempts   integer NOT NULL DEFAULT 0,
     last_error text,
+    -- Why it waits although nothing went wrong, while it is due later.
+    held       text,
     sent_at    timestamptz,
     -- Of the link and the code: how often the code was typed wrongly, when the link was first opened, used, revoked.
     code_tries smallint NOT NULL DEFAULT 0,
@@ -330,6 +332,7 @@ CREATE TABLE notices (
 );
 CREATE INDEX notices_due ON notices (due_at) WHERE state IN ('due', 'claimed');
 CREATE INDEX notices_sign_in ON notices (person_id, created_at) WHERE kind = 'sign_in';
+CREATE INDEX notices_dead ON notices (id) WHERE state = 'dead';
 CREATE INDEX notices_request ON notices (request_id) WHERE request_id IS NOT NULL;
 
 -- Append-only, in the transaction of the move that it tells. (xid, id) below the snapshot horizon is the cursor.

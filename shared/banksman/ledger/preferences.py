@@ -1,0 +1,73 @@
+"""What each person prefers: by which ways they are told, when they are left in peace, how long things are gathered."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from banksman import vault
+from banksman.ids import PersonId
+from banksman.ledger import Connection
+from banksman.records import Preferences, Quiet
+
+
+def of(conn: Connection, person_ids: Collection[PersonId]) -> Mapping[PersonId, Preferences]:
+    """The preferences of those who have any; who is not in it is told in the usual way."""
+    rows = conn.execute(
+        """
+        SELECT person_id, email, urls, quiet_from, quiet_to, zone, hold_high, gather_medium, gather_low
+        FROM preferences
+        WHERE person_id = ANY(%s)
+        """,
+        (list(person_ids),),
+    ).fetchall()
+    return {PersonId(row[0]): _of_row(row) for row in rows}
+
+
+def get(conn: Connection, person_id: PersonId) -> Preferences:
+    """A person's preferences, or the usual ones."""
+    return of(conn, [person_id]).get(person_id, Preferences())
+
+
+def put(conn: Connection, person_id: PersonId, wanted: Preferences) -> None:
+    """Whatever was preferred → exactly this."""
+    quiet = wanted.quiet
+    conn.execute(
+        """
+        INSERT INTO preferences (person_id, email, urls, quiet_from, quiet_to, zone, hold_high, gather_medium,
+                                 gather_low)
+        VALUES (%(person)s, %(email)s, %(urls)s, %(from)s, %(to)s, %(zone)s, %(high)s, %(medium)s, %(low)s)
+        ON CONFLICT (person_id) DO UPDATE
+        SET email = EXCLUDED.email, urls = EXCLUDED.urls, quiet_from = EXCLUDED.quiet_from,
+            quiet_to = EXCLUDED.quiet_to, zone = EXCLUDED.zone, hold_high = EXCLUDED.hold_high,
+            gather_medium = EXCLUDED.gather_medium, gather_low = EXCLUDED.gather_low, changed_at = clock_timestamp()
+        """,
+        {
+            "person": person_id,
+            "email": wanted.email,
+            "urls": _sealed(person_id, wanted.urls) if wanted.urls else None,
+            "from": None if quiet is None else quiet.begins,
+            "to": None if quiet is None else quiet.ends,
+            "zone": None if quiet is None else quiet.zone,
+            "high": wanted.hold_high,
+            "medium": wanted.gather_medium,
+            "low": wanted.gather_low,
+        },
+    )
+
+
+def _of_row(row: Sequence[Any]) -> Preferences:
+    person, email, urls, begins, ends, zone, hold_high, medium, low = row
+    return Preferences(
+        email=email,
+        urls=() if urls is None else tuple(json.loads(vault.open_sealed(urls, ("preferences.urls", person)))),
+        quiet=None if zone is None else Quiet(begins, ends, zone),
+        hold_high=hold_high,
+        gather_medium=medium,
+        gather_low=low,
+    )
+
+
+def _sealed(person: PersonId, urls: Sequence[str]) -> bytes:
+    return vault.seal(json.dumps(list(urls)).encode(), ("preferences.urls", person))
