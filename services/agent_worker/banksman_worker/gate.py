@@ -471,7 +471,7 @@ def denial(resolved: Resolved) -> str:
         )
     if resolved.settled.state is RequestState.EXPIRED:
         return "Nobody decided in time, so this call was not executed. It was not denied either."
-    return "This call was not executed: its request was withdrawn."
+    return "This call was not executed: its request was cancelled before anybody decided. It was not denied."
 
 
 def _is_plain(value: object) -> bool:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from typing import Literal
 
 from anyio import CapacityLimiter, move_on_after, to_thread
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 from pydantic import BaseModel
@@ -18,13 +20,14 @@ from pydantic import BaseModel
 from banksman import ledger
 from banksman.errors import Unavailable
 from banksman.ledger import views
-from banksman.states import RunStatus
+from banksman.states import RequestState, RunStatus
 from banksman_gateway.parts import Here, Parts
 
 router = APIRouter(tags=["health"])
 
 _WITHIN = 1.0
 _FRESH_SECONDS = 5.0
+_LAG = timedelta(seconds=5)
 # Probes have threads of their own: they answer while every other thread waits for PostgreSQL.
 _limiter = CapacityLimiter(2)
 
@@ -86,8 +89,10 @@ class _Counted(Collector):
         self._lock = threading.Lock()
         self._read_at = -_FRESH_SECONDS
         self._gauges: views.Gauges | None = None
+        self._counted_to: datetime | None = None
+        self._settled = Counter({state: 0 for state in RequestState if state is not RequestState.OPEN})
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
+    def collect(self) -> Iterator[Metric]:
         """The gauges as of now, or as of a few seconds ago."""
         yield GaugeMetricFamily(
             "banksman_broker_up", "Whether the broker tells of changes.", int(self._here.pulse.beats)
@@ -111,6 +116,14 @@ class _Counted(Collector):
             "Requests that wait and that nobody, or too few people, may decide.",
             gauges.unreachable,
         )
+        settled = CounterMetricFamily(
+            "banksman_requests_settled",
+            "Requests by how they ended, since this gateway started. Every gateway counts all of them.",
+            labels=["state"],
+        )
+        for state, number in self._settled.items():
+            settled.add_metric([state.value], number)
+        yield settled
 
     def _fresh(self) -> views.Gauges | None:
         with self._lock:
@@ -118,6 +131,8 @@ class _Counted(Collector):
                 try:
                     with ledger.transaction(self._here.pool) as conn:
                         self._gauges = views.gauges(conn)
+                        self._counted_to, settled = views.settled_since(conn, self._counted_to, lag=_LAG)
+                    self._settled.update(settled)
                 except Unavailable:
                     self._gauges = None
                 self._read_at = time.monotonic()

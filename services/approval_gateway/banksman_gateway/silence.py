@@ -155,7 +155,7 @@ def renew(conn: Connection, here: Parts, request: Request, expires_at: datetime)
     which extension is the reason, and the one that they decided stays where it is.
     """
     start_by = expires_at + START_GRACE
-    verifier = Verifier.read(here.settings.verify_keys or here.signer.public())
+    verifier = trusted(here)
     for request_id, decision in rows.short_lived(conn, request.run_id, request.segment, start_by):
         try:
             said = verifier.verify(decision.signed)
@@ -170,6 +170,11 @@ def renew(conn: Connection, here: Parts, request: Request, expires_at: datetime)
         rows.renew(conn, replace(decision, signed=here.signer.sign(statement), start_by=start_by))
         body: dict[str, Json] = {"start_by": _stamp(start_by), "kid": here.signer.kid}
         audit.append(conn, Event(ACTOR, "decision.renewed", request.run_id, request_id, body))
+
+
+def trusted(here: Parts) -> Verifier:
+    """The keys whose decisions this gateway takes for genuine: those that workers trust, or else its own."""
+    return Verifier.read(here.settings.verify_keys or here.signer.public())
 
 
 def _may_decide(conn: Connection, request: Request) -> Sequence[Person]:

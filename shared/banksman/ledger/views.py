@@ -364,6 +364,27 @@ def news_of_requests(conn: Connection, cursor: tuple[int, int], *, limit: int = 
     ]
 
 
+def settled_since(
+    conn: Connection, since: datetime | None, *, lag: timedelta
+) -> tuple[datetime, Mapping[RequestState, int]]:
+    """How many requests came to which end after a moment and up to a moment ago, and that moment.
+
+    The lag lets transactions end that have written their time already.
+    """
+    row = conn.execute("SELECT clock_timestamp() - %s", (lag,)).fetchone()
+    assert row is not None
+    rows = conn.execute(
+        """
+        SELECT state, count(*)
+        FROM requests
+        WHERE state <> 'open' AND settled_at > %s AND settled_at <= %s
+        GROUP BY state
+        """,
+        (since or row[0], row[0]),
+    ).fetchall()
+    return row[0], {RequestState(state): number for state, number in rows}
+
+
 def gauges(conn: Connection) -> Gauges:
     """Runs that are not over by state, and the requests that wait."""
     runs = conn.execute(
