@@ -38,6 +38,9 @@ HOLES = "tests/worker/test_holes.py"
 SEGMENT = "tests/worker/test_segment.py"
 TASKS = "tests/worker/test_tasks.py"
 ONCE = "tests/gateway/test_at_once.py"
+RULES = "tests/shared/test_rules.py"
+SPELLINGS = "tests/shared/test_spellings.py"
+RULEBOOK = "tests/worker/test_rulebook.py"
 REQUESTS = "tests/gateway/test_requests.py"
 QUORUM = "tests/shared/test_quorum.py"
 SWEEP = "tests/gateway/test_sweep.py"
@@ -625,9 +628,68 @@ DEFENCES = (
         (SIGNING,),
     ),
     Defence(
+        "a policy's signature is verified as a policy's",
+        "shared/banksman/standing_policy.py",
+        '    said = verifier.verify(signed, "policy")\n',
+        '    said = __import__("json").loads(signed.statement)\n',
+        (RULEBOOK,),
+        vital=True,
+    ),
+    Defence(
+        "a policy in doubt lets nothing through",
+        "shared/banksman/standing_policy.py",
+        "        if self.doubt is not None:\n",
+        "        if False:\n",
+        (RULEBOOK,),
+        vital=True,
+    ),
+    Defence(
+        "a version that disappears brings no older one back",
+        f"{WORKER}/rulebook.py",
+        "            if found is None or found[0] < self._known:\n",
+        "            if found is None:\n",
+        (RULEBOOK,),
+    ),
+    Defence(
+        "a rule that cannot be worked out ends the search",
+        "shared/banksman/rules.py",
+        "                return self._unclear(rule, error, call, people)\n",
+        "                continue\n",
+        (RULES,),
+        vital=True,
+    ),
+    Defence(
+        "a long list is not walked through",
+        "shared/banksman/conditions.py",
+        "        if self._walks and scene.is_long():\n",
+        "        if False:\n",
+        (f"{RULES}::test_a_long_list_is_not_walked_through",),
+    ),
+    Defence(
+        "a path of an author's own tool is no path in the workspace",
+        "shared/banksman/conditions.py",
+        '        self._functions = _OWN if local else {**_OWN, "path_within": _elsewhere}\n',
+        "        self._functions = _OWN\n",
+        (RULES,),
+    ),
+    Defence(
+        "an address with a user is read by nobody",
+        "shared/banksman/spellings.py",
+        '    if "@" in authority or "%" in authority:\n',
+        '    if "%" in authority:\n',
+        (SPELLINGS,),
+    ),
+    Defence(
+        "an allowing rule names its tool",
+        "shared/banksman/rule_file.py",
+        '        if self.then == "allow" and not all(',
+        "        if False and not all(",
+        (RULES,),
+    ),
+    Defence(
         "a signature must hold",
         "shared/banksman/signing.py",
-        "            key.verify(signed.signature, _DECISION + signed.statement)\n",
+        "            key.verify(signed.signature, _domain(purpose) + signed.statement)\n",
         "            pass\n",
         (SIGNING,),
         vital=True,

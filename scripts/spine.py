@@ -11,15 +11,15 @@ ROOT = Path(__file__).parent.parent
 LEDGER = ROOT / "shared/banksman/ledger"
 WORKER = ROOT / "services/agent_worker/banksman_worker"
 # No run passes these on its way: reads for pages, the making of the schema, who asks and whether they asked before,
-# which agents there are, batches, child runs, the words for what a cancelled run leaves behind, what is done after a
-# restore or with a stuck run, who comes and goes, what silence does, and how people wish to hear of things.
+# which agents there are, batches, policy versions, child runs, the words for what a cancelled run leaves behind, what
+# is done after a restore or with a stuck run, who comes and goes, what silence does, and how people hear of things.
 ASIDE = {
     LEDGER / name
     for name in (
         *("views.py", "lists.py", "inbox.py", "insights.py", "migrate.py", "keys.py", "answers.py", "families.py"),
         *("preferences.py", "gathering.py", "endpoints.py", "outbox.py"),
         *("agents.py", "aftermath.py", "rescue.py", "staff.py", "sign_ins.py", "restore.py", "batches.py"),
-        *("silence.py",),
+        *("silence.py", "policies.py"),
     )
 }
 SPINE = [

@@ -7,17 +7,20 @@ import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Literal
+from typing import Literal, Protocol
 
 from banksman import quorum
 from banksman.digest import Json
-from banksman.records import Requirement
+from banksman.records import Requirement, Rung
 from banksman.states import Tier
 
 Effects = Literal["unknown", "harmless", "workspace", "idempotent"]
 """What a tool's author, or we for known built-ins, say that it does to the world."""
 
 WRITERS = frozenset({"write_file"})
+TOO_SHORT = 3600
+"""A request that is over within so many seconds is not worth a reminder."""
+
 _RANK = {tier: rank for rank, tier in enumerate(Tier)}
 
 
@@ -35,6 +38,8 @@ class Call:
     local: bool = False
     """Whether it is one of our own tools on the run's own workspace, and not an author's of the same name."""
     tags: Sequence[str] = ()
+    batch: str = ""
+    """The id of the batch that its run came in, as it is shown; empty for a run of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +52,45 @@ class Judgement:
     requirement: Requirement | None = None
 
 
+class Rules(Protocol):
+    """Rules that come before what the settings say: a file, or what an administrator uploaded."""
+
+    def judge(self, call: Call, otherwise: Judgement) -> Judgement:
+        """What the rules say of a call; `otherwise` is what would be said without them."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The rules in force. `allow_tools` are names with `*`; writes below `allow_writes_below` need nobody."""
+    """What is in force: the settings of the process, and above them the rules, if there are any.
+
+    `allow_tools` are names with `*`; writes below `allow_writes_below` need nobody.
+    """
 
     allow_tools: Sequence[str] = ()
     allow_writes_below: Sequence[str] = ()
     tier: Tier = Tier.MEDIUM
     expires_after: int = 72 * 3600
     tiers: Mapping[str, Tier] = field(default_factory=dict[str, Tier])
+    rules: Rules | None = None
 
 
 def judge(policy: Policy, call: Call) -> Judgement:
     """Allow, deny or ask: the one question that the gate puts."""
+    otherwise = _by_settings(policy, call)
+    return otherwise if policy.rules is None else policy.rules.judge(call, otherwise)
+
+
+def ladder(expires_after: int) -> tuple[tuple[int, ...], tuple[Rung, ...]]:
+    """What keeps a request from being forgotten where nobody said otherwise: a reminder at half of its time, and the
+    administrators at three quarters.
+    """
+    if expires_after < TOO_SHORT:
+        return (), ()
+    return (expires_after // 2,), (Rung(expires_after * 3 // 4, (quorum.ADMINS,)),)
+
+
+def _by_settings(policy: Policy, call: Call) -> Judgement:
     below = _write_below(policy, call)
     if below is not None:
         return Judgement("allow", "writes-below", f"Files below {below} may be written without asking.")
@@ -83,8 +114,11 @@ def stricter(today: Requirement, then: Requirement) -> str | None:
         return f"{today.approvals} approvals instead of {then.approvals}"
     if more := sorted(group for group, count in today.groups.items() if count > then.groups.get(group, 0)):
         return f"{_count(today.groups[more[0]])} of {more[0]}"
-    if quorum.audience(then, timedelta()) - quorum.audience(today, timedelta()):
-        return f"somebody of {' or '.join(sorted(quorum.audience(today, timedelta())))}"
+    may = quorum.audience(today, timedelta())
+    could = quorum.audience(then, timedelta())
+    # Whoever is in a group is a reviewer as well; an administrator need not be one.
+    if could & {quorum.ADMINS} - may if quorum.REVIEWERS in may else could - may:
+        return f"somebody of {' or '.join(sorted(may))}"
     return None
 
 
@@ -115,11 +149,14 @@ def _write_below(policy: Policy, call: Call) -> str | None:
 
 def _ask(policy: Policy, call: Call, rule: str, because: str) -> Judgement:
     tier = policy.tiers.get(call.tool, policy.tier)
+    reminders, escalation = ladder(policy.expires_after)
     requirement = Requirement(
         tier=tier,
         approvals=2 if tier is Tier.HIGH else 1,
         rule=rule,
         because=because,
         expires_after=policy.expires_after,
+        reminders=reminders,
+        escalation=escalation,
     )
     return Judgement("ask", rule, because, requirement)

@@ -133,6 +133,8 @@ class Claim:
     parent_id: RunId | None = None
     delegated: bool = False
     """Whether the run waited for children before this segment."""
+    batch_id: UUID | None = None
+    tags: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,28 @@ class LedgerSettings(Settings):
         return _with_scheme(value, "redis", "rediss", example="redis://worker:password@host:6379/0")
 
 
-class WorkerSettings(LedgerSettings):
+class PolicySettings(LedgerSettings):
+    """What holds where no rule says otherwise; `policy` names a file of rules, used while none were uploaded."""
+
+    policy: str = ""
+    allow_tools: Words = ()
+    allow_writes_below: Words = ()
+    tiers: Tiers = Field(default_factory=dict[str, Tier])
+    deadline_hours: float = Field(default=72, gt=0)
+
+    @field_validator("tiers", mode="before")
+    @classmethod
+    def _split_tiers(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        pairs = [pair.partition("=") for pair in map(str.strip, value.split(",")) if pair]
+        tiers = {tool.strip(): tier.strip() for tool, _, tier in pairs}
+        if len(tiers) < len(pairs) or not all(tiers) or not set(tiers.values()) <= {*Tier}:
+            raise ValueError("is not a list like issue_refund=low,execute=high, each tool once")
+        return tiers
+
+
+class WorkerSettings(PolicySettings):
     """The agent worker's: it holds public keys only."""
 
     agents: Words = Field(min_length=1)
@@ -65,22 +86,7 @@ class WorkerSettings(LedgerSettings):
     max_attempts: int = Field(5, ge=1)
     window: int = Field(200, ge=1)
     health_port: int = Field(0, ge=0, le=65535)
-    allow_tools: Words = ()
-    allow_writes_below: Words = ()
-    tiers: Tiers = Field(default_factory=dict[str, Tier])
-    deadline_hours: float = Field(72, gt=0)
     demo_model: str = ""
-
-    @field_validator("tiers", mode="before")
-    @classmethod
-    def _split_tiers(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        pairs = [pair.partition("=") for pair in map(str.strip, value.split(",")) if pair]
-        tiers = {tool.strip(): tier.strip() for tool, _, tier in pairs}
-        if len(tiers) < len(pairs) or not all(tiers) or not set(tiers.values()) <= {*Tier}:
-            raise ValueError("is not a list like issue_refund=low,execute=high, each tool once")
-        return tiers
 
     @property
     def lease(self) -> timedelta:
@@ -98,8 +104,8 @@ class WorkerSettings(LedgerSettings):
         return timedelta(seconds=self.redispatch_seconds)
 
 
-class GatewaySettings(LedgerSettings):
-    """The approval gateway's: it alone signs and mints."""
+class GatewaySettings(PolicySettings):
+    """The approval gateway's: it alone signs and mints. It judges by the same settings as the workers, to rehearse."""
 
     public_url: str
     host: str = "127.0.0.1"

@@ -1,4 +1,4 @@
-"""Decisions as signed statements: Ed25519 (RFC 8032) over a domain prefix and canonical JSON.
+"""Decisions, policies and grants as signed statements: Ed25519 (RFC 8032) over a domain prefix and canonical JSON.
 
 The gateway alone holds a private key. Workers hold public keys from their configuration, never from the database,
 each `current` (signs and verifies), `retired` (still verifies) or `revoked` (verifies no more).
@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from banksman import digest
 from banksman.errors import ConfigurationError, NotGenuine
 
-_DECISION = b"banksman/decision/v1\0"
+Purpose = Literal["decision", "policy", "grant"]
+"""What a statement is signed as. It is part of what is signed: none can be taken for one of another kind."""
 
 KeyStatus = Literal["current", "retired", "revoked"]
 
@@ -49,10 +50,10 @@ class Signer:
                 "BANKSMAN_SIGNING_KEY must read `kid:seed`, the seed being 32 bytes in base64url."
             ) from None
 
-    def sign(self, statement: Mapping[str, digest.Json]) -> Signed:
+    def sign(self, statement: Mapping[str, digest.Json], purpose: Purpose = "decision") -> Signed:
         """A statement → its canonical bytes and their signature."""
         body = digest.canonical(statement)
-        return Signed(body, self._key.sign(_DECISION + body), self.kid)
+        return Signed(body, self._key.sign(_domain(purpose) + body), self.kid)
 
     def public(self) -> str:
         """The line for `BANKSMAN_VERIFY_KEYS` that lets a worker verify what this key signs."""
@@ -103,18 +104,22 @@ class Verifier:
                 f"BANKSMAN_SIGNING_KEY and BANKSMAN_VERIFY_KEYS have different keys of the name {signer.kid!r}."
             )
 
-    def verify(self, signed: Signed) -> dict[str, digest.Json]:
+    def verify(self, signed: Signed, purpose: Purpose = "decision") -> dict[str, digest.Json]:
         """The statement, once its signature holds; `NotGenuine` otherwise."""
         status, key = self._keys.get(signed.kid, (None, None))
         if key is None:
-            raise NotGenuine(f"The decision is signed with key {signed.kid[:20]!r}, which this worker does not know.")
+            raise NotGenuine(f"The {purpose} is signed with key {signed.kid[:20]!r}, which this worker does not know.")
         if status == "revoked":
-            raise NotGenuine(f"The decision is signed with key {signed.kid!r}, which has been revoked.")
+            raise NotGenuine(f"The {purpose} is signed with key {signed.kid!r}, which has been revoked.")
         try:
-            key.verify(signed.signature, _DECISION + signed.statement)
+            key.verify(signed.signature, _domain(purpose) + signed.statement)
         except InvalidSignature:
-            raise NotGenuine("The signature under the decision does not hold for its text.") from None
-        return digest.parse(signed.statement, what="The signed decision", limit=4 * digest.MAX_BYTES)
+            raise NotGenuine(f"The signature under the {purpose} does not hold for its text.") from None
+        return digest.parse(signed.statement, what=f"The signed {purpose}", limit=4 * digest.MAX_BYTES)
+
+
+def _domain(purpose: Purpose) -> bytes:
+    return f"banksman/{purpose}/v1".encode() + b"\0"
 
 
 def base64url(raw: bytes) -> str:

@@ -23,6 +23,7 @@ TABLES = [
     ),
     *("notices", "people", "keys", "sessions", "answers", "agents", "batches", "audit_events", "migrations"),
     *("preferences", "inboxes"),
+    "policies",
 ]
 
 WRITES: dict[str, set[tuple[str, str]]] = {
@@ -54,6 +55,7 @@ WRITES: dict[str, set[tuple[str, str]]] = {
         ("votes", "INSERT"),
         ("decisions", "INSERT"),
         ("renewals", "INSERT"),
+        ("policies", "INSERT"),
         ("people", "INSERT"),
         ("people", "UPDATE"),
         ("keys", "INSERT"),
@@ -132,6 +134,9 @@ FORBIDDEN: list[tuple[str, str]] = [
     ("worker", "INSERT INTO decisions DEFAULT VALUES"),
     ("worker", "INSERT INTO renewals DEFAULT VALUES"),
     ("worker", "INSERT INTO people DEFAULT VALUES"),
+    ("worker", "INSERT INTO policies DEFAULT VALUES"),
+    ("gateway", "UPDATE policies SET statement = ''"),
+    ("gateway", "INSERT INTO policies (created_at) VALUES (now())"),
     ("worker", "UPDATE requests SET revision = 2"),
     ("worker", "UPDATE requests SET expires_at = now()"),
     ("worker", "UPDATE revisions SET digest = ''"),
@@ -171,7 +176,7 @@ def test_a_statement_over_the_wall_is_refused(role: str, database: Database) -> 
 
 
 def test_even_the_owner_is_stopped_at_the_append_only_tables(database: Database) -> None:
-    tables = ("votes", "decisions", "renewals", "revisions", "audit_events")
+    tables = ("votes", "decisions", "renewals", "revisions", "audit_events", "policies")
     with psycopg.connect(database.owner) as conn:
         let_through = [
             statement

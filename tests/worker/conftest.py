@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -45,11 +45,13 @@ class Site:
     reviewers: tuple[Person, Person]
     effects: list[Any] = field(default_factory=list[Any])
 
-    def submit(self, agent: str, prompt: str = "Do it.", *, requester: Person | None = None) -> RunId:
+    def submit(
+        self, agent: str, prompt: str = "Do it.", *, requester: Person | None = None, tags: Sequence[str] = ()
+    ) -> RunId:
         """Nothing → queued."""
         run_id = RunId(ids.new())
         who = requester.email if requester else "someone@example.org"
-        new = NewRun(run_id, agent, prompt, who, requester.id if requester else None)
+        new = NewRun(run_id, agent, prompt, who, requester.id if requester else None, tags=tags)
         with ledger.transaction(self.gateway) as conn:
             runs.create(conn, new, hint=HINT)
         return run_id

@@ -8,8 +8,8 @@ from banksman import settings
 from banksman.errors import ConfigurationError
 from banksman.policy import Call, judge
 from banksman.settings import WorkerSettings
+from banksman.standing_policy import of_settings
 from banksman.states import Tier
-from banksman_worker.app import policy_of
 
 NEEDED = {
     "BANKSMAN_DATABASE_URL": "postgresql://w:w@127.0.0.1/b",
@@ -33,7 +33,7 @@ def test_an_operator_sets_a_tools_tier_and_high_takes_two_people(
 ) -> None:
     monkeypatch.setenv("BANKSMAN_TIERS", "refund=low, execute = high")
 
-    judgement = judge(policy_of(settings.read(WorkerSettings)), Call("a", tool, {}))
+    judgement = judge(of_settings(settings.read(WorkerSettings)), Call("a", tool, {}))
 
     assert judgement.requirement is not None
     assert judgement.requirement.tier is tier

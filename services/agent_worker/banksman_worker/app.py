@@ -18,7 +18,7 @@ from typing import Any
 
 from celery import signals
 
-from banksman import consumer, ledger, logs
+from banksman import consumer, ledger, logs, standing_policy
 from banksman.ledger import agents as announced
 from banksman.policy import Policy
 from banksman.settings import WorkerSettings
@@ -29,22 +29,13 @@ from banksman_worker.dispatch import Dispatcher
 from banksman_worker.lease import Leases
 from banksman_worker.loop import Loop
 from banksman_worker.parts import Worker
+from banksman_worker.rulebook import Rulebook, Watch
 
 # Threads that talk to PostgreSQL hand the interpreter's lock to and fro at every wait. Few of them cost less CPU.
 _HOPS = 2
 _DESKS = 2
 
 log = logs.get(__name__)
-
-
-def policy_of(settings: WorkerSettings) -> Policy:
-    """The policy that these settings describe."""
-    return Policy(
-        allow_tools=settings.allow_tools,
-        allow_writes_below=settings.allow_writes_below,
-        expires_after=int(settings.deadline_hours * 3600),
-        tiers=settings.tiers,
-    )
 
 
 def with_model(agent: agents.Loaded, settings: WorkerSettings) -> agents.Loaded:
@@ -57,7 +48,7 @@ def with_model(agent: agents.Loaded, settings: WorkerSettings) -> agents.Loaded:
 def run(settings: WorkerSettings) -> int:
     """Serve until told to stop; the exit code."""
     verifier = Verifier.read(settings.verify_keys)
-    policy = policy_of(settings)
+    policy = standing_policy.of_settings(settings)
     loaded = {name: with_model(agent, settings) for name, agent in agents.load(settings.agents).items()}
     loop = Loop()
     listed = {agent.name: _tools(loop, agent, policy) for agent in loaded.values()}
@@ -68,6 +59,8 @@ def run(settings: WorkerSettings) -> int:
     celery = consumer.app(broker_url, "banksman-worker")
     with ledger.transaction(pool) as conn:
         announced.announce(conn, {name: (loaded[name].version, tools) for name, tools in listed.items()})
+    book = Rulebook(verifier, standing_policy.of_file(settings.policy), name=f"worker:{socket.gethostname()}")
+    watch = Watch(book, pool)
     executor = ThreadPoolExecutor(_HOPS, thread_name_prefix="ledger")
     leases = Leases(pool, settings.lease, loop)
     name = f"{socket.gethostname()}:{os.getpid()}"
@@ -79,7 +72,7 @@ def run(settings: WorkerSettings) -> int:
         executor,
         leases,
         loaded,
-        policy,
+        replace(policy, rules=book),
         verifier,
         settings.lease,
         threading.Semaphore(_DESKS),
@@ -96,6 +89,7 @@ def run(settings: WorkerSettings) -> int:
         max_attempts=settings.max_attempts,
     )
     _drain_on_shutdown(leases, settings.drain_seconds)
+    watch.start()
     dispatcher.start()
     try:
         return consumer.serve(
@@ -109,6 +103,7 @@ def run(settings: WorkerSettings) -> int:
         )
     finally:
         dispatcher.close()
+        watch.close()
         leases.close()
         while leases.unstored():  # what has run is stored, whoever holds the run by now
             time.sleep(0.05)

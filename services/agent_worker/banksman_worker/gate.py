@@ -389,6 +389,7 @@ class Gate:
                 "said": digest.printable(seen.said),
                 "tool_description": seen.description,
                 "files": {path: self._files.shown(path) for path in seen.operands},
+                "judged": {"flagged": seen.flagged, "effects": seen.effects, "local": seen.local},
                 **extra,
             },
             replaces=replaces,
@@ -409,6 +410,8 @@ class Gate:
             effects=seen.effects,
             requester=self.claim.requester,
             local=seen.local,
+            tags=self.claim.tags,
+            batch=ids.show("bat", self.claim.batch_id) if self.claim.batch_id else "",
         )
 
     def _action(self, seen: _Seen, requirement: Requirement | None = None) -> dict[str, Json]:

@@ -41,6 +41,7 @@ def up(
     with extras("all"):
         from banksman.embedded import stack
 
+    _use_policy()
     stack.up(
         stack.Options(
             data_dir=place.data_dir(),
@@ -51,6 +52,16 @@ def up(
             broker_url=os.environ.get("BANKSMAN_BROKER_URL") or None,
         )
     )
+
+
+def _use_policy() -> None:
+    """BANKSMAN_POLICY, else the banksman.toml that lies here, once its rules have been found to be in order."""
+    path = Path(os.environ.get("BANKSMAN_POLICY") or "banksman.toml").absolute()
+    if os.environ.get("BANKSMAN_POLICY") or path.is_file():
+        from banksman import rule_file
+
+        rule_file.read_path(path)
+        os.environ["BANKSMAN_POLICY"] = str(path)
 
 
 def demo(

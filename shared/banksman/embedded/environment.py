@@ -14,6 +14,7 @@ from banksman.embedded.keyring import Keyring
 
 _PLAIN = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "PYTHONPATH", "SSL_CERT_FILE", "SSL_CERT_DIR")
 _LOGS = ("LOG_FORMAT", "LOG_LEVEL")
+_POLICY = ("POLICY", "ALLOW_TOOLS", "ALLOW_WRITES_BELOW", "TIERS", "DEADLINE_HOURS")
 # What the caller may set for each service; everything else is the stack's to say.
 TUNING: Mapping[str, tuple[str, ...]] = {
     "worker": (
@@ -26,13 +27,10 @@ TUNING: Mapping[str, tuple[str, ...]] = {
         "DRAIN_SECONDS",
         "MAX_ATTEMPTS",
         "WINDOW",
-        "ALLOW_TOOLS",
-        "ALLOW_WRITES_BELOW",
-        "TIERS",
-        "DEADLINE_HOURS",
+        *_POLICY,
         "DEMO_MODEL",
     ),
-    "gateway": (*_LOGS, "SWEEP_SECONDS", "REDISPATCH_SECONDS"),
+    "gateway": (*_LOGS, *_POLICY, "SWEEP_SECONDS", "REDISPATCH_SECONDS"),
     "notifier": (
         *_LOGS,
         "SWEEP_SECONDS",

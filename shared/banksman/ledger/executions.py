@@ -62,7 +62,7 @@ def start(
               AND (%(start_by)s::timestamptz IS NULL OR %(start_by)s::timestamptz > clock_timestamp())
               AND cardinality(%(voters)s::uuid[]) = (
                     SELECT count(*) FROM people
-                    WHERE id = ANY(%(voters)s) AND disabled_at IS NULL AND 'reviewer' = ANY(roles))
+                    WHERE id = ANY(%(voters)s) AND disabled_at IS NULL AND roles && '{reviewer,admin}')
             ON CONFLICT DO NOTHING
             """,
             {

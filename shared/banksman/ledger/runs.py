@@ -70,15 +70,16 @@ def claim(conn: Connection, run_id: RunId, segment: int, *, owner: str, lease: t
           AND NOT EXISTS (SELECT FROM agents WHERE name = runs.agent AND paused_at IS NOT NULL)
           AND NOT EXISTS (SELECT FROM batches WHERE batches.id = runs.batch_id AND cancelled_at IS NOT NULL)
         RETURNING fence, attempts, agent, prompt, requester, requester_id, usage, parent_id, EXISTS (
-            SELECT FROM delegations WHERE delegations.parent_id = %(id)s AND delegations.segment = %(segment)s - 1)
+            SELECT FROM delegations WHERE delegations.parent_id = %(id)s AND delegations.segment = %(segment)s - 1),
+            batch_id, tags
         """,
         {"id": run_id, "segment": segment, "owner": owner, "lease": lease},
     ).fetchone()
     if row is None:
         return None
-    fence, attempts, agent, prompt, requester, requester_id, usage, parent, delegated = row
+    fence, attempts, agent, prompt, *rest = row
     text = vault.open_sealed(prompt, ("runs.prompt", run_id)).decode()
-    return Claim(run_id, segment, fence, attempts, agent, text, requester, requester_id, usage, parent, delegated)
+    return Claim(run_id, segment, fence, attempts, agent, text, *rest)
 
 
 def beat(conn: Connection, held: Mapping[RunId, int], *, lease: timedelta) -> dict[RunId, str]:
