@@ -116,6 +116,12 @@ class GatewaySettings(PolicySettings):
     notifier_token: SecretStr = Field(min_length=16)
     sweep_seconds: float = Field(1, gt=0)
     redispatch_seconds: float = Field(5, ge=1)
+    receipt_hour: int | None = Field(default=17, ge=0, le=23)
+
+    @field_validator("receipt_hour", mode="before")
+    @classmethod
+    def _never(cls, value: Any) -> Any:
+        return None if value == "never" else value
 
     @model_validator(mode="after")
     def _is_safe(self) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,7 +13,8 @@ from banksman.errors import InvalidInput
 from banksman.ids import RequestId
 from banksman.ledger import insights as rows
 from banksman.records import Requirement
-from banksman_gateway import insights, silence
+from banksman_gateway import insights, receipts, silence
+from tests.gateway.browser import Browser, Words
 from tests.gateway.scenes import Site, asking
 
 
@@ -159,3 +161,36 @@ def shown(request_id: RequestId) -> str:
 
 def ago(*, days: int) -> datetime:
     return datetime.now(UTC) - timedelta(days=days)
+
+
+def test_whoever_voted_gets_one_receipt_a_day_and_nobody_else(site: Site, owner_pool: ledger.Pool) -> None:
+    a_day(site)
+    with ledger.transaction(owner_pool) as conn:
+        conn.execute("ALTER TABLE votes DISABLE TRIGGER append_only")
+        conn.execute("UPDATE votes SET created_at = created_at - interval '1 hour'")
+        conn.execute("ALTER TABLE votes ENABLE TRIGGER append_only")
+    now = site.parts.settings.model_copy(update={"receipt_hour": datetime.now(UTC).hour})
+    never = site.parts.settings.model_copy(update={"receipt_hour": None})
+
+    counts = [receipts.queue(replace(site.parts, settings=chosen)) for chosen in (never, now, now)]
+
+    assert counts == [0, 1, 0]
+    with ledger.transaction(site.gateway) as conn:
+        rows_ = conn.execute("SELECT person_id, request_id FROM notices WHERE kind = 'receipt'").fetchall()
+    assert rows_ == [(site.ana.id, None)]
+
+
+def test_the_page_of_a_receipt_says_what_became_of_each_vote(site: Site) -> None:
+    a_day(site)
+    browser = Browser(site)
+    browser.sign_in(site.ana)
+    tomorrow = f"{datetime.now(UTC) + timedelta(days=1):%Y-%m-%d}"
+
+    page = Words(browser.get(f"/receipts/{tomorrow}").text).text
+
+    assert page.count("has not run") == 2
+    assert "approve" in page
+    assert "deny" in page
+    assert "did not vote" in Words(browser.get("/receipts/2026-01-31").text).text
+    for day in ("0001-01-01", "9999-12-31", "yesterday", "2026-02-30"):
+        assert browser.get(f"/receipts/{day}").status_code in (200, 400, 422)

@@ -25,6 +25,7 @@ from banksman_gateway import (
     pages,
     personal_tokens,
     problems,
+    receipts,
     request_page,
     requests,
     run_forms,
@@ -74,7 +75,7 @@ def create(settings: GatewaySettings) -> FastAPI:
     for module in (health, runs, batches, agents, requests, insights, personal_tokens, internal):
         app.include_router(module.router)
     app.include_router(batches.lines)
-    for module in (html, pages, run_forms, agents_page, request_page, link_page, sign_in):
+    for module in (html, pages, run_forms, agents_page, request_page, link_page, receipts, sign_in):
         app.include_router(module.router)
     problems.install(app, page=html.problem_page)
     app.add_middleware(Envelope, settings=settings)

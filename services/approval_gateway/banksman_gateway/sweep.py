@@ -11,7 +11,7 @@ import time
 from banksman import ledger, logs
 from banksman.errors import Unavailable
 from banksman.ledger import answers
-from banksman_gateway import batches, silence
+from banksman_gateway import batches, receipts, silence
 from banksman_gateway.parts import Parts
 
 _FORGET_SECONDS = 600.0
@@ -46,6 +46,7 @@ class Sweep:
                 if time.monotonic() >= forget_at:
                     with ledger.transaction(self._here.pool) as conn:
                         answers.forget(conn)
+                    receipts.queue(self._here)
                     forget_at = time.monotonic() + _FORGET_SECONDS
             except Unavailable as error:
                 log.warning("The sweep waits for PostgreSQL.", error=str(error)[:200])

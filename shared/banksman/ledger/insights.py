@@ -8,13 +8,29 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 from banksman import ids, quorum
-from banksman.ids import PersonId, RequestId, RunId
+from banksman.ids import NoticeId, PersonId, RequestId, RunId
 from banksman.ledger import Connection, staff
 from banksman.records import Person
 from banksman.states import RequestState, RunStatus, Verdict
+
+CALLS: Mapping[str | None, str] = MappingProxyType(
+    {
+        None: "has not run",
+        "started": "may have happened: nobody knows yet",
+        "returned": "ran",
+        "retry": "ran, and asked the model to try again",
+        "failed": "failed",
+        "deferred": "went on elsewhere",
+    }
+)
+"""What became of a call, in words, by `Line.outcome`."""
+
+RECEIPT_LIFE = timedelta(days=7)
+"""How long a receipt's mail is worth sending after the time it covers."""
 
 HASTY = timedelta(seconds=3)
 """A vote this soon after the same person's vote before it is too fast to have read anything."""
@@ -171,6 +187,42 @@ def receipt(conn: Connection, person_id: PersonId, since: datetime, until: datet
         Line(at, Verdict(verdict), RequestId(request), RequestState(state), RunId(run), RunStatus(status), *rest)
         for at, verdict, request, state, run, status, *rest in rows
     ]
+
+
+def queue_receipts(conn: Connection, *, hour: int) -> Sequence[NoticeId]:
+    """A notice for each person who voted in the 24 hours up to the last time that it was `hour` (UTC), once."""
+    row = conn.execute(
+        """
+        SELECT date_trunc('day', statement_timestamp() - make_interval(hours => %(hour)s), 'UTC')
+               + make_interval(hours => %(hour)s)
+        """,
+        {"hour": hour},
+    ).fetchone()
+    assert row is not None
+    until: datetime = row[0]
+    people = conn.execute(
+        """
+        SELECT DISTINCT person_id
+        FROM votes
+        WHERE votes.id >= %(first)s AND created_at >= %(since)s AND created_at < %(until)s
+          AND person_id IS NOT NULL
+          AND NOT EXISTS (SELECT
+                          FROM notices
+                          WHERE kind = 'receipt' AND notices.person_id = votes.person_id AND expires_at = %(end)s)
+        """,
+        _span(until - timedelta(days=1), until) | {"end": until + RECEIPT_LIFE},
+    ).fetchall()
+    rows = conn.execute(
+        """
+        INSERT INTO notices (id, kind, person_id, due_at, expires_at)
+        SELECT notice, 'receipt', person, clock_timestamp(), %(end)s
+        FROM unnest(%(ids)s::uuid[], %(people)s::uuid[]) AS told (notice, person)
+        ON CONFLICT (person_id, expires_at) WHERE kind = 'receipt' DO NOTHING
+        RETURNING id
+        """,
+        {"end": until + RECEIPT_LIFE, "ids": [ids.new() for _ in people], "people": [row[0] for row in people]},
+    ).fetchall()
+    return [NoticeId(row[0]) for row in rows]
 
 
 def _span(since: datetime, until: datetime) -> dict[str, Any]:
