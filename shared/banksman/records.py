@@ -323,6 +323,17 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
+class ReceiptLine:
+    """Votes of one day that came to the same: what was said, of which tool, and what became of the calls."""
+
+    count: int
+    verdict: Verdict
+    tool: str
+    agent: str
+    outcome: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Matter:
     """What a notice is about, as far as a message may tell it: never arguments."""
 
@@ -341,6 +352,8 @@ class Matter:
     requester: str = ""
     thread: NoticeId | None = None
     """The first notice to this person about this request: later mails are answers to its mail."""
+    receipt: Sequence[ReceiptLine] = ()
+    """Of a receipt: what it says."""
 
 
 @dataclass(frozen=True, slots=True)

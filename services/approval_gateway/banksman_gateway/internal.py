@@ -13,6 +13,7 @@ from banksman import ids
 from banksman.errors import NotSignedIn
 from banksman.ids import NoticeId
 from banksman.ledger import notices
+from banksman.ledger.insights import RECEIPT_LIFE
 from banksman.records import Notice
 from banksman_gateway import binding, door, parts
 from banksman_gateway.intake import Body, StrictRoute
@@ -83,6 +84,13 @@ def _read(name: str) -> NoticeId:
     return NoticeId(ids.read("ntc", name if name.startswith("ntc_") else f"ntc_{name}"))
 
 
+def _path(notice: Notice) -> str:
+    """Where the matter of a notice is found by whoever is signed in."""
+    if notice.kind == "receipt":
+        return f"/receipts/{notice.expires_at - RECEIPT_LIFE:%Y-%m-%d}"
+    return "/" if notice.request_id is None else f"/requests/{ids.show('req', notice.request_id)}"
+
+
 def _answer(here: Parts, notice_id: NoticeId, notice: Notice | None) -> Minted | Refused:
     shown = ids.show("ntc", notice_id)
     if notice is None:
@@ -90,7 +98,7 @@ def _answer(here: Parts, notice_id: NoticeId, notice: Notice | None) -> Minted |
     if not notice.live:
         return Refused(notice=shown, reason="This notice counts no more.")
     base = here.settings.public_url.rstrip("/")
-    page = f"{base}/" if notice.request_id is None else f"{base}/requests/{ids.show('req', notice.request_id)}"
+    page = f"{base}{_path(notice)}"
     url, code, digits = page, "", binding.digits(notice.kind)
     if digits:
         bound = binding.of(notice)

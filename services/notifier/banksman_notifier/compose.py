@@ -14,7 +14,8 @@ from datetime import UTC, datetime
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from banksman.ids import NoticeId, show
-from banksman.records import Line, Matter
+from banksman.ledger.insights import CALLS
+from banksman.records import Line, Matter, ReceiptLine
 from banksman.states import Tier
 from banksman_notifier.channels import Message
 from banksman_notifier.gateway import Link
@@ -49,6 +50,9 @@ def of_notice(kind: str, matter: Matter, link: Link) -> Message:
                 "code": link.code,
                 "deadline": _moment(matter.expires_at),
                 "day": f"{matter.created_at.astimezone(UTC):%Y-%m-%d}",
+                "votes": sum(line.count for line in matter.receipt),
+                "lines": [_receipt_line(line) for line in matter.receipt[:_MOST_LINES]],
+                "more": sum(line.count for line in matter.receipt[_MOST_LINES:]),
             },
             url=link.page,
         )
@@ -116,6 +120,16 @@ def _told(line: Line) -> dict[str, object]:
         "tier": line.tier,
         "remark": line.remark,
         "deadline": _moment(line.expires_at),
+    }
+
+
+def _receipt_line(line: ReceiptLine) -> dict[str, object]:
+    return {
+        "count": line.count,
+        "said": line.verdict.value,
+        "tool": plain(line.tool),
+        "agent": plain(line.agent),
+        "call": CALLS[line.outcome],
     }
 
 

@@ -27,7 +27,7 @@ from banksman.ledger import Connection, audit, notices, preferences
 from banksman.ledger import gathering as rows
 from banksman.records import Event, Matter, Notice, Preferences, Waiting
 from banksman.states import Tier
-from banksman_notifier import compose, quiet
+from banksman_notifier import compose, quiet, receipts
 from banksman_notifier.channels import ChannelError
 from banksman_notifier.deliver import Claimed, Errand, Office, Ways, copy, delay_after
 from banksman_notifier.gateway import GatewayAway
@@ -65,6 +65,9 @@ def sort(
 
     A summary takes more of what waits for its person, and the matter of what comes to be told singly is in `matters`.
     """
+    for notice, _ in claimed:
+        if notice.kind == "receipt":
+            matters[notice.id] = receipts.fill(conn, notice, matters[notice.id])
     singly = [item for item in claimed if item[0].kind in _AT_ONCE]
     mine = defaultdict[PersonId, list[Claimed]](list)
     for notice, fence in claimed:

@@ -31,3 +31,5 @@ GRANT UPDATE (held, channel) ON notices TO banksman_notifier;
 GRANT SELECT (id, batch_id) ON runs TO banksman_notifier;
 GRANT SELECT (id, name) ON batches TO banksman_notifier;
 GRANT UPDATE (attempts, last_error, held) ON notices TO banksman_gateway;
+GRANT SELECT (id, request_id, verdict, person_id, created_at) ON votes TO banksman_notifier;
+GRANT SELECT (request_id, attempt, state, outcome) ON executions TO banksman_notifier;
