@@ -19,8 +19,10 @@ NoticeId = NewType("NoticeId", UUID)
 PersonId = NewType("PersonId", UUID)
 KeyId = NewType("KeyId", UUID)
 BatchId = NewType("BatchId", UUID)
+EndpointId = NewType("EndpointId", UUID)
+DeliveryId = NewType("DeliveryId", UUID)
 
-_PREFIXES = {"run", "req", "vot", "ntc", "per", "key", "bat"}
+_PREFIXES = {"run", "req", "vot", "ntc", "per", "key", "bat", "end", "dlv"}
 _SHOWN = re.compile(r"([a-z]{3})_([0-9a-f]{32})")
 
 

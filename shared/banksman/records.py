@@ -8,7 +8,7 @@ from datetime import datetime, time, timedelta
 from uuid import UUID
 
 from banksman.digest import Json
-from banksman.ids import BatchId, KeyId, NoticeId, PersonId, RequestId, RunId, VoteId
+from banksman.ids import BatchId, DeliveryId, EndpointId, KeyId, NoticeId, PersonId, RequestId, RunId, VoteId
 from banksman.signing import Signed
 from banksman.states import Kind, NoticeState, RequestState, RunStatus, Tier, Verdict
 
@@ -414,6 +414,60 @@ class Preferences:
     def channel(self) -> str:
         """The ways out, as a notice's row names them."""
         return ",".join([*(["email"] if self.email else []), *(["apprise"] if self.urls else [])])
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where webhooks go."""
+
+    id: EndpointId
+    url: str = field(repr=False)
+    events: Sequence[str]
+    created_by: str
+    created_at: datetime
+    disabled_at: datetime | None
+    disabled_because: str | None
+    failing_since: datetime | None
+    rotating: bool
+    """Whether an old secret signs, too."""
+    dead: int
+    """Deliveries that were given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One event to one endpoint, and what became of it."""
+
+    id: DeliveryId
+    event: str
+    run_id: RunId | None
+    request_id: RequestId | None
+    happened_at: datetime
+    state: str
+    attempts: int
+    due_at: datetime | None
+    sent_at: datetime | None
+    last_error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """A delivery that was claimed, with what it takes to send it."""
+
+    id: DeliveryId
+    endpoint_id: EndpointId
+    fence: int
+    attempts: int
+    event: str
+    happened_at: datetime
+    run_id: RunId | None
+    request_id: RequestId | None
+    batch_id: BatchId | None
+    url: str = field(repr=False)
+    secrets: tuple[str, ...] = field(repr=False)
+    """The newest first."""
+    left: timedelta
+    """Until it is given up."""
 
 
 @dataclass(frozen=True, slots=True)

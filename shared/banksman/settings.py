@@ -116,6 +116,7 @@ class GatewaySettings(PolicySettings):
     notifier_token: SecretStr = Field(min_length=16)
     sweep_seconds: float = Field(1, gt=0)
     redispatch_seconds: float = Field(5, ge=1)
+    webhook_allow: Words = ()
     receipt_hour: int | None = Field(default=17, ge=0, le=23)
 
     @field_validator("receipt_hour", mode="before")
@@ -150,6 +151,7 @@ class NotifierSettings(LedgerSettings):
     max_attempts: int = Field(8, ge=1)
     gather_medium_minutes: float = Field(10, ge=0, le=1440)
     gather_low_minutes: float = Field(60, ge=0, le=1440)
+    webhook_allow: Words = ()
 
 
 class MigrateSettings(Settings):

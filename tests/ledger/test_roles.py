@@ -7,6 +7,7 @@ import pytest
 
 from tests.conftest import Database
 
+HEARING = ("preferences", "inboxes", "endpoints", "deliveries")
 TABLES = [
     *(
         "runs",
@@ -22,7 +23,7 @@ TABLES = [
         "executions",
     ),
     *("notices", "people", "keys", "sessions", "answers", "agents", "batches", "audit_events", "migrations"),
-    *("preferences", "inboxes"),
+    *("preferences", "inboxes", "endpoints", "deliveries"),
     "policies",
 ]
 
@@ -70,14 +71,25 @@ WRITES: dict[str, set[tuple[str, str]]] = {
         ("audit_events", "INSERT"),
         ("preferences", "INSERT"),
         ("preferences", "UPDATE"),
+        ("endpoints", "INSERT"),
+        ("endpoints", "UPDATE"),
+        ("deliveries", "UPDATE"),
     },
-    "notifier": {("notices", "UPDATE"), ("audit_events", "INSERT"), ("inboxes", "INSERT"), ("inboxes", "UPDATE")},
+    "notifier": {
+        ("notices", "UPDATE"),
+        ("audit_events", "INSERT"),
+        ("inboxes", "INSERT"),
+        ("inboxes", "UPDATE"),
+        ("endpoints", "UPDATE"),
+        ("deliveries", "INSERT"),
+        ("deliveries", "UPDATE"),
+    },
 }
 
 UNREADABLE: dict[str, set[str]] = {
-    "worker": {"keys", "sessions", "answers", "notices", "audit_events", "migrations", "preferences", "inboxes"},
+    "worker": {"keys", "sessions", "answers", "notices", "audit_events", "migrations", *HEARING},
     "gateway": {"migrations", "inboxes"},
-    "notifier": set(TABLES) - {"notices", "requests", "runs", "people", "preferences", "inboxes"},
+    "notifier": set(TABLES) - {"notices", "requests", "runs", "people", *HEARING},
 }
 
 
@@ -163,6 +175,12 @@ FORBIDDEN: list[tuple[str, str]] = [
     ("notifier", "SELECT context FROM requests"),
     ("notifier", "INSERT INTO notices DEFAULT VALUES"),
     ("notifier", "UPDATE preferences SET email = true"),
+    ("notifier", "UPDATE endpoints SET url = ''"),
+    ("notifier", "UPDATE endpoints SET secret = ''"),
+    ("notifier", "SELECT body FROM audit_events"),
+    ("gateway", "UPDATE endpoints SET url = ''"),
+    ("gateway", "INSERT INTO deliveries DEFAULT VALUES"),
+    ("gateway", "UPDATE deliveries SET endpoint_id = endpoint_id"),
     ("notifier", "SELECT prompt, batch_id FROM runs"),
 ]
 

@@ -11,18 +11,20 @@ from functools import partial
 
 from celery import Celery
 
-from banksman import consumer, ledger, logs, settings
+from banksman import address_guard, consumer, ledger, logs, settings
 from banksman.errors import BanksmanError
 from banksman.ids import NoticeId
 from banksman.settings import NotifierSettings
 from banksman.wire import APPROVALS, Wire
-from banksman_notifier import gathering, tasks
-from banksman_notifier.channels import console, email
+from banksman_notifier import gathering, outbox, tasks
+from banksman_notifier.channels import console, email, webhook
 from banksman_notifier.deliver import HANDFUL, Office, deliver
 from banksman_notifier.gateway import Gateway
 from banksman_notifier.sweep import Sweep
 
 _THREADS = 8
+_CONNECTIONS = _THREADS + 6
+"""For each thread that delivers, for both sweeps, and a few for webhooks, which wait for receivers most of the time."""
 _MESSAGE_LIFE = 60.0
 
 log = logs.get(__name__)
@@ -35,7 +37,8 @@ def main() -> int:
         logs.configure("notifier", form=chosen.log_format, level=chosen.log_level)
         server = email.Server.read(chosen.smtp_url.get_secret_value())
         sender = email.Sender.read(chosen.mail_from)
-        pool = ledger.open_pool(chosen.database_url.get_secret_value(), size=_THREADS + 1, name="banksman-notifier")
+        outside = webhook.Outside(address_guard.allowed(chosen.webhook_allow))
+        pool = ledger.open_pool(chosen.database_url.get_secret_value(), size=_CONNECTIONS, name="banksman-notifier")
     except BanksmanError as error:
         sys.stderr.write(f"{error}\n")
         return 2
@@ -56,10 +59,13 @@ def main() -> int:
     )
     office = replace(office, sort=partial(gathering.sort, office, windows))
     sweep = Sweep(office, every=chosen.sweep_seconds)
+    box = outbox.Outbox(pool, office.gateway, partial(webhook.opened, outside))
+    post = outbox.Post(box, every=chosen.sweep_seconds)
     try:
-        return _serve(office, celery, sweep, chosen.health_port)
+        return _serve(office, celery, (sweep, post), chosen.health_port)
     finally:
         sweep.stop(within=5)
+        post.stop(within=5)
         office.gateway.close()
         wire.close()
         celery.close()
@@ -73,11 +79,12 @@ def deliver_all(office: Office, notices: Sequence[NoticeId]) -> None:
         deliver(office, notices[start : start + HANDFUL])
 
 
-def _serve(office: Office, celery: Celery, sweep: Sweep, health_port: int) -> int:
+def _serve(office: Office, celery: Celery, loops: Sequence[Sweep | outbox.Post], health_port: int) -> int:
     tasks.register(celery, partial(deliver_all, office))
     # Every delivery asks the gateway over HTTP, which is not worth a line each time.
     for name in ("httpx", "httpcore"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # The sweep delivers also while the broker is away, so it does not wait for it.
-    sweep.start()
+    # They work also while the broker is away, so they do not wait for it.
+    for loop in loops:
+        loop.start()
     return consumer.serve(celery, name="notifier", queues=[APPROVALS], threads=_THREADS, health_port=health_port)

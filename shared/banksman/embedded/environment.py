@@ -30,7 +30,7 @@ TUNING: Mapping[str, tuple[str, ...]] = {
         *_POLICY,
         "DEMO_MODEL",
     ),
-    "gateway": (*_LOGS, *_POLICY, "SWEEP_SECONDS", "REDISPATCH_SECONDS"),
+    "gateway": (*_LOGS, *_POLICY, "SWEEP_SECONDS", "REDISPATCH_SECONDS", "WEBHOOK_ALLOW"),
     "notifier": (
         *_LOGS,
         "SWEEP_SECONDS",
@@ -41,6 +41,7 @@ TUNING: Mapping[str, tuple[str, ...]] = {
         "CONSOLE",
         "GATHER_MEDIUM_MINUTES",
         "GATHER_LOW_MINUTES",
+        "WEBHOOK_ALLOW",
     ),
     "mail": _LOGS,
 }
