@@ -27,9 +27,12 @@ from banksman.shapes import (
     Figures,
     File,
     Json,
+    Judged,
     Moment,
     Page,
+    Policy,
     Receipt,
+    Replay,
     Request,
     Run,
     Shape,
@@ -295,6 +298,36 @@ def redeem_code(attempt: str, code: str, *, name: str) -> Steps[Token]:
 def events_path(run_id: str) -> str:
     """Where a run's events are streamed."""
     return f"/v1/runs/{_id(run_id)}/events"
+
+
+def policy() -> Steps[Policy]:
+    """The policy in force."""
+    return _one(Policy, (yield Ask("GET", "/v1/policy")))
+
+
+def policy_versions(*, limit: int = 20, cursor: str | None = None) -> Steps[Page[Policy]]:
+    """Every version of the policy that was uploaded, newest first."""
+    return _page(Policy, (yield Ask("GET", "/v1/policy/versions", _params(limit=limit, cursor=cursor))))
+
+
+def upload_policy(text: str, *, after: int | None = None) -> Steps[Policy]:
+    """Put a policy in force; `after` is the version that it was made from, where that matters."""
+    body: dict[str, Json] = {"text": text} if after is None else {"text": text, "after": after}
+    return _one(Policy, (yield _post("/v1/policy", body, None)))
+
+
+def simulate(agent: str, tool: str, arguments: Mapping[str, Json], **more: Json) -> Steps[Judged]:
+    """What the policy in force says of a call, or a candidate given as `policy`."""
+    said = {name: value for name, value in more.items() if value is not None}
+    body: dict[str, Json] = {"agent": agent, "tool": tool, "arguments": dict(arguments), **said}
+    return _one(Judged, (yield _post("/v1/policy/simulate", body, None)))
+
+
+def replay(*, since: str = "30d", policy: str | None = None, cursor: str | None = None) -> Steps[Replay]:
+    """One page of what the policy in force, or a candidate, would have said of past requests."""
+    asked = {"since": since, "policy": policy, "cursor": cursor}
+    body: dict[str, Json] = {name: value for name, value in asked.items() if value is not None}
+    return _one(Replay, (yield _post("/v1/policy/replay", body, None)))
 
 
 def problem(status: int, body: bytes) -> BanksmanError:

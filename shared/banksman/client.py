@@ -95,6 +95,11 @@ class Client:
     answer = _plainly(api.answer)
     insights = _plainly(api.insights)
     receipt = _plainly(api.receipt)
+    policy = _plainly(api.policy)
+    policy_versions = _plainly(api.policy_versions)
+    upload_policy = _plainly(api.upload_policy)
+    simulate = _plainly(api.simulate)
+    replay = _plainly(api.replay)
 
     def events(self, run_id: str, *, after: str | None = None) -> Iterator[Event]:
         """What happens to a run as it happens, from the beginning or after a cursor, until it is over.
@@ -196,6 +201,11 @@ class AsyncClient:
     answer = _awaiting(api.answer)
     insights = _awaiting(api.insights)
     receipt = _awaiting(api.receipt)
+    policy = _awaiting(api.policy)
+    policy_versions = _awaiting(api.policy_versions)
+    upload_policy = _awaiting(api.upload_policy)
+    simulate = _awaiting(api.simulate)
+    replay = _awaiting(api.replay)
 
     async def events(self, run_id: str, *, after: str | None = None) -> AsyncIterator[Event]:
         """What happens to a run as it happens, from the beginning or after a cursor, until it is over.

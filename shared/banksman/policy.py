@@ -50,6 +50,8 @@ class Judgement:
     rule: str
     because: str
     requirement: Requirement | None = None
+    unclear: bool = False
+    """Whether it was asked because the rule's condition could not be worked out."""
 
 
 class Rules(Protocol):

@@ -45,6 +45,14 @@ _GROUP = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.-]{0,62}")
 _PATTERN = re.compile(r"[A-Za-z0-9_.:/@*-]{1,200}")
 
 
+def duration(text: str) -> int:
+    """The seconds that a text like `30d` says."""
+    try:
+        return _duration(text)
+    except ValueError as error:
+        raise InvalidInput(f"{text[:20]!r} {error}.") from None
+
+
 def _duration(value: object) -> int:
     if not isinstance(value, str) or not _DURATION.fullmatch(value):
         raise ValueError('is not a duration like "24h", "90m" or "1d12h"')
@@ -169,7 +177,7 @@ def read(text: str, file: str = "banksman.toml") -> Rules:
     problems += _order(rules)
     if problems:
         raise _refusal(file, lines, values, problems)
-    return Rules(tuple(rules), default, names_default=found.default is not None)
+    return Rules(tuple(rules), default, text=text, names_default=found.default is not None)
 
 
 def read_path(path: Path) -> Rules:

@@ -60,6 +60,7 @@ class Rules:
     rules: tuple[Rule, ...]
     default: Requirement
     version: str = "draft"
+    text: str = ""
     names_default: bool = False
     """Whether the text has a `[default]`, which then comes before the environment's settings."""
 
@@ -103,4 +104,5 @@ class Rules:
             f"The rule {rule.name!r} cannot be worked out for this call: {error}. So it is asked at the highest tier."
         )
         base = replace(rule.requirement or self.default, policy=self.version, rule=rule.name, because=because)
-        return Judgement("ask", rule.name, because, reach.highest(base, people, call.requester))
+        raised = reach.highest(base, people, call.requester)
+        return Judgement("ask", rule.name, because, raised, unclear=True)

@@ -8,12 +8,12 @@ from typing import Literal, get_args
 from banksman.errors import InvalidInput
 
 ScopeOfKeys = Literal["runs:submit", "runs:submit-as", "runs:read", "runs:cancel", "requests:read", "requests:answer"]
-Scope = ScopeOfKeys | Literal["votes"]
+Scope = ScopeOfKeys | Literal["votes", "policy"]
 
 OF_KEYS: Sequence[str] = get_args(ScopeOfKeys)
 """What an API key may be given."""
 
-OF_A_LOGIN: Sequence[Scope] = ("runs:submit", "runs:read", "runs:cancel", "requests:read", "votes")
+OF_A_LOGIN: Sequence[Scope] = ("runs:submit", "runs:read", "runs:cancel", "requests:read", "votes", "policy")
 """What a token by `banksman login` opens of what its person may do."""
 
 

@@ -75,6 +75,83 @@ class Agent(Shape):
     paused_by: str | None = None
 
 
+class Policy(Shape):
+    """A policy: the one in force, or a version of it. `problem` says why it cannot be used."""
+
+    version: str
+    source: str = ""
+    number: int | None = None
+    text: str | None = None
+    sha256: str | None = None
+    by: str | None = None
+    at: datetime | None = None
+    problem: str | None = None
+
+
+class Judged(Shape):
+    """What a policy says of a call."""
+
+    verdict: str
+    rule: str
+    because: str
+    policy: str = ""
+    line: int | None = None
+    unclear: bool = False
+    requirement: Mapping[str, Json] | None = None
+
+
+class Difference(Shape):
+    """A past request where a policy would have said otherwise than people did."""
+
+    request_id: str
+    run_id: str
+    agent: str
+    tool: str
+    state: str
+    verdict: str
+    rule: str
+    because: str = ""
+
+
+class Replay(Shape):
+    """What a policy would have said of past requests, by what became of them then."""
+
+    policy: str
+    examined: int
+    verdicts: Mapping[str, Mapping[str, int]] = Field(default_factory=dict[str, Mapping[str, int]])
+    asking: Mapping[str, int] = Field(default_factory=dict[str, int])
+    rules: Mapping[str, int] = Field(default_factory=dict[str, int])
+    unclear: int = 0
+    unreadable: int = 0
+    disagreements: int = 0
+    examples: Sequence[Difference] = ()
+    next_cursor: str | None = None
+
+    def __add__(self, later: Replay) -> Replay:
+        """The page and the one after it as one."""
+        states = {verdict: _sum(self.verdicts.get(verdict, {}), later.verdicts.get(verdict, {}))
+                  for verdict in {**self.verdicts, **later.verdicts}}  # fmt: skip
+        return later.model_copy(
+            update={
+                "examined": self.examined + later.examined,
+                "verdicts": states,
+                "asking": _sum(self.asking, later.asking),
+                "rules": _sum(self.rules, later.rules),
+                "unclear": self.unclear + later.unclear,
+                "unreadable": self.unreadable + later.unreadable,
+                "disagreements": self.disagreements + later.disagreements,
+                "examples": [*self.examples, *later.examples][:MOST_EXAMPLES],
+            }
+        )
+
+
+MOST_EXAMPLES = 20
+
+
+def _sum(first: Mapping[str, int], second: Mapping[str, int]) -> dict[str, int]:
+    return {name: first.get(name, 0) + second.get(name, 0) for name in {**first, **second}}
+
+
 class Decision(Shape):
     """How people decided."""
 

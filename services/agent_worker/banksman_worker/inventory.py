@@ -46,6 +46,8 @@ class Tool:
     flagged: bool
     schema: bytes
     """The hash of the arguments' JSON schema, which is part of what a person approves."""
+    local: bool = False
+    """Whether it is one of ours on the run's own workspace."""
     external: bool = False
     """Whether the call is answered from outside, and never runs here."""
     unlisted: str | None = None
@@ -57,7 +59,7 @@ class Tool:
         """What the gate would say of a call whose arguments are not known yet."""
         if self.external:
             return Judgement("ask", "external", "The answer comes from outside, over the API.")
-        call = policy.Call(self.agent, self.name, {}, flagged=self.flagged, effects=self.effects)
+        call = policy.Call(self.agent, self.name, {}, flagged=self.flagged, effects=self.effects, local=self.local)
         judged = policy.judge(rules, call)
         if self.unlisted is not None:
             return replace(judged, because=f"Its tools cannot be listed ({self.unlisted}). {judged.because}")
@@ -73,6 +75,7 @@ class Tool:
             "description": self.description,
             "effects": self.effects,
             "flagged": self.flagged,
+            "local": self.local,
             "schema": self.schema.hex(),
             "verdict": judged.verdict,
             "tier": None if judged.requirement is None else judged.requirement.tier.value,
@@ -153,6 +156,7 @@ def _tool(loaded: Loaded, offered: ToolDefinition, trouble: str | None) -> Tool:
         description=offered.description or "",
         effects=deep.declared_effect(offered) or "unknown",
         flagged=offered.kind == "unapproved" or offered.name in loaded.flagged,
+        local=(offered.metadata or {}).get("banksman_local") is True,
         schema=b"" if trouble is not None else digest.of_schema(schema),
         external=offered.kind == "external",
         trouble=trouble,

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from anyio import to_thread
 from fastapi import FastAPI
 
-from banksman import ledger
+from banksman import ledger, standing_policy
 from banksman.links import LinkKeys
 from banksman.settings import GatewaySettings
 from banksman.signing import Signer, Verifier
@@ -24,8 +24,11 @@ from banksman_gateway import (
     link_page,
     pages,
     personal_tokens,
+    policies,
+    policy_page,
     problems,
     receipts,
+    rehearsal,
     request_page,
     requests,
     run_forms,
@@ -72,10 +75,10 @@ def create(settings: GatewaySettings) -> FastAPI:
     )
     app.state.parts = here
     app.state.metrics = health.registry(here)
-    for module in (health, runs, batches, agents, requests, insights, personal_tokens, internal):
+    for module in (health, runs, batches, agents, requests, insights, policies, rehearsal, personal_tokens, internal):
         app.include_router(module.router)
     app.include_router(batches.lines)
-    for module in (html, pages, run_forms, agents_page, request_page, link_page, receipts, sign_in):
+    for module in (html, pages, run_forms, agents_page, policy_page, request_page, link_page, receipts, sign_in):
         app.include_router(module.router)
     problems.install(app, page=html.problem_page)
     app.add_middleware(Envelope, settings=settings)
@@ -86,8 +89,8 @@ def build(settings: GatewaySettings) -> Parts:
     """The parts of one process. A wrong key or URL stops the start-up here."""
     broker_url = settings.broker_url.get_secret_value()
     signer = Signer.read(settings.signing_key.get_secret_value())
-    if settings.verify_keys:
-        Verifier.read(settings.verify_keys).allow(signer)
+    verifier = Verifier.read(settings.verify_keys or signer.public())
+    verifier.allow(signer)
     link_keys = LinkKeys.read(settings.link_keys.get_secret_value())
     return Parts(
         settings=settings,
@@ -96,4 +99,6 @@ def build(settings: GatewaySettings) -> Parts:
         link_keys=link_keys,
         wire=Wire(broker_url, expires=settings.redispatch_seconds),
         pulse=Pulse(broker_url),
+        verifier=verifier,
+        file_rules=standing_policy.of_file(settings.policy),
     )

@@ -11,8 +11,9 @@ from fastapi import Depends, FastAPI, Request
 from banksman import ledger
 from banksman.ids import KeyId
 from banksman.links import LinkKeys
+from banksman.rules import Rules
 from banksman.settings import GatewaySettings
-from banksman.signing import Signer
+from banksman.signing import Signer, Verifier
 from banksman.wire import Wire
 from banksman_gateway.decide import Pen
 from banksman_gateway.pulse import Pulse
@@ -35,6 +36,10 @@ class Parts:
     link_keys: LinkKeys
     wire: Wire
     pulse: Pulse
+    verifier: Verifier
+    """The public keys that the workers have, to see a policy as they do."""
+    file_rules: Rules | None = None
+    """The rules of BANKSMAN_POLICY, in force while none were uploaded."""
     used: dict[KeyId, float] = field(default_factory=dict[KeyId, float])
     """When each credential was last noted as used, by the monotonic clock."""
     outage: Outage = field(default_factory=Outage)

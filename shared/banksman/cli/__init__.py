@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from banksman.cli import access, agents, batches, bench, figures, login, machine, restore, review, runs, show
+from banksman.cli import access, agents, batches, bench, figures, login, machine, policy, restore, review, runs, show
 from banksman.errors import (
     BanksmanError,
     ConfigurationError,
@@ -70,6 +70,7 @@ app.command()(agents.agents)
 app.command()(agents.pause)
 app.command()(agents.resume)
 app.add_typer(batches.batch, name="batch")
+app.add_typer(policy.policy, name="policy")
 app.command("requests")(review.requests)
 app.command()(review.approve)
 app.command()(review.deny)

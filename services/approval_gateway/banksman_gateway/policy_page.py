@@ -1,0 +1,33 @@
+"""The page of the policy: the rules in force, and who uploaded which version when. It changes nothing."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+
+from banksman.errors import NotFound
+from banksman.ledger import policies as rows
+from banksman_gateway import auth, door, html, policies
+from banksman_gateway.parts import Here
+from banksman_gateway.sessions import SignedIn
+
+MOST = 20
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.get("/policy")
+def show_policy(here: Here, session: SignedIn) -> Response:
+    """What is in force, rule by rule and as text."""
+    if auth.own_only(session.person) is not None:
+        raise NotFound("There is nothing here.")
+    with door.transaction(here) as conn:
+        standing, shape = policies.in_force(conn, here)
+        versions = rows.versions(conn, before=None, limit=MOST)
+    return html.page(
+        "policy.html",
+        person=session.person,
+        form_token=here.link_keys.form_token(session.secret),
+        policy=shape,
+        rules=() if standing.rules is None else standing.rules.rules,
+        versions=versions,
+    )
