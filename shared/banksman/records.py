@@ -480,6 +480,8 @@ class Person:
     roles: frozenset[str]
     groups: frozenset[str]
     disabled: bool
+    fresh: Mapping[str, tuple[datetime, datetime]] = field(default_factory=dict[str, "tuple[datetime, datetime]"])
+    """Groups given lately (`reviewers` and `admins` too): when, and when they count for what was asked before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -508,6 +510,16 @@ class StoredKey:
     expires_at: datetime
     revoked_at: datetime | None
     last_used_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSession:
+    """A browser session as it is kept."""
+
+    id_hash: bytes
+    created_at: datetime
+    seen_at: datetime
+    expires_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,12 @@ from typing import Literal, get_args
 from banksman.errors import InvalidInput
 
 ScopeOfKeys = Literal["runs:submit", "runs:submit-as", "runs:read", "runs:cancel", "requests:read", "requests:answer"]
-Scope = ScopeOfKeys | Literal["votes", "policy"]
+Scope = ScopeOfKeys | Literal["votes", "people", "policy"]
 
 OF_KEYS: Sequence[str] = get_args(ScopeOfKeys)
 """What an API key may be given."""
 
-OF_A_LOGIN: Sequence[Scope] = ("runs:submit", "runs:read", "runs:cancel", "requests:read", "votes", "policy")
+OF_A_LOGIN: Sequence[Scope] = ("runs:submit", "runs:read", "runs:cancel", "requests:read", "votes", "people", "policy")
 """What a token by `banksman login` opens of what its person may do."""
 
 
@@ -22,6 +22,8 @@ def of_a_key(names: Iterable[str]) -> Sequence[str]:
     wanted = list(dict.fromkeys(names))
     if "votes" in wanted:
         raise InvalidInput("No API key can have the scope 'votes': people vote, machines do not.")
+    if "people" in wanted:
+        raise InvalidInput("No API key can have the scope 'people': administrators manage people, machines do not.")
     if unknown := [name for name in wanted if name not in OF_KEYS]:
         raise InvalidInput(f"There is no scope {', '.join(map(repr, unknown))}. A key may have: {', '.join(OF_KEYS)}.")
     if not wanted:

@@ -116,6 +116,7 @@ class GatewaySettings(PolicySettings):
     notifier_token: SecretStr = Field(min_length=16)
     sweep_seconds: float = Field(1, gt=0)
     redispatch_seconds: float = Field(5, ge=1)
+    membership_seconds: float = Field(3600, ge=0, le=30 * 86400)
     webhook_allow: Words = ()
     receipt_hour: int | None = Field(default=17, ge=0, le=23)
 
@@ -123,6 +124,11 @@ class GatewaySettings(PolicySettings):
     @classmethod
     def _never(cls, value: Any) -> Any:
         return None if value == "never" else value
+
+    @property
+    def membership(self) -> timedelta:
+        """How long a role or group that was given lately does not count for what was asked before."""
+        return timedelta(seconds=self.membership_seconds)
 
     @model_validator(mode="after")
     def _is_safe(self) -> Self:

@@ -39,6 +39,7 @@ def served(database: Database, broker: str, link_key: str) -> Iterator[GatewaySe
         notifier_token=SecretStr("the notifier's own token"),
         sweep_seconds=3600,
         redispatch_seconds=30,
+        membership_seconds=3600,
     )
     made = app.create(settings)
     config = uvicorn.Config(made, host="127.0.0.1", port=port, log_config=None, access_log=False)

@@ -31,6 +31,7 @@ def gateway_settings(database: Database, broker: str, link_key: str) -> GatewayS
         port=8420,
         sweep_seconds=3600,
         redispatch_seconds=30,
+        membership_seconds=3600,
         log_level="error",
     )
 

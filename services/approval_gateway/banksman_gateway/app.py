@@ -21,8 +21,11 @@ from banksman_gateway import (
     html,
     insights,
     internal,
+    keys,
     link_page,
     pages,
+    people,
+    people_page,
     personal_tokens,
     policies,
     policy_page,
@@ -75,10 +78,25 @@ def create(settings: GatewaySettings) -> FastAPI:
     )
     app.state.parts = here
     app.state.metrics = health.registry(here)
-    for module in (health, runs, batches, agents, requests, insights, policies, rehearsal, personal_tokens, internal):
+    api = (
+        health,
+        runs,
+        batches,
+        agents,
+        requests,
+        insights,
+        policies,
+        rehearsal,
+        personal_tokens,
+        people,
+        keys,
+        internal,
+    )
+    for module in api:
         app.include_router(module.router)
     app.include_router(batches.lines)
-    for module in (html, pages, run_forms, agents_page, policy_page, request_page, link_page, receipts, sign_in):
+    shown = (html, pages, run_forms, agents_page, policy_page, people_page, request_page, link_page, receipts, sign_in)
+    for module in shown:
         app.include_router(module.router)
     problems.install(app, page=html.problem_page)
     app.add_middleware(Envelope, settings=settings)

@@ -110,12 +110,15 @@ def to_bytes(shape: BaseModel) -> bytes:
     return shape.__pydantic_serializer__.to_json(shape)
 
 
+_PLACES = {"bat": "batches", "per": "people", "key": "keys"}
+
+
 def respond(status: int, body: bytes) -> Response:
     """JSON as a response; what was created says where it is."""
     response = Response(body, status_code=status, media_type="application/json")
     if status == 201:
         made = json.loads(body)["id"]
-        response.headers["Location"] = f"/v1/{'batches' if made.startswith('bat_') else 'runs'}/{made}"
+        response.headers["Location"] = f"/v1/{_PLACES.get(made[:3], 'runs')}/{made}"
     return response
 
 

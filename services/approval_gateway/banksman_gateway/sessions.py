@@ -33,13 +33,13 @@ class Session:
 def start(conn: Connection, person: PersonId) -> str:
     """Nothing → a session; the cookie's value."""
     secret = secrets.token_bytes(32)
-    keys.open_session(conn, _hash(secret), person, lifetime=LIFETIME)
+    keys.open_session(conn, hash_of(secret), person, lifetime=LIFETIME)
     return base64url(secret)
 
 
 def end(conn: Connection, session: Session) -> None:
     """A session → over."""
-    keys.end_session(conn, _hash(session.secret))
+    keys.end_session(conn, hash_of(session.secret))
 
 
 def present(request: Request) -> Session | None:
@@ -51,7 +51,7 @@ def present(request: Request) -> Session | None:
     except ValueError:
         return None
     with door.transaction(here) as conn:
-        person = keys.session(conn, _hash(secret), idle=IDLE)
+        person = keys.session(conn, hash_of(secret), idle=IDLE)
     return None if person is None else Session(person, secret)
 
 
@@ -102,5 +102,6 @@ def _name(settings: GatewaySettings, use: str) -> str:
     return use if settings.on_localhost else f"__Host-{use}"
 
 
-def _hash(secret: bytes) -> bytes:
+def hash_of(secret: bytes) -> bytes:
+    """What the database holds of a session."""
     return hashlib.sha256(secret).digest()

@@ -29,6 +29,12 @@ def hindrance(request: Request, requirement: Requirement, person: Person, channe
     if not standing:
         why = "your account has been disabled" if person.disabled else "you are not a reviewer"
         return f"You may read this, but {why}, so you cannot decide."
+    if not audience.isdisjoint(standing - _settled(request, person)) and audience.isdisjoint(_settled(request, person)):
+        until = max(until for group, (_, until) in person.fresh.items() if group in audience)
+        return (
+            "You were given that role or group after this was asked, so your vote does not count here before"
+            f" {until:%Y-%m-%d %H:%M} UTC."
+        )
     if standing.isdisjoint(audience):
         return f"This waits for {' or '.join(sorted(audience))}. You are not in that group, so you cannot decide."
     if request.kind in (Kind.APPROVAL, Kind.OUTCOME) and _is_requester(request, person):
@@ -52,8 +58,15 @@ def counting(conn: Connection, request: Request, agreed: Sequence[Vote]) -> tupl
             and not (request.tier is Tier.HIGH and item.person_id == request.author_id)
         )
     ]
-    groups = [quorum.standing(known[item.person_id]) for item in counted if item.person_id is not None]
+    groups = [_settled(request, known[item.person_id]) for item in counted if item.person_id is not None]
     return counted, quorum.met(request.requirement, groups, request.age)
+
+
+def _settled(request: Request, person: Person) -> frozenset[str]:
+    """The groups that a person votes for here: without those that they were given after it was asked, for a while."""
+    now = request.created_at + request.age
+    fresh = {group for group, (at, until) in person.fresh.items() if request.created_at < at and now < until}
+    return quorum.standing(person) - fresh
 
 
 def _is_requester(request: Request, person: Person) -> bool:

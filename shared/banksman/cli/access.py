@@ -148,54 +148,75 @@ def revoke(which: given.Ids = None, *, folder: gateway_keys.Folder = None, as_js
         typer.echo(f"{_shown(key)} ({show.prose(key.name)}) is revoked.")
 
 
+Roles = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--role",
+        help="reviewer votes; operator stops and retries runs; admin does that and manages people; auditor reads."
+        " May be repeated.",
+        show_default=False,
+    ),
+]
+Groups = Annotated[list[str] | None, typer.Option("--group", help="May be repeated.", show_default=False)]
+Name = Annotated[str, typer.Option(help="What they are called.", show_default=False)]
+Email = Annotated[str, typer.Argument(help="The address that codes and mails go to.")]
+
+
 @reviewers.command()
 def add(
-    email: Annotated[str, typer.Argument(help="The address that codes and mails go to.")],
+    email: Email, *, name: Name = "", role: Roles = None, group: Groups = None, as_json: given.Json = False
+) -> None:
+    """Let somebody sign in, as a reviewer if no role is named; for one who is here already, change what is given."""
+    from banksman import addresses
+    from banksman.ledger import roster, staff
+
+    with _ledger() as conn:
+        known = staff.by_email(conn, addresses.checked(email))
+        if known is not None and known.disabled:
+            raise Conflict(f"{known.email} is disabled. `banksman reviewers enable {known.email}` lets them in again.")
+        added = None
+        if known is None:
+            added = roster.add(
+                conn,
+                _ACTOR,
+                email,
+                name=name,
+                roles=role or ["reviewer"],
+                groups=group or [],
+                membership=place.membership(),
+            )
+    if added is None:
+        change(email, name=name, role=role, group=group, as_json=as_json)
+    else:
+        _say(added, "added", as_json=as_json)
+
+
+@reviewers.command()
+def change(
+    email: Email,
     *,
-    name: Annotated[str, typer.Option(help="The part before the @ when not given.", show_default=False)] = "",
-    role: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="reviewer (the default) votes; operator and admin stop and retry runs; auditor reads."
-            " May be repeated.",
-            show_default=False,
-        ),
-    ] = None,
-    group: Annotated[list[str] | None, typer.Option(help="May be repeated.", show_default=False)] = None,
+    name: Name = "",
+    role: Roles = None,
+    group: Groups = None,
+    no_groups: Annotated[bool, typer.Option("--no-groups", help="Take them out of every group.")] = False,
     as_json: given.Json = False,
 ) -> None:
-    """Let somebody sign in; for one who is here already, change what is given and leave the rest."""
-    from banksman import addresses, ids
-    from banksman.ledger import staff
+    """Give somebody another name, other roles or groups. What is not named stays; they are signed out everywhere."""
+    from banksman.ledger import roster
 
-    address = addresses.checked(email)
-    if unknown := [word for word in role or () if word not in staff.ROLES]:
-        raise InvalidInput(f"There is no role {', '.join(map(repr, unknown))}. There are: {', '.join(staff.ROLES)}.")
-    _must_be_words(name or "-", *(group or ()))
+    if group and no_groups:
+        raise InvalidInput("Name --group or --no-groups, not both.")
     with _ledger() as conn:
-        known = staff.by_email(conn, address)
-        if known is not None and known.disabled:
-            raise Conflict(f"{known.email} is disabled, for good.")
-        person = staff.upsert(
+        person = roster.change(
             conn,
-            address,
-            name=name or (known.name if known else address.partition("@")[0]),
-            roles=role or (sorted(known.roles) if known else ["reviewer"]),
-            groups=group or (sorted(known.groups) if known else []),
+            _ACTOR,
+            _person(conn, email).id,
+            name=name or None,
+            roles=role or None,
+            groups=[] if no_groups else group or None,
+            membership=place.membership(),
         )
-        _note(
-            conn,
-            "reviewer.changed" if known else "reviewer.added",
-            person=ids.show("per", person.id),
-            roles=sorted(person.roles),
-            groups=sorted(person.groups),
-        )
-    if as_json:
-        show.as_json(_card(person))
-        return
-    verb = "changed" if known else "added"
-    of = f" of {', '.join(sorted(person.groups))}" if person.groups else ""
-    typer.echo(show.prose(f"{verb} {person.email}: {', '.join(sorted(person.roles))}{of}"))
+    _say(person, "changed", as_json=as_json)
 
 
 @reviewers.command("list")
@@ -224,20 +245,47 @@ def list_reviewers(*, as_json: given.Json = False) -> None:
 
 
 @reviewers.command()
-def disable(email: Annotated[str, typer.Argument(help="Whom.")], *, as_json: given.Json = False) -> None:
-    """Shut somebody out at once, for good: sessions, tokens and keys, and votes on calls that have not started."""
-    from banksman import ids
-    from banksman.ledger import people, staff
+def disable(email: Email, *, as_json: given.Json = False) -> None:
+    """Shut somebody out at once: sessions, tokens and keys, and votes on calls that have not started."""
+    from banksman.ledger import roster
 
     with _ledger() as conn:
-        person = _person(conn, email)
-        if staff.disable(conn, person.id):
-            _note(conn, "reviewer.disabled", person=ids.show("per", person.id))
-        person = people.get(conn, person.id)
+        person = roster.disable(conn, _ACTOR, _person(conn, email).id)
     if as_json:
         show.as_json(_card(person))
     else:
         typer.echo(f"{show.prose(person.email)} is disabled.")
+
+
+@reviewers.command()
+def enable(email: Email, *, as_json: given.Json = False) -> None:
+    """Let somebody in again who was disabled."""
+    from banksman.ledger import roster
+
+    with _ledger() as conn:
+        person = roster.enable(conn, _ACTOR, _person(conn, email).id, membership=place.membership())
+    _say(person, "enabled", as_json=as_json)
+
+
+@reviewers.command()
+def remove(email: Email, *, as_json: given.Json = False) -> None:
+    """Take somebody off every list, for good. What they voted, and the audit log, still name them."""
+    from banksman.ledger import roster
+
+    with _ledger() as conn:
+        person = roster.remove(conn, _ACTOR, _person(conn, email).id)
+    if as_json:
+        show.as_json(_card(person))
+    else:
+        typer.echo(f"{show.prose(person.email)} is removed.")
+
+
+def _say(person: Person, verb: str, *, as_json: bool) -> None:
+    if as_json:
+        show.as_json(_card(person))
+        return
+    of = f" of {', '.join(sorted(person.groups))}" if person.groups else ""
+    typer.echo(show.prose(f"{verb} {person.email}: {', '.join(sorted(person.roles))}{of}"))
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -91,6 +92,18 @@ def database_url() -> str:
             ".banksman/stack.json here or above."
         )
     return str(_read(path).get("database_url", ""))
+
+
+def membership() -> timedelta:
+    """How long after somebody is given a role or group it does not count for what was open before.
+
+    BANKSMAN_MEMBERSHIP_SECONDS, as for the gateway; nothing on a stack of one's own.
+    """
+    text = os.environ.get("BANKSMAN_MEMBERSHIP_SECONDS") or ("3600" if os.environ.get("BANKSMAN_DATABASE_URL") else "0")
+    try:
+        return timedelta(seconds=max(0.0, float(text)))
+    except (ValueError, OverflowError):
+        raise ConfigurationError("BANKSMAN_MEMBERSHIP_SECONDS is not a number of seconds.") from None
 
 
 def has_database() -> bool:

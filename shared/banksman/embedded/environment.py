@@ -30,7 +30,7 @@ TUNING: Mapping[str, tuple[str, ...]] = {
         *_POLICY,
         "DEMO_MODEL",
     ),
-    "gateway": (*_LOGS, *_POLICY, "SWEEP_SECONDS", "REDISPATCH_SECONDS", "WEBHOOK_ALLOW"),
+    "gateway": (*_LOGS, *_POLICY, "SWEEP_SECONDS", "REDISPATCH_SECONDS", "MEMBERSHIP_SECONDS", "WEBHOOK_ALLOW"),
     "notifier": (
         *_LOGS,
         "SWEEP_SECONDS",
@@ -80,17 +80,21 @@ def of_worker(
 
 def of_gateway(caller: Mapping[str, str], where: Addresses, keyring: Keyring) -> dict[str, str]:
     """The gateway's: it alone signs and mints."""
-    return _base(caller, "gateway") | {
-        "BANKSMAN_DATABASE_URL": where.database_urls["gateway"],
-        "BANKSMAN_BROKER_URL": where.broker_urls["gateway"],
-        "BANKSMAN_PUBLIC_URL": where.gateway_url,
-        "BANKSMAN_HOST": "127.0.0.1",
-        "BANKSMAN_PORT": str(where.gateway_port),
-        "BANKSMAN_SIGNING_KEY": keyring.signing_key,
-        "BANKSMAN_VERIFY_KEYS": keyring.verify_keys,
-        "BANKSMAN_LINK_KEYS": keyring.link_keys,
-        "BANKSMAN_NOTIFIER_TOKEN": keyring.notifier_token,
-    }
+    return (
+        {"BANKSMAN_MEMBERSHIP_SECONDS": "0"}
+        | _base(caller, "gateway")
+        | {
+            "BANKSMAN_DATABASE_URL": where.database_urls["gateway"],
+            "BANKSMAN_BROKER_URL": where.broker_urls["gateway"],
+            "BANKSMAN_PUBLIC_URL": where.gateway_url,
+            "BANKSMAN_HOST": "127.0.0.1",
+            "BANKSMAN_PORT": str(where.gateway_port),
+            "BANKSMAN_SIGNING_KEY": keyring.signing_key,
+            "BANKSMAN_VERIFY_KEYS": keyring.verify_keys,
+            "BANKSMAN_LINK_KEYS": keyring.link_keys,
+            "BANKSMAN_NOTIFIER_TOKEN": keyring.notifier_token,
+        }
+    )
 
 
 def of_notifier(caller: Mapping[str, str], where: Addresses, keyring: Keyring, *, health_port: int) -> dict[str, str]:

@@ -11,7 +11,7 @@ from banksman.errors import NotFound
 from banksman.ids import KeyId, PersonId
 from banksman.ledger import Connection
 from banksman.ledger.people import person_of
-from banksman.records import Key, Person, StoredKey
+from banksman.records import Key, Person, StoredKey, StoredSession
 from banksman.tokens import Minted
 
 
@@ -42,7 +42,7 @@ def find(conn: Connection, handle: str) -> tuple[bytes, Key] | None:
     row = conn.execute(
         """
         SELECT secret_hash, keys.id, kind, keys.name, scopes,
-               people.id, email, people.name, roles, groups, disabled_at IS NOT NULL
+               people.id, email, people.name, roles, groups, disabled_at IS NOT NULL, fresh
         FROM keys
         LEFT JOIN people ON people.id = keys.person_id
         WHERE handle = %s AND revoked_at IS NULL AND expires_at > clock_timestamp() AND disabled_at IS NULL
@@ -66,6 +66,28 @@ def used(conn: Connection, key_id: KeyId) -> None:
         """,
         (key_id,),
     )
+
+
+def hold(conn: Connection) -> None:
+    """One key is made at a time, until the transaction ends."""
+    conn.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+
+
+def alike(conn: Connection, name: str) -> int:
+    """How many API keys of this name count now."""
+    row = conn.execute(
+        """
+        SELECT count(*)
+        FROM keys
+        WHERE kind = 'key' AND name = %s AND revoked_at IS NULL AND expires_at > clock_timestamp()
+        """,
+        (name,),
+    ).fetchone()
+    assert row is not None
+    return row[0]
+
+
+_LOCK = 0x6B657973
 
 
 def revoke(conn: Connection, key_id: KeyId) -> bool:
@@ -128,7 +150,7 @@ def session(conn: Connection, id_hash: bytes, *, idle: timedelta) -> Person | No
     """Who a session belongs to, while it lives and was used within `idle`."""
     row = conn.execute(
         """
-        SELECT people.id, email, name, roles, groups, disabled_at IS NOT NULL,
+        SELECT people.id, email, name, roles, groups, disabled_at IS NOT NULL, fresh,
                seen_at < clock_timestamp() - interval '1 minute'
         FROM sessions
         JOIN people ON people.id = sessions.person_id
@@ -139,9 +161,37 @@ def session(conn: Connection, id_hash: bytes, *, idle: timedelta) -> Person | No
     ).fetchone()
     if row is None:
         return None
-    if row[6]:
+    if row[-1]:
         conn.execute("UPDATE sessions SET seen_at = clock_timestamp() WHERE id_hash = %s", (id_hash,))
-    return person_of(row[:6])
+    return person_of(row[:-1])
+
+
+def end_sessions(conn: Connection, person_id: PersonId, *, id_hash: bytes | None = None) -> int:
+    """A person's sessions → over: all of them, or the one of this hash; how many ended."""
+    return conn.execute(
+        """
+        UPDATE sessions
+        SET ended_at = clock_timestamp()
+        WHERE person_id = %(person)s AND ended_at IS NULL AND expires_at > clock_timestamp()
+          AND (%(hash)s::bytea IS NULL OR id_hash = %(hash)s)
+        """,
+        {"person": person_id, "hash": id_hash},
+    ).rowcount
+
+
+def sessions(conn: Connection, person_id: PersonId, *, idle: timedelta) -> Sequence[StoredSession]:
+    """A person's sessions that live, newest first."""
+    rows = conn.execute(
+        """
+        SELECT id_hash, created_at, seen_at, expires_at
+        FROM sessions
+        WHERE person_id = %s AND ended_at IS NULL AND expires_at > clock_timestamp()
+          AND seen_at > clock_timestamp() - %s
+        ORDER BY created_at DESC
+        """,
+        (person_id, idle),
+    ).fetchall()
+    return [StoredSession(*row) for row in rows]
 
 
 def end_session(conn: Connection, id_hash: bytes) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from banksman import ids, quorum
@@ -12,7 +12,7 @@ from banksman.ids import PersonId
 from banksman.ledger import Connection
 from banksman.records import Person, Requirement
 
-COLUMNS = "id, email, name, roles, groups, disabled_at IS NOT NULL"
+COLUMNS = "id, email, name, roles, groups, disabled_at IS NOT NULL, fresh"
 
 
 def get(conn: Connection, person_id: PersonId) -> Person:
@@ -47,6 +47,7 @@ def who_may_decide(
 
 
 def person_of(row: Sequence[Any]) -> Person:
-    """The person behind a row of (id, email, name, roles, groups, disabled)."""
-    person_id, email, name, roles, groups, disabled = row
-    return Person(PersonId(person_id), email, name, frozenset(roles), frozenset(groups), disabled)
+    """The person behind a row of `COLUMNS`."""
+    person_id, email, name, roles, groups, disabled, fresh = row
+    given = {group: (datetime.fromisoformat(at), datetime.fromisoformat(until)) for group, (at, until) in fresh.items()}
+    return Person(PersonId(person_id), email, name, frozenset(roles), frozenset(groups), disabled, given)

@@ -7,11 +7,16 @@ CREATE TABLE people (
     name        text NOT NULL,
     roles       text[] NOT NULL DEFAULT '{reviewer}',
     groups      text[] NOT NULL DEFAULT '{}',
+    -- What somebody was given lately, by group: since when, and from when on it counts for requests opened before that.
+    fresh       jsonb NOT NULL DEFAULT '{}',
     disabled_at timestamptz,
+    -- Who is removed stays disabled, and stays in the votes and the audit log that name them.
+    removed_at  timestamptz,
     created_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
-    CHECK (roles <@ '{reviewer,operator,admin,auditor}')
+    CHECK (roles <@ '{reviewer,operator,admin,auditor}'),
+    CHECK (removed_at IS NULL OR disabled_at IS NOT NULL)
 );
-CREATE UNIQUE INDEX people_email ON people (lower(email));
+CREATE UNIQUE INDEX people_email ON people (lower(email)) WHERE removed_at IS NULL;
 
 -- API keys of machines and personal tokens of people. A key's person is its owner: the requester of what it submits.
 CREATE TABLE keys (
@@ -378,7 +383,7 @@ GRANT INSERT ON executions TO banksman_worker;
 GRANT UPDATE (state, outcome, result, finished_at) ON executions TO banksman_worker;
 GRANT INSERT (name, version, tools), UPDATE (version, tools, seen_at) ON agents TO banksman_worker;
 GRANT INSERT (id, kind, person_id, request_id, revision, channel, state, due_at, expires_at) ON notices TO banksman_worker;
-GRANT SELECT (id, email, name, roles, groups, disabled_at) ON people TO banksman_worker;
+GRANT SELECT (id, email, name, roles, groups, fresh, disabled_at) ON people TO banksman_worker;
 GRANT SELECT (id, revoked_at, expires_at) ON keys TO banksman_worker;
 GRANT INSERT (actor, action, run_id, request_id, body) ON audit_events TO banksman_worker;
 
