@@ -21,6 +21,7 @@ class Defence:
 
 LEDGER = "shared/banksman/ledger"
 SQL = f"{LEDGER}/sql/0001_spine.sql"
+VOTES_SQL = f"{LEDGER}/sql/0003_votes.sql"
 WORKER = "services/agent_worker/banksman_worker"
 GATEWAY = "services/approval_gateway/banksman_gateway"
 NOTIFIER = "services/notifier/banksman_notifier"
@@ -43,6 +44,7 @@ SPELLINGS = "tests/shared/test_spellings.py"
 RULEBOOK = "tests/worker/test_rulebook.py"
 REQUESTS = "tests/gateway/test_requests.py"
 QUORUM = "tests/shared/test_quorum.py"
+WITHDRAWALS = "tests/gateway/test_withdrawals.py"
 SWEEP = "tests/gateway/test_sweep.py"
 LINKS = "tests/gateway/test_link_page.py"
 PAGES = "tests/gateway/test_pages.py"
@@ -282,8 +284,8 @@ DEFENCES = (
     Defence(
         "voters are in good standing when the tool starts",
         f"{LEDGER}/executions.py",
-        "id = ANY(%(voters)s) AND disabled_at IS NULL AND 'reviewer' = ANY(roles)",
-        "id = ANY(%(voters)s)",
+        "WHERE disabled_at IS NULL AND role = ANY(roles))",
+        "WHERE true)",
         (f"{STARTS}::test_nothing_starts_once_this_has_happened",),
         vital=True,
     ),
@@ -320,8 +322,8 @@ DEFENCES = (
     Defence(
         "one person has one vote",
         f"{LEDGER}/votes.py",
-        "COALESCE(person_id, key_id)) DO NOTHING",
-        "COALESCE(person_id, key_id)) DO UPDATE SET channel = EXCLUDED.channel",
+        "COALESCE(person_id, key_id), replaces) DO NOTHING",
+        "COALESCE(person_id, key_id), replaces) DO UPDATE SET channel = EXCLUDED.channel",
         (f"{REQUESTS}::test_one_person_has_one_vote",),
     ),
     Defence(
@@ -363,8 +365,8 @@ DEFENCES = (
     Defence(
         "the requester does not decide",
         f"{GATEWAY}/voters.py",
-        "if request.kind in (Kind.APPROVAL, Kind.OUTCOME) and _is_requester(request, person):",
-        "if request.kind is Kind.OUTCOME and _is_requester(request, person):",
+        "if request.kind in (Kind.APPROVAL, Kind.OUTCOME) and request.asked_by(who.person):",
+        "if request.kind is Kind.OUTCOME and request.asked_by(who.person):",
         (f"{REQUESTS}::test_the_requester_does_not_decide",),
         vital=True,
     ),
@@ -378,14 +380,14 @@ DEFENCES = (
     Defence(
         "a vote of somebody disabled since does not count",
         f"{GATEWAY}/voters.py",
-        " hindrance(request, request.requirement, known[item.person_id], item.channel) is None\n            and",
+        " hindrance(request, request.requirement, known[person_id], item.channel) is None\n        and",
         "",
         (f"{STORIES}::test_a_disabled_person_does_not_vote_and_did_not",),
     ),
     Defence(
         "at tier high the editor does not count",
         f"{GATEWAY}/voters.py",
-        "not (request.tier is Tier.HIGH and item.person_id == request.author_id)",
+        "not (request.tier is Tier.HIGH and person_id == request.author_id)",
         "True",
         (f"{STORIES}::test_who_edited_a_call_at_tier_high_does_not_count_for_it",),
     ),
@@ -442,14 +444,66 @@ DEFENCES = (
     Defence(
         "only votes with the gateway's mark count",
         f"{GATEWAY}/decide.py",
-        "cast_ = [item for item in found if is_genuine(item, pen.marks)]",
-        "cast_ = found",
+        "return [item for item in found if is_genuine(item, marks) and not is_withdrawn(item, marks)]",
+        "return [item for item in found if not is_withdrawn(item, marks)]",
         (f"{FORGERY}::test_a_vote_that_was_not_cast_here_does_not_count",),
     ),
     Defence(
-        "an edit fits the tool's schema",
+        "a vote that was taken back does not count",
         f"{GATEWAY}/decide.py",
-        "    _must_match_schema(conn, request, arguments)\n    edited",
+        "return [item for item in found if is_genuine(item, marks) and not is_withdrawn(item, marks)]",
+        "return [item for item in found if is_genuine(item, marks)]",
+        (f"{WITHDRAWALS}::test_a_vote_that_was_taken_back_does_not_count",),
+        vital=True,
+    ),
+    Defence(
+        "only the gateway's mark takes a vote back",
+        f"{GATEWAY}/decide.py",
+        "return any(marks.mark_holds(mark, item.id, withdrawing(item)) for mark in item.withdrawals)",
+        "return bool(item.withdrawals)",
+        (f"{WITHDRAWALS}::test_a_withdrawal_that_was_not_made_here_takes_nothing_back_and_is_told",),
+    ),
+    Defence(
+        "a withdrawal's mark is for its own vote and no vote's mark",
+        f"{GATEWAY}/decide.py",
+        'return {**_marked(item), "withdrawn": True}',
+        "return _marked(item)",
+        (f"{WITHDRAWALS}::test_what_a_mark_says_cannot_be_moved_to_another_vote",),
+    ),
+    Defence(
+        "a vote is taken back behind the run's row",
+        f"{GATEWAY}/withdraw.py",
+        "request = requests.hold(conn, request_id)",
+        "request = requests.get(conn, request_id)",
+        (f"{ONCE}::test_of_fifty_people_who_vote_and_take_it_back_at_once_no_decision_counts_what_was_taken_back",),
+        vital=True,
+    ),
+    Defence(
+        "a person takes back their own vote",
+        f"{GATEWAY}/withdraw.py",
+        "        if item.person_id == person.id\n        and ",
+        "        if ",
+        (f"{WITHDRAWALS}::test_nobody_takes_back_what_is_decided_or_what_another_said",),
+    ),
+    Defence(
+        "a vote stands in place of one that was taken back",
+        VOTES_SQL,
+        "        JOIN withdrawals ON vote_id = id\n",
+        "",
+        (f"{WITHDRAWALS}::test_the_schema_itself_keeps_two_standing_votes_of_one_person_out",),
+    ),
+    Defence(
+        "one vote is enough only where there is one place",
+        f"{GATEWAY}/voters.py",
+        " and len(needed.groups) < 2 and most < 2",
+        "",
+        (f"{WITHDRAWALS}::test_where_one_vote_is_enough_it_must_still_fill_every_place",),
+        vital=True,
+    ),
+    Defence(
+        "an edit fits the tool's schema",
+        f"{GATEWAY}/edits.py",
+        "    must_match_schema(conn, request, checked)\n    edited",
         "    edited",
         (f"{REQUESTS}::test_an_edit_is_a_patch_and_a_new_revision",),
     ),
@@ -543,7 +597,7 @@ DEFENCES = (
     Defence(
         "a decision has as many voters as it required",
         f"{WORKER}/journal.py",
-        'if len(statement["voters"]) < statement["requirement"]["approvals"]:',
+        'if len(said) < statement["requirement"]["approvals"]:',
         "if False:",
         (f"{STARTS}::test_a_signed_decision_that_says_something_else_starts_nothing",),
     ),

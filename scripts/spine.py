@@ -20,6 +20,7 @@ ASIDE = {
         *("preferences.py", "gathering.py", "endpoints.py", "outbox.py"),
         *("agents.py", "aftermath.py", "rescue.py", "staff.py", "sign_ins.py", "restore.py", "batches.py"),
         *("silence.py", "roster.py", "policies.py", "rehearsal.py"),
+        *("absences.py", "withdrawals.py", "lookings.py", "remarks.py"),
     )
 }
 SPINE = [

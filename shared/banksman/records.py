@@ -8,7 +8,19 @@ from datetime import datetime, time, timedelta
 from uuid import UUID
 
 from banksman.digest import Json
-from banksman.ids import BatchId, DeliveryId, EndpointId, KeyId, NoticeId, PersonId, RequestId, RunId, VoteId
+from banksman.ids import (
+    AbsenceId,
+    BatchId,
+    DeliveryId,
+    EndpointId,
+    KeyId,
+    NoticeId,
+    PersonId,
+    RemarkId,
+    RequestId,
+    RunId,
+    VoteId,
+)
 from banksman.signing import Signed
 from banksman.states import Kind, NoticeState, RequestState, RunStatus, Tier, Verdict
 
@@ -238,6 +250,10 @@ class Request:
     age: timedelta
     """How long it has been open, by the same clock."""
 
+    def asked_by(self, person: Person) -> bool:
+        """Whether the run is this person's."""
+        return person.id == self.requester_id or person.email.casefold() == self.requester.casefold()
+
 
 @dataclass(frozen=True, slots=True)
 class Vote:
@@ -256,6 +272,10 @@ class Vote:
     render_hash: bytes | None = None
     mac: str = ""
     created_at: datetime | None = None
+    replaces: VoteId | None = None
+    """The vote of the same person that was taken back before this one."""
+    withdrawals: Mapping[str, str] = field(default_factory=dict[str, str])
+    """The mark on each row that says it was taken back, and when: whether one holds, `decide` says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -482,6 +502,40 @@ class Person:
     disabled: bool
     fresh: Mapping[str, tuple[datetime, datetime]] = field(default_factory=dict[str, "tuple[datetime, datetime]"])
     """Groups given lately (`reviewers` and `admins` too): when, and when they count for what was asked before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Absence:
+    """Who is away, from when until when, and who decides meanwhile; `ended_at` when it was called off."""
+
+    id: AbsenceId
+    person: Person
+    stand_in: Person
+    from_at: datetime
+    until_at: datetime
+    ended_at: datetime | None
+    live: bool
+    """Whether it counts at this moment, by the database's clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Looking:
+    """Somebody who has a request open before them, until when if they do not go on."""
+
+    person_id: PersonId
+    name: str
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """What a person wrote below a request, to be read by people."""
+
+    id: RemarkId
+    request_id: RequestId
+    by: str
+    text: str
+    created_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,9 +22,10 @@ from starlette.testclient import TestClient
 from banksman import ids, ledger
 from banksman.embedded import ports
 from banksman.ids import RequestId, RunId
-from banksman.ledger import requests, runs
+from banksman.ledger import decisions, requests, runs, votes
 from banksman.records import Person
 from banksman.settings import GatewaySettings
+from banksman.signing import Verifier
 from banksman.states import RequestState, RunStatus
 from banksman_gateway import app, silence
 from tests.conftest import Database
@@ -54,6 +55,11 @@ class Place:
         body = {"verdict": verdict, "digest": shown.digest.hex(), "revision": shown.revision} | more
         url = f"/v1/requests/{ids.show('req', request_id)}/votes"
         return lambda: self.http.post(url, json=body, headers=headers)
+
+    def withdrawal(self, request_id: RequestId, headers: Mapping[str, str]) -> Call:
+        """Taking a vote back, ready to be sent."""
+        url = f"/v1/requests/{ids.show('req', request_id)}/withdraw"
+        return lambda: self.http.post(url, headers=headers)
 
     def count(self, table: str, request_id: RequestId) -> int:
         """Rows of a request."""
@@ -161,6 +167,36 @@ def test_of_fifty_votes_at_once_a_quorum_takes_as_many_as_it_needs(place: Place)
     assert len(set(by)) == 3
     assert (place.count("decisions", request_id), place.count("votes", request_id)) == (1, 3)
     assert place.wakeups() == {run_id.hex: 1}
+
+
+@pytest.mark.parametrize("again", range(3))
+def test_of_fifty_people_who_vote_and_take_it_back_at_once_no_decision_counts_what_was_taken_back(
+    place: Place, verifier: Verifier, again: int
+) -> None:
+    run_id, [request_id] = place.site.a_waiting_run(asking(approvals=4))
+    voters = place.voters(25)
+    votes_ = [place.vote(request_id, headers) for headers in voters]
+    back = [place.withdrawal(request_id, headers) for headers in voters]
+
+    def wavering(vote: Call, take_back: Call) -> Callable[[], list[httpx.Response]]:
+        return lambda: [step() for _ in range(3) for step in (vote, take_back)]
+
+    wavers = [wavering(vote, take_back) for vote, take_back in zip(votes_, back, strict=True)]
+    takers = [wavering(take_back, take_back) for take_back in back]
+    answers: list[httpx.Response] = [answer for found in at_once(*wavers, *takers) for answer in found]
+    # Whoever decides last counts what stands then.
+    answers += [vote() for vote in votes_[:4]]
+
+    assert set(statuses(answers)) <= {200, 409}, again
+    with ledger.transaction(place.site.gateway) as conn:
+        decision = decisions.get(conn, request_id)
+        assert decision is not None
+        cast = {ids.show("vot", vote.id): vote for vote in votes.of_request(conn, request_id)}
+    counted = [cast[voter["vote"]] for voter in verifier.verify(decision.signed)["voters"]]
+    assert len({vote.person_id for vote in counted}) == len(counted) == 4
+    assert all(not vote.withdrawals for vote in counted)
+    assert place.count("decisions", request_id) == 1
+    assert (place.status(run_id), place.wakeups()) == (RunStatus.QUEUED, {run_id.hex: 1})
 
 
 def test_one_person_in_ten_tabs_at_once_is_one_person(place: Place) -> None:

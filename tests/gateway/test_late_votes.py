@@ -48,7 +48,7 @@ def test_a_late_vote_is_told_who_cancelled_the_run_and_when(site: Site) -> None:
     }
     assert current["at"][:16] == settled_at.isoformat()[:16]
     with ledger.transaction(site.gateway) as conn:
-        assert votes.standing(conn, request_id) == []
+        assert votes.of_request(conn, request_id) == []
 
 
 def test_one_of_many_late_votes_is_told_the_same(site: Site) -> None:
@@ -81,7 +81,7 @@ def test_siblings_of_a_call_that_stopped_the_run_are_cancelled_and_say_so(site: 
         RequestState.APPROVED,
     ]
     assert re.fullmatch(TOLD, a_late_vote(site, second)["detail"])
-    assert "already denied, by ana@example.org" in a_late_vote(site, first)["detail"]
+    assert "already denied, by ana@example.org, on" in a_late_vote(site, first)["detail"]
 
 
 def test_silence_that_stopped_the_run_is_named(site: Site) -> None:

@@ -31,7 +31,7 @@ def opened(site: Site, request_id: RequestId, notice: NoticeId) -> Browser:
 
 def decided(site: Site, request_id: RequestId) -> bool:
     with ledger.transaction(site.gateway) as conn:
-        return bool(votes.standing(conn, request_id) or decisions.get(conn, request_id))
+        return bool(votes.of_request(conn, request_id) or decisions.get(conn, request_id))
 
 
 def notice_now(site: Site, notice: NoticeId) -> Notice:
@@ -62,7 +62,7 @@ def test_a_scanner_decides_nothing_and_then_a_person_succeeds(site: Site) -> Non
     assert (answer.status_code, answer.headers["location"]) == (303, page_of(request_id))
     assert stored(site, request_id).state is RequestState.APPROVED
     with ledger.transaction(site.gateway) as conn:
-        [vote] = votes.standing(conn, request_id)
+        [vote] = votes.of_request(conn, request_id)
         run = runs.get(conn, vote_run(site, request_id))
     assert (vote.channel, vote.person_id) == ("link", site.ana.id)
     assert run.status is RunStatus.QUEUED
@@ -84,7 +84,7 @@ def test_denying_follows_the_same_rules_and_its_reason_is_kept(site: Site) -> No
     assert answer.status_code == 303
     assert stored(site, request_id).state is RequestState.DENIED
     with ledger.transaction(site.gateway) as conn:
-        assert votes.standing(conn, request_id)[0].reason == "Not at night."
+        assert votes.of_request(conn, request_id)[0].reason == "Not at night."
 
 
 def test_a_link_tapped_twice_leaves_the_first_page_working(site: Site) -> None:
@@ -180,7 +180,7 @@ def test_whoever_is_signed_in_decides_as_themselves(site: Site) -> None:
 
     assert answer.status_code == 303
     with ledger.transaction(site.gateway) as conn:
-        [vote] = votes.standing(conn, request_id)
+        [vote] = votes.of_request(conn, request_id)
     assert (vote.channel, vote.person_id) == ("session", site.ben.id)
 
 
@@ -213,7 +213,7 @@ def test_a_link_decides_once_even_while_more_votes_are_wanted(site: Site) -> Non
 
     assert stored(site, request_id).state is RequestState.OPEN
     with ledger.transaction(site.gateway) as conn:
-        assert len(votes.standing(conn, request_id)) == 1
+        assert len(votes.of_request(conn, request_id)) == 1
     page = browser.get(page_of(request_id)).text
     assert forms_in(page) == []
     assert "You have voted on this" in page

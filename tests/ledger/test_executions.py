@@ -47,7 +47,7 @@ class Ready:
             "fence": self.fence,
             "attempt": 1,
             "request_id": self.request_id,
-            "voters": [self.voter.id],
+            "voters": {self.voter.id: "reviewer"},
             "start_by": (datetime.now(UTC) + HOUR).isoformat(),
             **other,
         }
@@ -140,12 +140,17 @@ def test_nothing_starts_after_its_time_or_under_the_request_of_another_run(ready
         assert claim is not None
         assert not executions.start(
             conn, other, claim.fence, step=1, call_id="c1", attempt=1, tool="write_file", digest=b"d",
-            request_id=ready.request_id, voters=[ready.voter.id], start_by=None,
+            request_id=ready.request_id, voters={ready.voter.id: "reviewer"}, start_by=None,
         )  # fmt: skip
 
 
-def test_a_voter_who_stands_twice_is_not_two(ready: Ready) -> None:
-    assert not ready.starts(voters=[ready.voter.id, ready.voter.id])
+def test_a_voter_must_still_have_the_role_that_they_voted_by(ready: Ready) -> None:
+    assert not ready.starts(voters={ready.voter.id: "admin"})
+
+    ready.make("UPDATE people SET roles = '{admin}'")
+
+    assert not ready.starts(voters={ready.voter.id: "reviewer"})
+    assert ready.starts(voters={ready.voter.id: "admin"})
 
 
 def test_only_the_attempt_that_started_a_call_says_how_it_ended_and_once(ready: Ready) -> None:
@@ -210,10 +215,17 @@ def test_what_is_settled_does_not_expire(ready: Ready) -> None:
         assert not silence.expire(conn, ready.request_id)
 
 
+THE_SAME_TWICE: dict[str, Any] = {
+    "requirement": {"approvals": 2},
+    "voters": [{"by": "per_1", "as": "reviewer", "instead_of": []}] * 2,
+}
+
+
 @pytest.mark.parametrize(
     ("other", "why"),
     [
         ({"voters": []}, "fewer voters"),
+        (THE_SAME_TWICE, "fewer voters"),
         ({"digest": "00"}, "another action"),
         ({"run": "run_0"}, "another action"),
         ({"request": "req_0"}, "another action"),
@@ -233,7 +245,7 @@ def test_a_signed_decision_that_says_something_else_starts_nothing(
     cleared = Cleared(digest.of_action(digest.parse(settled.action)), "unknown", {}, ready.request_id)
 
     with ledger.transaction(ready.worker) as conn, pytest.MonkeyPatch.context() as patch:
-        assert book._verify(conn, cleared)[0] == [ready.voter.id]  # pyright: ignore[reportPrivateUsage]
+        assert book._verify(conn, cleared)[0] == {ready.voter.id: "reviewer"}  # pyright: ignore[reportPrivateUsage]
 
         def get(*_: object) -> Decision:
             return short

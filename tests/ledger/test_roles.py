@@ -25,6 +25,7 @@ TABLES = [
     *("notices", "people", "keys", "sessions", "answers", "agents", "batches", "audit_events", "migrations"),
     *("preferences", "inboxes", "endpoints", "deliveries"),
     "policies",
+    *("withdrawals", "absences", "lookings", "remarks"),
 ]
 
 WRITES: dict[str, set[tuple[str, str]]] = {
@@ -74,6 +75,13 @@ WRITES: dict[str, set[tuple[str, str]]] = {
         ("endpoints", "INSERT"),
         ("endpoints", "UPDATE"),
         ("deliveries", "UPDATE"),
+        ("withdrawals", "INSERT"),
+        ("remarks", "INSERT"),
+        ("absences", "INSERT"),
+        ("absences", "UPDATE"),
+        ("lookings", "INSERT"),
+        ("lookings", "UPDATE"),
+        ("lookings", "DELETE"),
     },
     "notifier": {
         ("notices", "UPDATE"),
@@ -87,7 +95,11 @@ WRITES: dict[str, set[tuple[str, str]]] = {
 }
 
 UNREADABLE: dict[str, set[str]] = {
-    "worker": {"keys", "sessions", "answers", "notices", "audit_events", "migrations", *HEARING},
+    "worker": {
+        *("keys", "sessions", "answers", "notices", "audit_events", "migrations"),
+        *("withdrawals", "absences", "lookings", "remarks"),
+        *HEARING,
+    },
     "gateway": {"migrations", "inboxes"},
     "notifier": set(TABLES) - {"notices", "requests", "runs", "people", *HEARING},
 }
@@ -145,6 +157,9 @@ FORBIDDEN: list[tuple[str, str]] = [
     ("worker", "INSERT INTO votes DEFAULT VALUES"),
     ("worker", "INSERT INTO decisions DEFAULT VALUES"),
     ("worker", "INSERT INTO renewals DEFAULT VALUES"),
+    ("worker", "INSERT INTO withdrawals DEFAULT VALUES"),
+    ("worker", "INSERT INTO absences DEFAULT VALUES"),
+    ("worker", "INSERT INTO remarks DEFAULT VALUES"),
     ("worker", "INSERT INTO people DEFAULT VALUES"),
     ("worker", "INSERT INTO policies DEFAULT VALUES"),
     ("gateway", "UPDATE policies SET statement = ''"),
@@ -164,6 +179,10 @@ FORBIDDEN: list[tuple[str, str]] = [
     ("gateway", "UPDATE renewals SET start_by = now()"),
     ("gateway", "UPDATE requests SET requirement = '{}'"),
     ("gateway", "UPDATE votes SET verdict = 'approve'"),
+    ("gateway", "UPDATE withdrawals SET mac = ''"),
+    ("gateway", "UPDATE absences SET until_at = now()"),
+    ("gateway", "UPDATE absences SET stand_in_id = person_id"),
+    ("gateway", "UPDATE remarks SET body = ''"),
     ("gateway", "UPDATE revisions SET action = ''"),
     ("gateway", "UPDATE runs SET output = ''"),
     ("gateway", "UPDATE runs SET fence = 0"),
@@ -194,7 +213,7 @@ def test_a_statement_over_the_wall_is_refused(role: str, database: Database) -> 
 
 
 def test_even_the_owner_is_stopped_at_the_append_only_tables(database: Database) -> None:
-    tables = ("votes", "decisions", "renewals", "revisions", "audit_events", "policies")
+    tables = ("votes", "withdrawals", "remarks", "decisions", "renewals", "revisions", "audit_events", "policies")
     with psycopg.connect(database.owner) as conn:
         let_through = [
             statement

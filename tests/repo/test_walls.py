@@ -22,6 +22,7 @@ SOURCES = [
 DOORWAYS = {
     "executions": "banksman_worker/journal.py",
     "votes": "banksman_gateway/decide.py",
+    "withdrawals": "banksman_gateway/withdraw.py",
     "decisions": "banksman_gateway/decide.py",
 }
 LOAD_EVERYTHING = """

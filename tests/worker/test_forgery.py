@@ -310,7 +310,7 @@ def test_a_vote_that_was_changed_does_not_count(site: SiteMaker, forger: Forger,
         voter = decide.Voter("token", here.reviewers[0])
         ballot = decide.Ballot(Verdict.DENY, request.digest, 1)
         decide.vote(conn, request.id, voter, ballot, decide.Pen(here.pen.signer, here.pen.marks, HINT))
-        [vote] = votes.standing(conn, request.id)
+        [vote] = votes.of_request(conn, request.id)
     assert decide.is_genuine(vote, here.pen.marks)
 
     def alter(conn: Connection, *_: object) -> None:
@@ -319,7 +319,7 @@ def test_a_vote_that_was_changed_does_not_count(site: SiteMaker, forger: Forger,
     forger(alter, here, request)
 
     with ledger.transaction(here.gateway) as conn:
-        [vote] = votes.standing(conn, request.id)
+        [vote] = votes.of_request(conn, request.id)
     assert not decide.is_genuine(vote, here.pen.marks)
 
 
@@ -378,7 +378,7 @@ def test_a_forged_outcome_is_asked_again(site: SiteMaker, forger: Forger, owner_
             tool="pay",
             digest=request.digest,
             request_id=request.id,
-            voters=[],
+            voters={},
             start_by=None,
         )
     with ledger.transaction(owner_pool) as conn:

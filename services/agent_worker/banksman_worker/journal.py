@@ -148,10 +148,12 @@ class Journal:
             return None
         raise self.gate.doubt(key)
 
-    def _verify(self, conn: Connection, cleared: Cleared) -> tuple[list[ids.PersonId], str | None]:
-        """Who voted for the call and until when it may start, by the signed statement, read afresh."""
+    def _verify(self, conn: Connection, cleared: Cleared) -> tuple[dict[ids.PersonId, str], str | None]:
+        """Who voted for the call, by which role, or lent to who did; and until when it may start: by the signed
+        statement, read afresh.
+        """
         if cleared.request_id is None:
-            return [], None
+            return {}, None
         decision = decisions.get(conn, cleared.request_id)
         if decision is None:
             raise NotGenuine("There is no decision for this call. It was not executed.")
@@ -164,10 +166,11 @@ class Journal:
         }
         if any(statement.get(name) != value for name, value in expected.items()):
             raise NotGenuine("The signed decision is for another action. It was not executed.")
-        if len(statement["voters"]) < statement["requirement"]["approvals"]:
+        said = {item["by"]: item["as"] for item in statement["voters"]}
+        if len(said) < statement["requirement"]["approvals"]:
             raise NotGenuine("The signed decision has fewer voters than it requires. It was not executed.")
-        voters = [ids.PersonId(ids.read("per", item["by"])) for item in statement["voters"]]
-        return voters, statement["start_by"]
+        said |= {absent: "reviewer" for item in statement["voters"] for absent in item["instead_of"]}
+        return {ids.PersonId(ids.read("per", by)): role for by, role in said.items()}, statement["start_by"]
 
     async def _perform(
         self, ctx: RunContext[Any], key: Key, attempt: int, cleared: Cleared, run: Callable[[], Awaitable[Any]]

@@ -23,6 +23,7 @@ from banksman_gateway import (
     internal,
     keys,
     link_page,
+    looking,
     pages,
     people,
     people_page,
@@ -32,6 +33,7 @@ from banksman_gateway import (
     problems,
     receipts,
     rehearsal,
+    remarks,
     request_page,
     requests,
     run_forms,
@@ -93,6 +95,8 @@ def create(settings: GatewaySettings) -> FastAPI:
         internal,
     )
     for module in api:
+        app.include_router(module.router)
+    for module in (looking, remarks):
         app.include_router(module.router)
     app.include_router(batches.lines)
     shown = (html, pages, run_forms, agents_page, policy_page, people_page, request_page, link_page, receipts, sign_in)

@@ -52,6 +52,13 @@ class Caller:
         if not self.has(*scopes):
             raise NotAllowed(f"This credential lacks the scope {' or '.join(scopes)}.")
 
+    def must_be_person(self, does: str) -> Person:
+        """The person who acts, by a credential that may vote; `NotAllowed` for a machine."""
+        if self.person is None:
+            raise NotAllowed(f"A machine's key never {does}: people do, with a personal token.")
+        self.must("votes")
+        return self.person
+
     def only_own(self, scope: Scope) -> PersonId | None:
         """None for a reader who sees everything under this scope, else the person whose runs alone are shown."""
         self.must(scope)

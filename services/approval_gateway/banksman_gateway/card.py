@@ -3,40 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import cast
 
-from banksman import digest, quorum, render
+from banksman import digest, render
 from banksman.digest import Json
 from banksman.errors import InvalidInput
 from banksman.ids import PersonId, RequestId
 from banksman.ledger import Connection, decisions, executions, lists, people, requests, runs, views, votes
 from banksman.links import LinkKeys
 from banksman.records import Decision, Execution, Person, Request, Requirement, Run, Vote
-from banksman.states import RequestState, Tier, Verdict
-from banksman_gateway import silence, voters
-from banksman_gateway.decide import is_genuine
+from banksman.states import RequestState, Tier
+from banksman_gateway import edits, silence, stand_ins, tally, voters
+from banksman_gateway.tally import Tally
 from banksman_gateway.voters import Channel
 
 
 @dataclass(frozen=True, slots=True)
 class Say:
-    """One vote with its voter's name, and why it does not count, if it does not."""
+    """One vote with its voter's name, whether it counts, why not, and for whom who is away."""
 
     vote: Vote
     who: str
+    counts: bool
     void: str
+    instead_of: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
 class Earlier:
-    """A revision before the current one, in full."""
+    """A revision before the current one, in full, and what the next one changed."""
 
     number: int
     author: str
     text: str
     lines: int
+    changes: Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,10 @@ class Card:
     """Why this reader cannot decide, in words; None when they can."""
     unreachable: str | None
     """Why nobody, or too few, may decide it, and what to do."""
+    tally: Tally
+    may_withdraw: bool
+    """Whether this reader has a vote here that they may take back."""
+    company: views.Company
 
     @property
     def rendered(self) -> str:
@@ -77,11 +84,6 @@ class Card:
     def open(self) -> bool:
         """Whether it waits for somebody."""
         return self.request.state is RequestState.OPEN and not self.request.overdue
-
-    @property
-    def called(self) -> Sequence[str]:
-        """The groups whom the ladder has called in by now."""
-        return sorted(quorum.called(self.requirement, self.request.age))
 
     @property
     def ladder(self) -> Sequence[tuple[datetime, Sequence[str]]]:
@@ -96,9 +98,9 @@ class Card:
         return sum(item.state is not RequestState.OPEN for item in self.siblings)
 
     @property
-    def agreed(self) -> int:
-        """How many people have approved what is asked now."""
-        return sum(not say.void and say.vote.verdict in (Verdict.APPROVE, Verdict.RERUN) for say in self.says)
+    def needs(self) -> str:
+        """What it takes, in words."""
+        return tally.needs(self.requirement)
 
     @property
     def start_by(self) -> datetime | None:
@@ -145,12 +147,16 @@ def read(conn: Connection, request_id: RequestId, reader: Person | None, channel
     """The card of a request as this reader may see it, or `NotFound`."""
     request = requests.get(conn, request_id)
     action, genuine = _action(request)
-    cast_ = votes.standing(conn, request_id)
+    cast_ = votes.of_request(conn, request_id)
     versions = lists.revisions(conn, request_id)
     names = _names(conn, cast_, [author for _, _, author in versions])
     decision = decisions.get(conn, request_id)
     context = digest.parse(request.context, what="The stored context", limit=_CONTEXT_LIMIT)
     requirement = Requirement.from_json(action["requirement"]) if genuine else request.requirement
+    signed = replace(request, requirement=requirement)
+    stands = tally.of_each(conn, [(signed, cast_, decision)], marks)[request_id]
+    mine = [item.id for item in cast_ if reader is not None and item.person_id == reader.id]
+    is_open = request.state is RequestState.OPEN and not request.overdue
     return Card(
         request=request,
         run=runs.get(conn, request.run_id),
@@ -162,27 +168,31 @@ def read(conn: Connection, request_id: RequestId, reader: Person | None, channel
         warnings=render.suspicious(action, context),
         genuine=genuine,
         siblings=lists.siblings(conn, request),
-        says=[Say(item, _who(item, names), _void(item, request, marks)) for item in cast_],
+        says=[_say(item, _who(item, names), stands) for item in cast_],
         decision=decision,
         reason=_reason(decision),
         executions=[item for item in executions.of_run(conn, request.run_id) if item.request_id == request_id],
         author=None if request.author_id is None else names[request.author_id],
-        earlier=_earlier(versions[:-1], context, names),
+        earlier=_earlier(versions, context, names),
         end=views.end_of(conn, request) if request.state is RequestState.CANCELLED else None,
-        hindrance=None if reader is None else hindrance(request, requirement, reader, channel, cast_),
+        hindrance=None if reader is None else _hindrance(conn, signed, reader, channel, cast_=cast_, stands=stands),
         unreachable=silence.unreachable(conn, request) if request.state is RequestState.OPEN else None,
+        tally=stands,
+        may_withdraw=is_open and any(vote not in stands.void for vote in mine),
+        company=views.company(conn, [request_id])[request_id],
     )
 
 
-def hindrance(
-    request: Request, requirement: Requirement, reader: Person, channel: Channel, cast_: Sequence[Vote]
+def _hindrance(
+    conn: Connection, request: Request, reader: Person, channel: Channel, *, cast_: Sequence[Vote], stands: Tally
 ) -> str | None:
     """Why this reader's vote would be refused, told before they fill in a form. `decide` has the last word."""
-    if any(item.person_id == reader.id and item.revision == request.revision for item in cast_):
+    if any(item.person_id == reader.id and item.id not in stands.void for item in cast_):
         return "You have voted on this. It waits for others now."
     if request.tier is Tier.HIGH and request.author_id == reader.id:
         return "You edited this, and at tier high its editor does not count. It waits for others now."
-    return voters.hindrance(request, requirement, reader, channel)
+    who = stand_ins.standing(conn, request, [reader], cast_)[reader.id]
+    return voters.hindrance(request, request.requirement, who, channel)
 
 
 _CONTEXT_LIMIT = 64 * 1024 * 1024
@@ -202,10 +212,8 @@ def _names(conn: Connection, cast_: Sequence[Vote], authors: Sequence[PersonId |
     return {person_id: f"{person.name} <{person.email}>" for person_id, person in known.items()}
 
 
-def _void(vote: Vote, request: Request, marks: LinkKeys) -> str:
-    if not is_genuine(vote, marks):
-        return "does not bear the gateway’s mark: it was not cast here, was changed since, or its key has been revoked"
-    return f"is on revision {vote.revision}, which was edited since" if vote.revision != request.revision else ""
+def _say(vote: Vote, who: str, stands: Tally) -> Say:
+    return Say(vote, who, vote.id in stands.agreed, stands.void.get(vote.id, ""), stands.instead_of.get(vote.id, ()))
 
 
 def _who(vote: Vote, names: Mapping[PersonId, str]) -> str:
@@ -224,9 +232,11 @@ def _earlier(
     versions: Sequence[tuple[int, bytes, PersonId | None]], context: Mapping[str, Json], names: Mapping[PersonId, str]
 ) -> Sequence[Earlier]:
     found: list[Earlier] = []
-    for number, body, author in versions:
-        text = render.text(digest.parse(body, what="The stored action", limit=4 * digest.MAX_BYTES), context)
-        found.append(Earlier(number, "the agent" if author is None else names[author], text, text.count("\n")))
+    actions = [digest.parse(body, what="The stored action", limit=4 * digest.MAX_BYTES) for _, body, _ in versions]
+    for (number, _, author), old, new in zip(versions, actions, actions[1:], strict=False):
+        text = render.text(old, context)
+        by = "the agent" if author is None else names[author]
+        found.append(Earlier(number, by, text, text.count("\n"), edits.changes(old, new, context)))
     return found
 
 

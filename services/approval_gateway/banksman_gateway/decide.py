@@ -15,15 +15,16 @@ from typing import cast
 
 from banksman import digest, ids
 from banksman.digest import Json
-from banksman.errors import AlreadyDecided, AlreadyVoted, Changed, InvalidInput, NotAllowed, NotGenuine
+from banksman.errors import AlreadyDecided, InvalidInput, NotAllowed, NotGenuine
 from banksman.ids import RequestId, RunId, VoteId
-from banksman.ledger import Connection, audit, decisions, people, requests, runs, stops, votes
+from banksman.ledger import Connection, audit, decisions, families, people, requests, runs, stops, votes
 from banksman.links import LinkKeys
 from banksman.records import Decision, Event, Key, Person, Request, Vote
 from banksman.signing import Signer
 from banksman.states import SETTLES, VERDICTS, Kind, RequestState, Tier, Verdict
-from banksman_gateway import late, patch, voters
-from banksman_gateway.voters import Channel
+from banksman_gateway import edits, late, stand_ins, voters
+from banksman_gateway.stand_ins import Standing
+from banksman_gateway.voters import Channel, Seat
 
 START_GRACE = timedelta(hours=24)
 """How long after the last sibling's deadline an approved call may still start."""
@@ -59,7 +60,8 @@ class Voter:
 class Ballot:
     """What a vote says, and what its voter was shown.
 
-    `arguments` edits the call: a JSON merge patch (RFC 7396) onto the arguments that were shown.
+    `arguments` edits the call: a JSON merge patch (RFC 7396) onto the arguments that were shown. `exact` edits it too:
+    all of the arguments as they are to be, nulls among them.
     """
 
     verdict: Verdict
@@ -67,9 +69,15 @@ class Ballot:
     revision: int
     reason: str | None = None
     arguments: Json = None
+    exact: Json = None
     answer: Json = None
     stop_run: bool = False
     render_hash: bytes | None = None
+
+    @property
+    def edits(self) -> bool:
+        """Whether it changes the call."""
+        return self.arguments is not None or self.exact is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +90,21 @@ class Outcome:
 
 def vote(conn: Connection, request_id: RequestId, voter: Voter, ballot: Ballot, pen: Pen) -> Outcome:
     """One vote on an open request, and, when it completes the requirement, the signed decision."""
+    if ballot.stop_run or ballot.verdict is Verdict.STOP:
+        families.hold_whole(conn, request_id)
     request = requests.hold(conn, request_id)
     if request.state is not RequestState.OPEN or request.overdue:
         raise late.answer(conn, request)
-    _must_be_what_was_shown(request, ballot)
+    _must_be_what_was_shown(conn, request, ballot)
     _genuine_action(request)
     _must_fit(request, ballot)
-    _must_be_entitled(conn, request, voter, ballot)
-    if ballot.arguments is not None:
-        request = _edit(conn, request, voter, ballot)
-    _cast(conn, request, voter, ballot, pen)
-    counted, enough = voters.counting(conn, request, _cast_alike(conn, request, ballot, pen))
+    earlier = votes.of_request(conn, request.id)
+    who = _must_be_entitled(conn, request, voter, ballot, earlier)
+    if ballot.edits:
+        request = edits.revise(conn, request, voter.person, arguments=ballot.arguments, exact=ballot.exact)
+    said = _cast(conn, request, voter, ballot, earlier, pen=pen)
+    agreed = [*_alike(conn, request, ballot, earlier, pen.marks), said]
+    counted, enough = voters.counting(conn, request, agreed, who)
     if SETTLES[ballot.verdict] is RequestState.APPROVED and not enough:
         _note(conn, request, voter.actor, "vote.cast", {"verdict": ballot.verdict.value, "revision": request.revision})
         return Outcome(request, None)
@@ -104,14 +116,20 @@ def is_genuine(item: Vote, marks: LinkKeys) -> bool:
     return marks.mark_holds(item.mac, item.id, _marked(item))
 
 
-def _must_be_what_was_shown(request: Request, ballot: Ballot) -> None:
+def withdrawing(item: Vote) -> dict[str, Json]:
+    """What the mark covers on the row that takes this vote back."""
+    return {**_marked(item), "withdrawn": True}
+
+
+def is_withdrawn(item: Vote, marks: LinkKeys) -> bool:
+    """Whether its voter took a vote back here."""
+    return any(marks.mark_holds(mark, item.id, withdrawing(item)) for mark in item.withdrawals)
+
+
+def _must_be_what_was_shown(conn: Connection, request: Request, ballot: Ballot) -> None:
     if ballot.revision == request.revision and ballot.digest == request.digest:
         return
-    what = "revision" if ballot.revision != request.revision else "digest"
-    raise Changed(
-        f"What you were shown is no longer what is asked: the {what} differs. Read the request again.",
-        {"changed": what, "revision": request.revision, "digest": request.digest.hex()},
-    )
+    raise late.changed(conn, request, ballot.revision)
 
 
 def _must_fit(request: Request, ballot: Ballot) -> None:
@@ -119,7 +137,7 @@ def _must_fit(request: Request, ballot: Ballot) -> None:
     if ballot.verdict not in allowed:
         choices = ", ".join(sorted(verdict.value for verdict in allowed))
         raise InvalidInput(f"A request of kind {request.kind.value} takes {choices}, not {ballot.verdict.value}.")
-    if ballot.arguments is not None and (request.kind is not Kind.APPROVAL or ballot.verdict is not Verdict.APPROVE):
+    if ballot.edits and (request.kind is not Kind.APPROVAL or ballot.verdict is not Verdict.APPROVE):
         raise InvalidInput("Arguments can only be edited together with approving a tool call.")
     if ballot.verdict in (Verdict.ANSWER, Verdict.HAPPENED) and ballot.answer is None:
         raise InvalidInput("`answer` is missing: it is what the agent is told.")
@@ -129,47 +147,28 @@ def _must_fit(request: Request, ballot: Ballot) -> None:
         raise InvalidInput("A vote at tier high needs a reason.")
 
 
-def _must_be_entitled(conn: Connection, request: Request, voter: Voter, ballot: Ballot) -> None:
+def _must_be_entitled(
+    conn: Connection, request: Request, voter: Voter, ballot: Ballot, earlier: Sequence[Vote]
+) -> Standing | None:
     if voter.person is None:
         answers = voter.key is not None and "requests:answer" in voter.key.scopes
         if answers and request.kind is Kind.EXTERNAL and ballot.verdict is Verdict.ANSWER:
-            return
+            return None
         raise NotAllowed("API keys cannot vote: people do. (Scope requests:answer answers kind external alone.)")
     # The row is read again here: a person disabled a moment ago no longer votes.
     person = people.get(conn, voter.person.id)
-    if (why := voters.hindrance(request, request.requirement, person, voter.channel)) is not None:
+    who = stand_ins.standing(conn, request, [person], earlier)[person.id]
+    if (why := voters.hindrance(request, request.requirement, who, voter.channel)) is not None:
         raise NotAllowed(why)
+    return who
 
 
-def _edit(conn: Connection, request: Request, voter: Voter, ballot: Ballot) -> Request:
-    """The next revision, with edited arguments, authored by the voter; votes on earlier revisions are void."""
-    assert voter.person is not None
-    action = _genuine_action(request)
-    arguments = digest.check(patch.merged(action["arguments"], ballot.arguments), what="The edited arguments")
-    if digest.canonical(arguments) == digest.canonical(action["arguments"]):
-        return request
-    _must_match_schema(conn, request, arguments)
-    edited = {**action, "arguments": arguments}
-    body = digest.canonical(edited)
-    revised = replace(
-        request, revision=request.revision + 1, action=body, digest=digest.of_action(edited), author_id=voter.person.id
-    )
-    requests.revise(conn, request.id, revised.revision, action=body, digest=revised.digest, author=voter.person.id)
-    _note(conn, request, voter.actor, "request.revised", {"revision": revised.revision, "digest": revised.digest.hex()})
-    return revised
-
-
-def _must_match_schema(conn: Connection, request: Request, arguments: Json) -> None:
-    import jsonschema  # heavy, and wanted for edits alone
-
-    schema = digest.parse(requests.schema(conn, request.schema_hash), what="The tool's schema")
-    problem = jsonschema.Draft202012Validator(schema)
-    for error in problem.iter_errors(arguments):
-        where = "/".join(map(str, error.absolute_path)) or "the arguments"
-        raise InvalidInput(f"The edited arguments do not fit the tool {request.tool}: {where}: {error.message[:300]}")
-
-
-def _cast(conn: Connection, request: Request, voter: Voter, ballot: Ballot, pen: Pen) -> None:
+def _cast(
+    conn: Connection, request: Request, voter: Voter, ballot: Ballot, earlier: Sequence[Vote], *, pen: Pen
+) -> Vote:
+    """The vote, in place of the one that this voter took back, if any; `AlreadyVoted` while theirs stands."""
+    mine = [item for item in earlier if voter.person and item.person_id == voter.person.id]
+    mine = [item for item in mine if item.revision == request.revision]
     said = Vote(
         id=VoteId(ids.new()),
         request_id=request.id,
@@ -182,31 +181,29 @@ def _cast(conn: Connection, request: Request, voter: Voter, ballot: Ballot, pen:
         reason=ballot.reason,
         answer=ballot.answer,
         render_hash=ballot.render_hash,
+        replaces=mine[-1].id if mine and is_withdrawn(mine[-1], pen.marks) else None,
     )
-    if not votes.cast(conn, replace(said, mac=pen.marks.mark(said.id, _marked(said)))):
-        raise AlreadyVoted(
-            f"You have voted on revision {request.revision} of this request already.",
-            {"state": request.state.value, "revision": request.revision},
-        )
+    said = replace(said, mac=pen.marks.mark(said.id, _marked(said)))
+    if not votes.cast(conn, said):
+        raise late.voted(request, mine)
+    return said
 
 
-def _cast_alike(conn: Connection, request: Request, ballot: Ballot, pen: Pen) -> Sequence[Vote]:
-    """The votes of this verdict on this revision that were cast through this doorway."""
-    found = [
-        item
-        for item in votes.standing(conn, request.id)
-        if item.revision == request.revision and item.verdict is ballot.verdict
-    ]
-    cast_ = [item for item in found if is_genuine(item, pen.marks)]
+def _alike(
+    conn: Connection, request: Request, ballot: Ballot, earlier: Sequence[Vote], marks: LinkKeys
+) -> Sequence[Vote]:
+    """The votes of this verdict on this revision that were cast through this doorway, and not taken back through it."""
+    found = [item for item in earlier if item.revision == request.revision and item.verdict is ballot.verdict]
     for item in found:
-        if item not in cast_:
-            why = "It does not bear the gateway's mark: it was not cast here, was changed since, or its key is gone."
-            _note(conn, request, "gateway", "vote.refused", {"vote": ids.show("vot", item.id), "why": why})
-    return cast_
+        forged = ["withdrawal" for mark in item.withdrawals if not marks.mark_holds(mark, item.id, withdrawing(item))]
+        for what in forged if is_genuine(item, marks) else ["vote"]:
+            why = "It does not bear the gateway's mark: it was not made here, was changed since, or its key is gone."
+            _note(conn, request, "gateway", f"{what}.refused", {"vote": ids.show("vot", item.id), "why": why})
+    return [item for item in found if is_genuine(item, marks) and not is_withdrawn(item, marks)]
 
 
 def _settle(
-    conn: Connection, request: Request, voter: Voter, ballot: Ballot, counted: Sequence[Vote], *, pen: Pen
+    conn: Connection, request: Request, voter: Voter, ballot: Ballot, counted: Sequence[Seat], *, pen: Pen
 ) -> Outcome:
     """Open → approved, denied or answered, as a signed statement; the run is woken when nothing else is open."""
     verdict = SETTLES[ballot.verdict]
@@ -221,7 +218,7 @@ def _settle(
     if ballot.stop_run or ballot.verdict is Verdict.STOP:
         who = voter.person.email if voter.person else "an API key"
         why = f"{who} stopped the run at {request.tool}" + (f": {ballot.reason}" if ballot.reason else ".")
-        stops.stop(conn, [request.run_id], voter.actor, because=why)
+        stops.stop(conn, [families.root(conn, request.run_id), request.run_id], voter.actor, because=why)
         return Outcome(settled, None)
     segment = runs.wake(conn, request.run_id, hint=pen.hint)
     return Outcome(settled, None if segment is None else (request.run_id, segment))
@@ -230,7 +227,7 @@ def _settle(
 def _statement(
     request: Request,
     ballot: Ballot,
-    counted: Sequence[Vote],
+    counted: Sequence[Seat],
     verdict: RequestState,
     *,
     now: datetime,
@@ -254,7 +251,7 @@ def _statement(
         "answer": ballot.answer,
         "reason": ballot.reason,
         "stop_run": ballot.stop_run,
-        "voters": [_voter(item) for item in counted],
+        "voters": [_voter(request, *seat) for seat in counted],
         "decided_at": _stamp(now),
         "start_by": _stamp(start_by),
     }
@@ -279,9 +276,11 @@ def _marked(item: Vote) -> dict[str, Json]:
     }
 
 
-def _voter(item: Vote) -> dict[str, Json]:
+def _voter(request: Request, item: Vote, who: Standing | None) -> dict[str, Json]:
     return {
         "by": _by(item),
+        "as": None if who is None else who.role(request),
+        "instead_of": [] if who is None else [ids.show("per", absent.id) for absent in who.instead_of],
         "channel": item.channel,
         "rendered": item.render_hash.hex() if item.render_hash is not None else None,
         "vote": ids.show("vot", item.id),

@@ -6,9 +6,8 @@ is for, and at tier low may decide with the typed code of the same mail. The vot
 
 from __future__ import annotations
 
-import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -16,12 +15,25 @@ from fastapi import APIRouter, Request, Response
 
 from banksman import digest, ids, render
 from banksman.digest import Json
-from banksman.errors import BanksmanError, Changed, InvalidInput, NotAllowed, NotFound, NotSignedIn
-from banksman.ids import RequestId
-from banksman.ledger import Connection, notices, people
+from banksman.errors import BanksmanError, Changed, Conflict, InvalidInput, NotAllowed, NotFound, NotSignedIn
+from banksman.ids import NoticeId, RequestId
+from banksman.ledger import Connection, lookings, notices, people, requests
 from banksman.records import Notice, Person
 from banksman.states import VERDICTS, Kind, Tier, Verdict
-from banksman_gateway import auth, binding, card, decide, door, html, link_page, patch, problems
+from banksman_gateway import (
+    auth,
+    binding,
+    card,
+    decide,
+    door,
+    edits,
+    html,
+    link_page,
+    looking,
+    problems,
+    remarks,
+    withdraw,
+)
 from banksman_gateway.card import Card
 from banksman_gateway.decide import Ballot, Voter
 from banksman_gateway.forms import Form, Posted
@@ -101,7 +113,8 @@ def confirm(request_id: str, here: Here, session: SignedIn, form: Posted) -> Res
         _must_be_shown(shown, form)
         # Once through its canonical form, so that what is confirmed is what the next form carries: 1.0 is 1.
         arguments = _arguments(digest.canonical(_arguments(text)).decode())
-        patch.between(shown.action["arguments"], arguments)
+        with door.transaction(here) as conn:
+            edits.must_match_schema(conn, shown.request, arguments)
     except BanksmanError as error:
         return _edit_page(here, session, shown, text, error=error)
     edited = {**shown.action, "arguments": arguments}
@@ -116,8 +129,38 @@ def confirm(request_id: str, here: Here, session: SignedIn, form: Posted) -> Res
         rendered=render.hash(edited, shown.context).hex(),
         blocks=render.blocks(edited, shown.context),
         warnings=render.suspicious(edited, shown.context),
-        changes=_changes(shown.action, edited, shown.context),
+        changes=edits.changes(shown.action, edited, shown.context),
     )
+
+
+@router.post("/requests/{request_id}/{move}")
+def around(request_id: str, move: str, here: Here, session: SignedIn, form: Posted) -> Response:
+    """What people do around a vote, by the person in the session: `withdraw`, `looking`, `remarks`."""
+    form.must_be_of(here.link_keys, session.secret)
+    wanted, person = RequestId(ids.read("req", request_id)), session.person
+    told: Sequence[NoticeId] = ()
+    try:
+        with door.transaction(here) as conn:
+            request = requests.get(conn, wanted)
+            own = auth.own_only(person)
+            if own is not None and own != request.requester_id:
+                raise NotFound(f"There is no request {request_id}.")
+            if move == "withdraw":
+                withdraw.withdraw(conn, wanted, person, here.pen)
+            elif move == "remarks":
+                _, told = remarks.add(conn, wanted, person, form.text("text"))
+            elif move == "looking" and form.text("look") == "no":
+                lookings.stop(conn, wanted, person.id)
+            elif move == "looking":
+                looking.look(conn, wanted, person)
+            else:
+                raise NotFound("There is nothing here.")
+    except (Conflict, InvalidInput, NotAllowed) as error:
+        with door.transaction(here) as conn:
+            return _page(conn, here, Reader(person, session.secret), wanted, error=error, form=form)
+    here.wire.deliver(told)
+    here.wire.changed(run=request.run_id, request=wanted)
+    return html.see(f"/requests/{request_id}{'#remarks' if move == 'remarks' else ''}")
 
 
 def _reader(conn: Connection, request: Request, here: Parts, session: Session | None, wanted: RequestId) -> Reader:
@@ -164,6 +207,7 @@ def _page(
         "verdicts": VERDICTS[shown.request.kind],
         "reason": "" if form is None else form.text("reason"),
         "answer": "" if form is None else form.text("answer"),
+        "remark": "" if form is None else form.text("text"),
         "problem": problem,
         "tries": link_page.TRIES,
     }
@@ -214,9 +258,8 @@ def _ballot(shown: Card, form: Form, *, by_link: bool) -> Ballot:
     if "arguments" in form.fields:
         if by_link:
             raise NotAllowed("A mailed link decides on what is shown; to change it, sign in.")
-        edited = _arguments(form.fields["arguments"])
-        arguments = patch.between(shown.action["arguments"], edited)
-        now = render.hash({**shown.action, "arguments": edited}, shown.context)
+        arguments = _arguments(form.fields["arguments"])
+        now = render.hash({**shown.action, "arguments": arguments}, shown.context)
     else:
         now = render.hash(shown.action, shown.context)
     if rendered != now.hex() and (revision, seen_digest) == (shown.request.revision, shown.request.digest):
@@ -226,7 +269,7 @@ def _ballot(shown: Card, form: Form, *, by_link: bool) -> Ballot:
         digest=seen_digest,
         revision=revision,
         reason=form.text("reason") or None,
-        arguments=arguments,
+        exact=arguments,
         answer=_answer(shown, verdict, form),
         stop_run=form.text("stop_run") == "yes",
         render_hash=now,
@@ -285,11 +328,3 @@ def _arguments(text: str) -> dict[str, Json]:
     if not isinstance(arguments, dict):
         raise InvalidInput("The arguments must stay a JSON object: { … }.")
     return cast("dict[str, Json]", arguments)
-
-
-def _changes(
-    old: Mapping[str, Json], new: Mapping[str, Json], context: Mapping[str, Json]
-) -> Sequence[tuple[str, str]]:
-    """Old and new as they are shown, line by line: (` `, `-` or `+`, text), all of it."""
-    before, after = render.text(old, context).split("\n"), render.text(new, context).split("\n")
-    return [(item[0], item[2:]) for item in difflib.ndiff(before, after) if not item.startswith("?")]

@@ -16,7 +16,7 @@ from banksman.ledger import Connection, families, lists, views
 from banksman.ledger import requests as rows
 from banksman.records import Request as Record
 from banksman.states import Kind, RequestState, Tier, Verdict
-from banksman_gateway import decide, door, events, problems, shapes
+from banksman_gateway import decide, door, events, problems, shapes, tally, withdraw
 from banksman_gateway.auth import Caller
 from banksman_gateway.decide import Ballot, Outcome, Voter
 from banksman_gateway.door import ToAct, ToRead
@@ -40,12 +40,18 @@ class VoteBody(Body):
     arguments: dict[str, Json] | None = Field(
         None, description="Edits the call: a JSON merge patch (RFC 7396) onto the arguments that were shown."
     )
+    arguments_exact: dict[str, Json] | None = Field(
+        None, description="Edits the call: all of its arguments as they are to be. A patch cannot set one to null."
+    )
     answer: Json = Field(None, description="For kinds question and external; for `happened`, what to tell the model.")
     stop_run: Annotated[bool, Field(strict=True)] = False
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        for name, value in (("arguments", self.arguments), ("answer", self.answer)):
+        if self.arguments is not None and self.arguments_exact is not None:
+            raise ValueError("`arguments` and `arguments_exact` both edit the call: send one of them.")
+        given = {"arguments": self.arguments, "arguments_exact": self.arguments_exact, "answer": self.answer}
+        for name, value in given.items():
             if value is not None and len(digest.canonical(value)) > digest.MAX_BYTES:
                 raise ValueError(f"`{name}` may have {digest.MAX_BYTES:,} bytes as JSON.")
         return self
@@ -58,6 +64,7 @@ class VoteBody(Body):
             revision=self.revision,
             reason=self.reason,
             arguments=self.arguments,
+            exact=self.arguments_exact,
             answer=self.answer,
             stop_run=self.stop_run,
         )
@@ -108,7 +115,7 @@ def list_requests(wanted: Annotated[RequestFilter, Query()], way: ToRead) -> Res
             after=None if wanted.cursor is None else RequestId(ids.read("req", wanted.cursor)),
             limit=wanted.limit + 1,
         )
-        shown = show(conn, found[: wanted.limit])
+        shown = show(conn, way.here, found[: wanted.limit])
     more = shown[-1].id if len(found) > wanted.limit else None
     page = shapes.Page[shapes.Request](items=shown, next_cursor=more)
     return door.respond(200, door.to_bytes(page))
@@ -127,7 +134,7 @@ def get_request(request_id: RequestPath, way: ToRead) -> Response:
         caller.must("requests:read")
         found = rows.get(conn, RequestId(ids.read("req", request_id)))
         caller.must_see(found.requester_id, f"request {request_id}")
-        [shown] = show(conn, [found])
+        [shown] = show(conn, way.here, [found])
     return door.respond(200, door.to_bytes(shown))
 
 
@@ -140,7 +147,7 @@ def vote_on_request(request_id: RequestPath, said: VoteBody, way: ToAct) -> Resp
             return kept
         wanted = RequestId(ids.read("req", request_id))
         outcome = decide.vote(conn, wanted, voter, said.ballot(), way.here.pen)
-        [shown] = show(conn, [outcome.request])
+        [shown] = show(conn, way.here, [outcome.request])
         response = way.answer(conn, caller, 200, shown)
     tell(way.here, outcome)
     return response
@@ -155,7 +162,7 @@ def vote_on_many(said: Votes, way: ToAct) -> Response:
             return kept
         outcomes = _vote_on_each(conn, way.here, voter, said.votes)
         done = [outcome.request for outcome in outcomes.values() if isinstance(outcome, Outcome)]
-        shown = {shape.id: shape for shape in show(conn, done)}
+        shown = {shape.id: shape for shape in show(conn, way.here, done)}
         page = shapes.Page[shapes.Row](
             items=[_row(vote.request_id, outcomes[vote.request_id], shown) for vote in said.votes]
         )
@@ -164,10 +171,26 @@ def vote_on_many(said: Votes, way: ToAct) -> Response:
     return response
 
 
-def show(conn: Connection, found: Sequence[Record]) -> list[shapes.Request]:
+@router.post("/requests/{request_id}/withdraw", response_model=shapes.Request)
+def withdraw_vote(request_id: RequestPath, way: ToAct) -> Response:
+    """Take your vote back, as long as nobody has decided. Afterwards you may vote again."""
+    with way.enter() as (conn, caller):
+        person = caller.must_be_person("takes a vote back")
+        if (kept := way.replay(conn, caller)) is not None:
+            return kept
+        request = withdraw.withdraw(conn, RequestId(ids.read("req", request_id)), person, way.here.pen)
+        [shown] = show(conn, way.here, [request])
+        response = way.answer(conn, caller, 200, shown)
+    way.here.wire.changed(run=request.run_id, request=request.id)
+    return response
+
+
+def show(conn: Connection, here: Parts, found: Sequence[Record]) -> list[shapes.Request]:
     """Requests with what belongs to them, in a few statements for all."""
     around = views.around(conn, found)
-    return [shapes.request(request, around[request.id]) for request in found]
+    cast = [(request, [vote for vote, _ in around[request.id].votes], around[request.id].decision) for request in found]
+    tallies = tally.of_each(conn, cast, here.link_keys)
+    return [shapes.request(request, around[request.id], tallies[request.id]) for request in found]
 
 
 def tell(here: Parts, *outcomes: Outcome) -> None:

@@ -13,6 +13,8 @@ from banksman import ids, quorum, records, render
 from banksman.digest import Json
 from banksman.ledger.views import Around, Happening
 from banksman.signing import base64url
+from banksman_gateway import edits
+from banksman_gateway.tally import Tally
 
 T = TypeVar("T")
 
@@ -99,6 +101,50 @@ class Vote(Shape):
     reason: str | None
     answer: Any
     at: datetime | None
+    counts: bool = Field(description="Whether it counts: towards the quorum, or, once decided, in the decision.")
+    void: str | None = Field(description="Why it does not count, if something took it away.")
+    instead_of: Sequence[str] = Field(description="Who is away while this person votes for their groups.")
+
+
+class Missing(Shape):
+    """So many people more, of one of these groups (of anybody who may decide, where none is named)."""
+
+    count: int
+    of: Sequence[str]
+
+
+class Called(Shape):
+    """Groups that the escalation ladder has called in, and since when."""
+
+    groups: Sequence[str]
+    at: datetime
+
+
+class Quorum(Shape):
+    """Who has agreed to what is asked now, what is missing, and who may say it."""
+
+    agreed: Sequence[str]
+    missing: Sequence[Missing]
+    waits_for: str
+    """What is missing, in words."""
+    may_decide: Sequence[str]
+    called: Sequence[Called]
+
+
+class Looking(Shape):
+    """Somebody who looks at the request just now. It keeps nobody from voting."""
+
+    by: str
+    until: datetime
+
+
+class Remark(Shape):
+    """What a person wrote below the request. No part of what is decided."""
+
+    id: str
+    by: str
+    at: datetime
+    text: str
 
 
 class Decision(Shape):
@@ -121,6 +167,8 @@ class Revision(Shape):
     by: str | None
     digest: str
     arguments: Any
+    changes: Sequence[str]
+    """How it differs from the one before, as people are shown them: lines that begin with a blank, `-` or `+`."""
 
 
 class Context(Shape):
@@ -161,6 +209,9 @@ class Request(Shape):
     """Since when nobody, or too few people, may decide it: somebody must be given the role or group it names."""
     decision: Decision | None
     votes: Sequence[Vote]
+    quorum: Quorum
+    looking: Sequence[Looking]
+    remarks: Sequence[Remark]
     siblings: Sequence[Sibling]
     revisions: Sequence[Revision]
     context: Context
@@ -259,7 +310,7 @@ def agent(found: records.Agent) -> Agent:
     )
 
 
-def request(found: records.Request, around: Around) -> Request:
+def request(found: records.Request, around: Around, stands: Tally) -> Request:
     """A request's shape. What is shown comes from the very bytes that were hashed."""
     action = _read(found.action)
     context = _read(found.context)
@@ -284,18 +335,19 @@ def request(found: records.Request, around: Around) -> Request:
         extended=found.extended,
         audience=sorted(quorum.audience(found.requirement, found.age)),
         unreachable_since=found.unreachable_at,
-        decision=_decision(around),
-        votes=[_vote(vote, by) for vote, by in around.votes],
+        decision=_decision(around, stands),
+        votes=[_vote(vote, by, stands) for vote, by in around.votes],
+        quorum=_quorum(around, stands),
+        looking=[Looking(by=item.name, until=item.until) for item in around.company.looking],
+        remarks=[
+            Remark(id=ids.show("rmk", item.id), by=item.by, at=item.created_at, text=item.text)
+            for item in around.company.remarks
+        ],
         siblings=[
             Sibling(id=ids.show("req", other.id), kind=other.kind.value, tool=other.tool, state=other.state.value)
             for other in around.siblings
         ],
-        revisions=[
-            Revision(
-                revision=old.revision, by=old.by, digest=old.digest.hex(), arguments=_read(old.action).get("arguments")
-            )
-            for old in around.revisions
-        ],
+        revisions=_revisions(around, context),
         context=Context(
             said=str(context.get("said") or ""),
             tool_description=str(context.get("tool_description") or ""),
@@ -317,14 +369,33 @@ def moment(found: Happening) -> Moment:
     )
 
 
-def _decision(around: Around) -> Decision | None:
+def _revisions(around: Around, context: Mapping[str, Json]) -> Sequence[Revision]:
+    found: list[Revision] = []
+    before: dict[str, Json] | None = None
+    for old in around.revisions:
+        action = _read(old.action)
+        lines: Sequence[tuple[str, str]] = () if before is None else edits.changes(before, action, context)
+        found.append(
+            Revision(
+                revision=old.revision,
+                by=old.by,
+                digest=old.digest.hex(),
+                arguments=action.get("arguments"),
+                changes=[mark + line for mark, line in lines],
+            )
+        )
+        before = action
+    return found
+
+
+def _decision(around: Around, stands: Tally) -> Decision | None:
     found = around.decision
     if found is None:
         return None
     return Decision(
         verdict=found.verdict.value,
         revision=found.revision,
-        by=[by for vote, by in around.votes if vote.revision == found.revision],
+        by=[by for vote, by in around.votes if vote.id in stands.agreed],
         decided_at=found.created_at,
         start_by=found.start_by,
         kid=found.signed.kid,
@@ -333,7 +404,17 @@ def _decision(around: Around) -> Decision | None:
     )
 
 
-def _vote(vote: records.Vote, by: str) -> Vote:
+def _quorum(around: Around, stands: Tally) -> Quorum:
+    return Quorum(
+        agreed=[by for vote, by in around.votes if vote.id in stands.agreed],
+        missing=[Missing(count=item.count, of=item.of) for item in stands.missing],
+        waits_for=stands.waits_for,
+        may_decide=stands.may_decide,
+        called=[Called(groups=item.groups, at=item.since) for item in stands.called],
+    )
+
+
+def _vote(vote: records.Vote, by: str, stands: Tally) -> Vote:
     return Vote(
         id=ids.show("vot", vote.id),
         verdict=vote.verdict.value,
@@ -343,6 +424,9 @@ def _vote(vote: records.Vote, by: str) -> Vote:
         reason=vote.reason,
         answer=vote.answer,
         at=vote.created_at,
+        counts=vote.id in stands.agreed,
+        void=stands.void.get(vote.id),
+        instead_of=stands.instead_of.get(vote.id, ()),
     )
 
 

@@ -25,12 +25,13 @@ from banksman.ids import NoticeId, RequestId, RunId
 from banksman.ledger import Connection, audit, requests, runs, staff, stops, votes
 from banksman.ledger import silence as rows
 from banksman.ledger.silence import Reached
-from banksman.records import Event, Person, Request
+from banksman.records import Event, Request
 from banksman.signing import Verifier
 from banksman.states import Kind, Tier
-from banksman_gateway import voters
+from banksman_gateway import stand_ins, voters
 from banksman_gateway.decide import START_GRACE
 from banksman_gateway.parts import Parts
+from banksman_gateway.stand_ins import Standing
 
 ACTOR = "gateway"
 _AT_ONCE = 100
@@ -115,15 +116,14 @@ def _go_on(conn: Connection, here: Parts, request: Request, reached: Reached) ->
         audience=quorum.audience(requirement, reached.age),
         unreachable=why is not None,
     )
-    left = [person for person in may if person.id not in _spoken(conn, request)]
-    called = [
-        person for person in left if any(not quorum.standing(person).isdisjoint(rung.groups) for rung in due.rungs)
-    ]
-    told = rows.tell(conn, request.id, "escalation", [person.id for person in called])
+    spoken = _spoken(conn, request)
+    left = [who for who in may if who.person.id not in spoken]
+    called = [who for who in left if any(not who.groups.isdisjoint(rung.groups) for rung in due.rungs)]
+    told = rows.tell(conn, request.id, "escalation", [who.person.id for who in called])
     for rung in due.rungs:
         _note(conn, request, "request.escalated", {"groups": list(rung.groups), "after": rung.after})
     if extended is not None or due.reminds:
-        again = [person.id for person in left if person not in called]
+        again = [who.person.id for who in left if who not in called]
         reminded = rows.tell(conn, request.id, "reminder", again)
         told = [*told, *reminded]
         if extended is None:
@@ -177,23 +177,28 @@ def trusted(here: Parts) -> Verifier:
     return Verifier.read(here.settings.verify_keys or here.signer.public())
 
 
-def _may_decide(conn: Connection, request: Request) -> Sequence[Person]:
-    """Who may decide this now, signed in."""
+def _may_decide(conn: Connection, request: Request) -> Sequence[Standing]:
+    """Who may decide this now, signed in, also for somebody who is away."""
     return [
-        person
-        for person in staff.everybody(conn)
-        if voters.hindrance(request, request.requirement, person, "session") is None
-        and not (request.tier is Tier.HIGH and person.id == request.author_id)
+        who
+        for who in stand_ins.standing(conn, request, staff.everybody(conn), ()).values()
+        if voters.hindrance(request, request.requirement, who, "session") is None
+        and not (request.tier is Tier.HIGH and who.person.id == request.author_id)
     ]
 
 
 def _spoken(conn: Connection, request: Request) -> set[object]:
-    return {item.person_id for item in votes.standing(conn, request.id) if item.revision == request.revision}
+    cast = votes.of_request(conn, request.id)
+    return {item.person_id for item in cast if item.revision == request.revision and not item.withdrawals}
 
 
-def _unreachable(conn: Connection, request: Request, may: Sequence[Person]) -> str | None:
+def _unreachable(conn: Connection, request: Request, may: Sequence[Standing]) -> str | None:
     requirement = request.requirement
-    if quorum.met(requirement, [quorum.standing(person) for person in may], request.age):
+    # Either everybody speaks for themselves, or stand-ins do for those who are away: nobody's groups count twice.
+    lending = {absent.id for who in may for absent in who.instead_of}
+    alone = [quorum.standing(who.person) for who in may]
+    instead = [who.groups for who in may if who.person.id not in lending]
+    if any(quorum.met(requirement, people, request.age) for people in (alone, instead)):
         return None
     if request.kind is Kind.EXTERNAL and rows.answering_keys(conn):
         return None

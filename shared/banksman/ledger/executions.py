@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from banksman import vault
@@ -40,11 +40,11 @@ def start(
     tool: str,
     digest: bytes,
     request_id: RequestId | None,
-    voters: Sequence[PersonId],
+    voters: Mapping[PersonId, str],
     start_by: str | None,
 ) -> bool:
     """Nothing → started, while the lease holds and nobody started this attempt; under a request, only while its
-    approval stands, `start_by` has not passed and every one of its voters is still in good standing.
+    approval stands, `start_by` has not passed and every one of its voters still has the role that they voted by.
     """
     return (
         conn.execute(
@@ -62,7 +62,8 @@ def start(
               AND (%(start_by)s::timestamptz IS NULL OR %(start_by)s::timestamptz > clock_timestamp())
               AND cardinality(%(voters)s::uuid[]) = (
                     SELECT count(*) FROM people
-                    WHERE id = ANY(%(voters)s) AND disabled_at IS NULL AND roles && '{reviewer,admin}')
+                    JOIN unnest(%(voters)s, %(roles)s::text[]) AS voted (person, role) ON person = id
+                    WHERE disabled_at IS NULL AND role = ANY(roles))
             ON CONFLICT DO NOTHING
             """,
             {
@@ -75,6 +76,7 @@ def start(
                 "digest": digest,
                 "request": request_id,
                 "voters": list(voters),
+                "roles": list(voters.values()),
                 "start_by": start_by,
             },
         ).rowcount

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from banksman import digest, vault
-from banksman.ids import RunId
+from banksman.ids import RequestId, RunId
 from banksman.ledger import Connection, runs
 from banksman.records import Child, Delegation
 from banksman.states import RunStatus
@@ -142,6 +142,30 @@ def hold(conn: Connection, run_ids: Sequence[RunId]) -> None:
         if found <= held:
             return
         held |= found
+
+
+def root(conn: Connection, run_id: RunId) -> RunId:
+    """The run that somebody submitted, from which this one was delegated in the end; itself where it was submitted."""
+    row = conn.execute(
+        """
+        WITH RECURSIVE above AS (
+            SELECT id, parent_id FROM runs WHERE id = %s
+            UNION
+            SELECT runs.id, runs.parent_id FROM runs JOIN above ON runs.id = above.parent_id
+        )
+        SELECT id FROM above WHERE parent_id IS NULL
+        """,
+        (run_id,),
+    ).fetchone()
+    assert row is not None
+    return RunId(row[0])
+
+
+def hold_whole(conn: Connection, request_id: RequestId) -> None:
+    """Hold every living run of the family that a request belongs to, from the submitted one down."""
+    row = conn.execute("SELECT run_id FROM requests WHERE id = %s", (request_id,)).fetchone()
+    if row is not None:
+        hold(conn, [root(conn, RunId(row[0]))])
 
 
 def unreported(conn: Connection, *, limit: int = 100) -> Sequence[RunId]:

@@ -59,7 +59,15 @@ def settled(conn: Connection, person: Person, *, limit: int) -> Sequence[Item]:
 _OPEN = "state = 'open' AND expires_at > clock_timestamp()"
 
 _MAY = """(
-          audience && %(standing)s::text[]
+          (audience && %(standing)s::text[]
+           OR (%(reviews)s AND EXISTS (SELECT
+                                       FROM lent
+                                       JOIN people ON people.id = absent_id
+                                       WHERE lent.stand_in_id = %(person)s
+                                         AND audience && lent.groups
+                                         AND requester_id IS DISTINCT FROM absent_id
+                                         AND lower(requester) <> lower(people.email)
+                                         AND requester_id IS DISTINCT FROM %(person)s)))
           AND (kind IN ('question', 'external')
                OR (requester_id IS DISTINCT FROM %(person)s AND lower(requester) <> lower(%(email)s)))
           AND NOT (tier = 'high' AND revisions.author_id IS NOT DISTINCT FROM %(person)s)
@@ -67,10 +75,12 @@ _MAY = """(
                           FROM votes
                           WHERE votes.request_id = requests.id
                             AND votes.revision = requests.revision
-                            AND votes.person_id = %(person)s))"""
+                            AND votes.person_id = %(person)s
+                            AND NOT EXISTS (SELECT FROM withdrawals WHERE vote_id = votes.id)))"""
 
 
 def _items(conn: Connection, where: str, order: str, person: Person, limit: int) -> Sequence[Item]:
+    standing = quorum.standing(person)
     rows = conn.execute(
         f"""
         SELECT requests.id, requests.run_id, kind, state, requests.agent, tool, tier, requests.revision, action,
@@ -86,7 +96,13 @@ def _items(conn: Connection, where: str, order: str, person: Person, limit: int)
         ORDER BY {order}
         LIMIT %(limit)s
         """.encode(),
-        {"person": person.id, "email": person.email, "standing": list(quorum.standing(person)), "limit": limit},
+        {
+            "person": person.id,
+            "email": person.email,
+            "standing": list(standing),
+            "reviews": quorum.REVIEWERS in standing,
+            "limit": limit,
+        },
     ).fetchall()
     return [_item(row) for row in rows]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from uuid import UUID
 
 from banksman import digest, vault
@@ -116,6 +117,15 @@ def revisions(conn: Connection, request_id: RequestId) -> Sequence[tuple[int, by
         (number, vault.open_sealed(action, ("revisions.action", request_id, number)), author)
         for number, action, author in rows
     ]
+
+
+def revised_at(conn: Connection, request: Request) -> datetime:
+    """Since when the request is asked as it is now."""
+    row = conn.execute(
+        "SELECT created_at FROM revisions WHERE request_id = %s AND revision = %s", (request.id, request.revision)
+    ).fetchone()
+    assert row is not None
+    return row[0]
 
 
 def before(conn: Connection, request_id: RequestId) -> Json:

@@ -32,15 +32,20 @@ def named(conn: Connection, person_ids: Collection[PersonId]) -> dict[PersonId, 
 def who_may_decide(
     conn: Connection, requirement: Requirement, *, except_for: PersonId | None, age: timedelta = timedelta()
 ) -> Sequence[Person]:
-    """The people whom a requirement calls after this time, in good standing, without the requester."""
+    """The people whom a requirement calls after this time, in good standing, without the requester; and who stands in
+    for them while they are away.
+    """
     rows = conn.execute(
-        f"""
-        SELECT {COLUMNS}
+        """
+        SELECT id, email, name, roles,
+               groups || ARRAY(SELECT unnest(lent.groups) FROM lent
+                               WHERE stand_in_id = id AND absent_id IS DISTINCT FROM %(except)s),
+               disabled_at IS NOT NULL, fresh
         FROM people
-        WHERE disabled_at IS NULL AND id IS DISTINCT FROM %s
+        WHERE disabled_at IS NULL AND id IS DISTINCT FROM %(except)s
         ORDER BY id
         """,
-        (except_for,),
+        {"except": except_for},
     ).fetchall()
     audience = quorum.audience(requirement, age)
     return [person for person in map(person_of, rows) if not audience.isdisjoint(quorum.standing(person))]

@@ -11,10 +11,10 @@ from uuid import UUID
 
 from banksman import ids, vault
 from banksman.digest import Json
-from banksman.ids import KeyId, PersonId, RequestId, RunId, VoteId
+from banksman.ids import KeyId, PersonId, RemarkId, RequestId, RunId, VoteId
 from banksman.ledger import Connection, audit
 from banksman.ledger.requests import decision_of
-from banksman.records import Decision, Event, Request, Vote
+from banksman.records import Decision, Event, Looking, Remark, Request, Vote
 from banksman.states import Kind, RequestState, Tier, Verdict
 
 
@@ -39,6 +39,14 @@ class Revision:
 
 
 @dataclass(frozen=True, slots=True)
+class Company:
+    """Who else is at a request: those who look at it just now, and what people wrote below it."""
+
+    looking: Sequence[Looking]
+    remarks: Sequence[Remark]
+
+
+@dataclass(frozen=True, slots=True)
 class Around:
     """What belongs to a request without being in its row; revisions only where somebody edited."""
 
@@ -46,6 +54,7 @@ class Around:
     decision: Decision | None
     votes: Sequence[tuple[Vote, str]]
     revisions: Sequence[Revision]
+    company: Company
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +93,14 @@ def around(conn: Connection, page: Sequence[Request]) -> dict[RequestId, Around]
     siblings = _siblings(conn, page)
     votes, decisions = _votes_and_decisions(conn, [request.id for request in page])
     revisions = _revisions(conn, [request.id for request in page if request.revision > 1])
+    others = company(conn, [request.id for request in page])
     return {
         request.id: Around(
             siblings=[found for found in siblings[request.run_id, request.segment] if found.id != request.id],
             decision=decisions.get(request.id),
             votes=votes[request.id],
             revisions=revisions[request.id],
+            company=others[request.id],
         )
         for request in page
     }
@@ -119,7 +130,9 @@ def _votes_and_decisions(
     rows = conn.execute(
         """
         SELECT votes.id, votes.request_id, votes.revision, digest, votes.verdict, channel, votes.person_id, key_id,
-               reason, answer, render_hash, votes.created_at, COALESCE(people.email, keys.name),
+               reason, answer, render_hash, votes.created_at, mac, replaces,
+               (SELECT json_object_agg(mac, created_at) FROM withdrawals WHERE vote_id = votes.id),
+               COALESCE(people.email, keys.name),
                decisions.revision, decisions.verdict, statement, signature, kid, start_by, decisions.created_at
         FROM votes
         LEFT JOIN people ON people.id = votes.person_id
@@ -146,6 +159,9 @@ def _votes_and_decisions(
             answer,
             shown,
             at,
+            mac,
+            replaces,
+            withdrawals,
             by,
             *decided,
         ) = row
@@ -161,7 +177,10 @@ def _votes_and_decisions(
             reason=None if reason is None else vault.open_sealed(reason, ("votes.reason", vote_id)).decode(),
             answer=None if answer is None else json.loads(vault.open_sealed(answer, ("votes.answer", vote_id))),
             render_hash=shown,
+            mac=mac,
             created_at=at,
+            replaces=None if replaces is None else VoteId(replaces),
+            withdrawals=withdrawals or {},
         )
         votes[vote.request_id].append((vote, by))
         if decided[0] is not None and vote.request_id not in decisions:
@@ -187,6 +206,35 @@ def _revisions(conn: Connection, request_ids: Sequence[RequestId]) -> defaultdic
         opened = vault.open_sealed(action, ("revisions.action", request_id, revision))
         found[RequestId(request_id)].append(Revision(revision, opened, digest, by))
     return found
+
+
+def company(conn: Connection, request_ids: Sequence[RequestId]) -> dict[RequestId, Company]:
+    """Who looks at open requests just now, and what people wrote below these requests, oldest first."""
+    rows = conn.execute(
+        """
+        SELECT request_id, person_id, name, until_at, NULL::uuid AS remark, NULL::bytea AS body
+        FROM lookings
+        JOIN people ON people.id = person_id
+        JOIN requests ON requests.id = request_id
+        WHERE request_id = ANY(%(ids)s) AND until_at > clock_timestamp() AND state = 'open' AND disabled_at IS NULL
+        UNION ALL
+        SELECT request_id, person_id, email, remarks.created_at, remarks.id, body
+        FROM remarks
+        JOIN people ON people.id = person_id
+        WHERE request_id = ANY(%(ids)s)
+        ORDER BY 4, 5
+        """,
+        {"ids": list(request_ids)},
+    ).fetchall()
+    looking: defaultdict[UUID, list[Looking]] = defaultdict(list)
+    remarks: defaultdict[UUID, list[Remark]] = defaultdict(list)
+    for request_id, person, who, at, remark, body in rows:
+        if remark is None:
+            looking[request_id].append(Looking(PersonId(person), who, at))
+        else:
+            text = vault.open_sealed(body, ("remarks.body", remark)).decode()
+            remarks[request_id].append(Remark(RemarkId(remark), RequestId(request_id), who, text, at))
+    return {request_id: Company(looking[request_id], remarks[request_id]) for request_id in request_ids}
 
 
 def runs_and_tiers(conn: Connection, request_ids: Sequence[RequestId]) -> dict[RequestId, tuple[RunId, Tier]]:

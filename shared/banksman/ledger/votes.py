@@ -1,4 +1,4 @@
-"""Votes: one row for each person and revision, never changed. Only the gateway's `decide` calls this."""
+"""Votes: rows that are never changed, one standing for each person and revision. Only the gateway's `decide` casts."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def cast(conn: Connection, vote: Vote) -> bool:
         conn.execute(
             """
             INSERT INTO votes (id, request_id, revision, digest, verdict, person_id, key_id, reason, answer, channel,
-                               render_hash, mac)
-            VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
-            ON CONFLICT (request_id, revision, COALESCE(person_id, key_id)) DO NOTHING
+                               render_hash, mac, replaces)
+            VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+            ON CONFLICT (request_id, revision, COALESCE(person_id, key_id), replaces) DO NOTHING
             """,
             (
                 vote.id,
@@ -37,18 +37,20 @@ def cast(conn: Connection, vote: Vote) -> bool:
                 vote.channel,
                 vote.render_hash,
                 vote.mac,
+                vote.replaces,
             ),
         ).rowcount
         == 1
     )
 
 
-def standing(conn: Connection, request_id: RequestId) -> Sequence[Vote]:
-    """The votes on a request, oldest first."""
+def of_request(conn: Connection, request_id: RequestId) -> Sequence[Vote]:
+    """The votes on a request, oldest first, those that were taken back among them."""
     rows = conn.execute(
         """
         SELECT id, revision, digest, verdict, channel, person_id, key_id, reason, answer, render_hash, mac,
-               created_at
+               created_at, replaces,
+               (SELECT json_object_agg(mac, created_at) FROM withdrawals WHERE vote_id = votes.id)
         FROM votes
         WHERE request_id = %s
         ORDER BY id
@@ -70,7 +72,9 @@ def standing(conn: Connection, request_id: RequestId) -> Sequence[Vote]:
             render_hash=render_hash,
             mac=mac,
             created_at=created_at,
+            replaces=None if replaces is None else VoteId(replaces),
+            withdrawals=withdrawals or {},
         )
         for vote_id, revision, digest, verdict, channel, person_id, key_id, reason, answer, render_hash, mac,
-            created_at in rows
+            created_at, replaces, withdrawals in rows
     ]  # fmt: skip

@@ -243,13 +243,16 @@ CREATE TABLE votes (
     answer      bytea,
     channel     text NOT NULL,
     render_hash bytea,
+    -- A vote of the same person on the same revision that was taken back before this one.
+    replaces    uuid REFERENCES votes,
     -- The gateway's mark over all of this: a row that somebody else wrote has none, and is not counted.
     mac         text NOT NULL,
     created_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
     FOREIGN KEY (request_id, revision) REFERENCES revisions,
     CHECK (num_nonnulls(person_id, key_id) = 1)
 );
-CREATE UNIQUE INDEX votes_one_each ON votes (request_id, revision, COALESCE(person_id, key_id));
+CREATE UNIQUE INDEX votes_one_each ON votes (request_id, revision, COALESCE(person_id, key_id), replaces)
+    NULLS NOT DISTINCT;
 
 -- Outcomes that people reached, each a signed statement. What the system settles (expired, cancelled, superseded) has
 -- no row here, because it never allows anything.

@@ -1,0 +1,65 @@
+"""Edits: what a person changed of a call, as the next revision of its request, and how two revisions differ.
+
+An edit is checked against the tool's JSON schema and hashed here, so that the next digest is over the very bytes that
+people vote on from then on. `decide` asks for it, in the transaction of its author's vote.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from banksman import digest, ids, render
+from banksman.digest import Json
+from banksman.errors import InvalidInput
+from banksman.ledger import Connection, audit, requests
+from banksman.records import Event, Person, Request
+from banksman_gateway import patch
+
+
+def revise(conn: Connection, request: Request, author: Person | None, *, arguments: Json, exact: Json) -> Request:
+    """Open → open at the next revision, with these arguments (a merge patch, or `exact`); as it is, if they are equal.
+
+    The caller has worked out that the stored action is the one behind its digest.
+    """
+    assert author is not None
+    action = digest.parse(request.action, what="The stored action", limit=4 * digest.MAX_BYTES)
+    wanted = patch.merged(action["arguments"], arguments) if exact is None else exact
+    checked = digest.check(wanted, what="The edited arguments")
+    if digest.canonical(checked) == digest.canonical(action["arguments"]):
+        return request
+    must_match_schema(conn, request, checked)
+    edited = {**action, "arguments": checked}
+    body = digest.canonical(edited)
+    revised = replace(
+        request, revision=request.revision + 1, action=body, digest=digest.of_action(edited), author_id=author.id
+    )
+    requests.revise(conn, request.id, revised.revision, action=body, digest=revised.digest, author=author.id)
+    told: dict[str, Json] = {"revision": revised.revision, "digest": revised.digest.hex()}
+    audit.append(conn, Event(ids.show("per", author.id), "request.revised", request.run_id, request.id, told))
+    return revised
+
+
+def changes(old: Mapping[str, Json], new: Mapping[str, Json], context: Mapping[str, Json]) -> Sequence[tuple[str, str]]:
+    """Two actions as they are shown, line by line, all of it: (` `, `-` or `+`, text)."""
+    before, after = render.text(old, context).split("\n"), render.text(new, context).split("\n")
+    found: list[tuple[str, str]] = []
+    for _, old_from, old_to, new_from, new_to in difflib.SequenceMatcher(None, before, after).get_opcodes():
+        if before[old_from:old_to] == after[new_from:new_to]:
+            found += [(" ", line) for line in before[old_from:old_to]]
+        else:
+            found += [("-", line) for line in before[old_from:old_to]]
+            found += [("+", line) for line in after[new_from:new_to]]
+    return found
+
+
+def must_match_schema(conn: Connection, request: Request, arguments: Json) -> None:
+    """Nothing, when these arguments fit the request's tool; `InvalidInput` otherwise, saying where."""
+    import jsonschema  # heavy, and wanted for edits alone
+
+    schema = digest.parse(requests.schema(conn, request.schema_hash), what="The tool's schema")
+    problem = jsonschema.Draft202012Validator(schema)
+    for error in problem.iter_errors(arguments):
+        where = "/".join(map(str, error.absolute_path)) or "the arguments"
+        raise InvalidInput(f"The edited arguments do not fit the tool {request.tool}: {where}: {error.message[:300]}")

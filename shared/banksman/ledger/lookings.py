@@ -1,0 +1,41 @@
+"""Lookings: who has a request open before them just now. A lease that is shown (`views.company`) and binds nobody."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from banksman.ids import PersonId, RequestId
+from banksman.ledger import Connection
+
+
+def look(conn: Connection, request_id: RequestId, person_id: PersonId, *, lease: timedelta) -> bool:
+    """A person looks from now on, or goes on looking; False where the request waits for nobody. Old leases go."""
+    conn.execute(
+        """
+        DELETE FROM lookings
+        USING (SELECT request_id, person_id
+               FROM lookings
+               WHERE until_at < statement_timestamp()
+               LIMIT 100
+               FOR UPDATE SKIP LOCKED) AS over
+        WHERE lookings.request_id = over.request_id AND lookings.person_id = over.person_id
+        """
+    )
+    return (
+        conn.execute(
+            """
+            INSERT INTO lookings (request_id, person_id, until_at)
+            SELECT id, %s, clock_timestamp() + %s
+            FROM requests
+            WHERE id = %s AND state = 'open' AND expires_at > clock_timestamp()
+            ON CONFLICT (request_id, person_id) DO UPDATE SET until_at = EXCLUDED.until_at
+            """,
+            (person_id, lease, request_id),
+        ).rowcount
+        == 1
+    )
+
+
+def stop(conn: Connection, request_id: RequestId, person_id: PersonId) -> None:
+    """A person looks no longer."""
+    conn.execute("DELETE FROM lookings WHERE request_id = %s AND person_id = %s", (request_id, person_id))

@@ -1,0 +1,24 @@
+"""Withdrawals: votes that their voters took back. Only the gateway's `withdraw` calls this."""
+
+from __future__ import annotations
+
+from banksman.ids import RequestId, VoteId
+from banksman.ledger import Connection
+
+
+def add(conn: Connection, request_id: RequestId, vote_id: VoteId, mark: str) -> bool:
+    """A standing vote → taken back, while its request is open at the revision that it is on."""
+    return (
+        conn.execute(
+            """
+            INSERT INTO withdrawals (vote_id, mac)
+            SELECT votes.id, %s
+            FROM votes
+            JOIN requests ON requests.id = request_id AND requests.revision = votes.revision
+            WHERE votes.id = %s AND request_id = %s AND state = 'open' AND expires_at > clock_timestamp()
+            ON CONFLICT DO NOTHING
+            """,
+            (mark, vote_id, request_id),
+        ).rowcount
+        == 1
+    )
