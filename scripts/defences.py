@@ -46,6 +46,8 @@ REQUESTS = "tests/gateway/test_requests.py"
 QUORUM = "tests/shared/test_quorum.py"
 WITHDRAWALS = "tests/gateway/test_withdrawals.py"
 SWEEP = "tests/gateway/test_sweep.py"
+SILENCE = "tests/gateway/test_silence.py"
+PEOPLE = "tests/gateway/test_people.py"
 LINKS = "tests/gateway/test_link_page.py"
 PAGES = "tests/gateway/test_pages.py"
 STORIES = "tests/model/test_stories.py"
@@ -816,8 +818,8 @@ DEFENCES = (
     Defence(
         "a gateway writes no executions",
         SQL,
-        "GRANT INSERT ON revisions, votes, decisions TO banksman_gateway;",
-        "GRANT INSERT ON revisions, votes, decisions, executions TO banksman_gateway;",
+        "GRANT INSERT ON revisions, votes, decisions, renewals TO banksman_gateway;",
+        "GRANT INSERT ON revisions, votes, decisions, renewals, executions TO banksman_gateway;",
         (f"{ROLES}::test_a_service_may_write_only_what_is_its_own",),
     ),
     Defence(
@@ -837,23 +839,23 @@ DEFENCES = (
     Defence(
         "a worker changes no deadline",
         SQL,
-        "GRANT UPDATE (state, settled_at) ON requests TO banksman_worker;",
+        "GRANT UPDATE (state, settled_at, due_at) ON requests TO banksman_worker;",
         "GRANT UPDATE ON requests TO banksman_worker;",
         (f"{ROLES}::test_a_statement_over_the_wall_is_refused",),
     ),
     # Sweeps.
     Defence(
         "the sweep holds the run's row",
-        f"{GATEWAY}/sweep.py",
+        f"{GATEWAY}/silence.py",
         "        runs.lock(conn, run_id)\n",
         "",
         (f"{ONCE}::test_the_sweep_waits_for_the_runs_row_before_it_touches_a_request",),
     ),
     Defence(
         "silence wakes the run",
-        f"{GATEWAY}/sweep.py",
-        "        segment = None if ends else runs.wake(conn, run_id, hint=here.hint)\n",
-        "        segment = None\n",
+        f"{GATEWAY}/silence.py",
+        "    return runs.wake(conn, request.run_id, hint=here.hint)\n",
+        "    return None\n",
         (f"{SWEEP}::test_silence_expires_the_request_and_the_run_goes_on",),
     ),
     Defence(
@@ -869,5 +871,63 @@ DEFENCES = (
         "requests.state = 'open' AND requests.revision",
         "requests.revision",
         ("tests/notifier/test_deliver.py::test_nobody_is_told_of_a_request_that_is_settled",),
+    ),
+    # Silence and people.
+    Defence(
+        "a deadline that extends allows nothing and voids no vote",
+        f"{LEDGER}/requests.py",
+        " AND requirement ->> 'on_expiry' IS DISTINCT FROM 'extend'",
+        "",
+        (f"{SILENCE}::test_a_vote_between_a_deadline_that_extends_and_the_sweep_counts",),
+    ),
+    Defence(
+        "only a signature that holds is renewed",
+        f"{GATEWAY}/silence.py",
+        "            said = verifier.verify(decision.signed)\n",
+        "            said = __import__('json').loads(decision.signed.statement)\n",
+        (f"{SILENCE}::test_a_forged_approval_is_not_signed_again",),
+    ),
+    Defence(
+        "a step is made once, whoever sweeps",
+        f"{LEDGER}/silence.py",
+        "WHERE id = %s AND state = 'open' AND due_at <= now",
+        "WHERE id = %s AND state = 'open'",
+        (f"{SILENCE}::test_two_gateways_that_sweep_at_once_double_no_message",),
+    ),
+    Defence(
+        "who has voted is not reminded",
+        f"{GATEWAY}/silence.py",
+        "[person for person in may if person.id not in _spoken(conn, request)]",
+        "list(may)",
+        (f"{SILENCE}::test_a_reminder_goes_to_who_may_decide_and_has_not_voted",),
+    ),
+    Defence(
+        "who is newly given a group does not decide what waits",
+        f"{GATEWAY}/voters.py",
+        "    return quorum.standing(person) - fresh\n",
+        "    return quorum.standing(person)\n",
+        (f"{PEOPLE}::test_who_is_newly_given_a_group_does_not_decide_what_waits_already",),
+    ),
+    Defence(
+        "the last administrator stays",
+        f"{LEDGER}/roster.py",
+        "    if quorum.ADMINS in quorum.standing(person) and not others:\n",
+        "    if False:\n",
+        (f"{PEOPLE}::test_the_last_administrator_stays",),
+    ),
+    Defence(
+        "another role ends the sessions",
+        f"{LEDGER}/roster.py",
+        "    if (after.roles, after.groups) != (before.roles, before.groups):\n",
+        "    if False:\n",
+        (f"{PEOPLE}::test_another_role_or_group_signs_somebody_out_and_another_name_does_not",),
+    ),
+    Defence(
+        "only an administrator manages people and keys",
+        f"{GATEWAY}/people.py",
+        '    if person is None or "admin" not in person.roles:\n',
+        "    if person is None:\n",
+        (f"{PEOPLE}::test_nobody_but_an_administrator_changes_people_and_keys",),
+        vital=True,
     ),
 )

@@ -141,6 +141,46 @@ def test_a_sixth_code_within_ten_minutes_is_not_sent(site: Site) -> None:
     assert count(site, "notices") == 5
 
 
+def test_strangers_who_ask_for_somebodys_codes_do_not_keep_them_out(site: Site) -> None:
+    own = Browser(site)
+    own.sign_in(site.ana)
+    own.http.cookies.delete("session")
+    for address in ("198.51.100.1", "198.51.100.2", "198.51.100.3", "198.51.100.4"):
+        stranger = TestClient(site.client.app, base_url="http://localhost:8420", client=(address, 1))
+        for _ in range(6):
+            stranger.post("/sign-in", data={"email": "ana@example.org"})
+    assert count(site, "notices") == 15
+
+    own.sign_in(site.ana)
+
+    assert "ana@example.org" in own.get("/").text
+
+
+def test_a_browser_that_knows_one_person_is_a_stranger_to_another(site: Site) -> None:
+    browser = Browser(site)
+    browser.sign_in(site.ben)
+    for _ in range(7):
+        Browser(site).send(Form("/sign-in", {"email": "ana@example.org"}))
+
+    ask(browser, "ana@example.org")
+
+    with ledger.transaction(site.gateway) as conn:
+        rows = conn.execute("SELECT known FROM sign_ins ORDER BY created_at DESC LIMIT 1").fetchall()
+    assert rows == [(False,)]
+
+
+def test_every_address_costs_the_same_statements(site: Site, owner_pool: ledger.Pool) -> None:
+    known, unknown = Browser(site), Browser(site)
+    forms = ask(known, "ana@example.org"), ask(unknown, "nobody@example.org")
+    for browser, form in zip((known, unknown), forms, strict=True):
+        for _ in range(6):
+            assert browser.send(form, code="12345678").status_code == 422
+
+    with ledger.transaction(owner_pool) as conn:
+        rows = conn.execute("SELECT person_id IS NOT NULL, tries FROM sign_ins ORDER BY created_at").fetchall()
+    assert rows == [(True, 5), (False, 5)]
+
+
 def test_the_database_holds_only_the_hash_of_a_session(site: Site) -> None:
     browser = Browser(site)
     browser.sign_in(site.ana)

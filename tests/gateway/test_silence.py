@@ -262,7 +262,7 @@ def test_a_gateway_killed_between_a_step_and_its_messages_leaves_both_undone(
     run_id, [asked] = site.a_waiting_run(asking(**LADDER))
     sent(database)
     later(database, asked, HOUR)
-    values = gateway_settings.model_dump()
+    values = gateway_settings.model_dump(exclude_defaults=True)
     secret = {name: getattr(value, "get_secret_value", lambda v=value: v)() for name, value in values.items()}
 
     env = os.environ | {f"BANKSMAN_{name.upper()}": str(value) for name, value in secret.items()}

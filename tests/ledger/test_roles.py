@@ -22,7 +22,18 @@ TABLES = [
         "renewals",
         "executions",
     ),
-    *("notices", "people", "keys", "sessions", "answers", "agents", "batches", "audit_events", "migrations"),
+    *(
+        "notices",
+        "people",
+        "keys",
+        "sessions",
+        "answers",
+        "agents",
+        "batches",
+        "sign_ins",
+        "audit_events",
+        "migrations",
+    ),
     *("preferences", "inboxes", "endpoints", "deliveries"),
     "policies",
     *("withdrawals", "absences", "lookings", "remarks"),
@@ -67,6 +78,9 @@ WRITES: dict[str, set[tuple[str, str]]] = {
         ("answers", "INSERT"),
         ("answers", "UPDATE"),
         ("answers", "DELETE"),
+        ("sign_ins", "INSERT"),
+        ("sign_ins", "UPDATE"),
+        ("sign_ins", "DELETE"),
         ("notices", "INSERT"),
         ("notices", "UPDATE"),
         ("audit_events", "INSERT"),
@@ -96,7 +110,7 @@ WRITES: dict[str, set[tuple[str, str]]] = {
 
 UNREADABLE: dict[str, set[str]] = {
     "worker": {
-        *("keys", "sessions", "answers", "notices", "audit_events", "migrations"),
+        *("keys", "sessions", "answers", "sign_ins", "notices", "audit_events", "migrations"),
         *("withdrawals", "absences", "lookings", "remarks"),
         *HEARING,
     },

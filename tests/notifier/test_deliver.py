@@ -108,7 +108,9 @@ def test_a_sign_in_mail_has_a_code_of_eight_digits_and_nothing_to_click(
     office: Office, catcher: Catcher, gateway_pool: ledger.Pool, reviewers: tuple[Person, Person]
 ) -> None:
     with ledger.transaction(gateway_pool) as conn:
-        sign_ins.create(conn, NoticeId(ids.new()), reviewers[0].id, lifetime=timedelta(minutes=10))
+        notice_id = NoticeId(ids.new())
+        sign_ins.ask(conn, notice_id, reviewers[0].email, asker=b"", browser=None)
+        assert sign_ins.grant(conn, notice_id, lifetime=timedelta(minutes=10), each=1, strangers=1)
 
     deliver(office)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Annotated
 
-from fastapi import APIRouter, BackgroundTasks, Response
+from fastapi import APIRouter, BackgroundTasks, Request, Response
 from pydantic import Field
 
 from banksman import ids, scopes, tokens
@@ -55,9 +55,9 @@ class Token(Shape):
 
 
 @router.post("", response_model=Attempt)
-def ask(asked: Address, here: Here, later: BackgroundTasks) -> Response:
+def ask(asked: Address, here: Here, request: Request, later: BackgroundTasks) -> Response:
     """Mail a code of 8 digits to the address, if somebody has it; the answer does not tell. Needs no credential."""
-    attempt = mailed_code.send(here, "attempt", asked.email, later)
+    attempt = mailed_code.send(here, "attempt", asked.email, request, later)
     response = door.respond(200, door.to_bytes(Attempt(attempt=attempt)))
     response.background = later
     return response

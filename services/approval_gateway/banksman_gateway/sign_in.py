@@ -11,6 +11,7 @@ from fastapi import APIRouter, BackgroundTasks, Request, Response
 
 from banksman import ids
 from banksman.errors import InvalidInput
+from banksman.ids import PersonId
 from banksman.ledger import audit
 from banksman.records import Event
 from banksman_gateway import door, html, mailed_code, problems, sessions
@@ -32,9 +33,10 @@ def ask(session: MaybeSignedIn, next: str = "/") -> Response:  # noqa: A002  the
 
 
 @router.post("/sign-in")
-def send(here: Here, form: Posted, later: BackgroundTasks) -> Response:
+def send(request: Request, here: Here, form: Posted, later: BackgroundTasks) -> Response:
     """Mail a code to the address, if somebody has it; the answer does not tell."""
-    receipt = mailed_code.send(here, "pre", form.text("email"), later)
+    known = sessions.cookie(request, here.settings, "known") or ""
+    receipt = mailed_code.send(here, "pre", form.text("email"), request, later, known=known)
     response = html.page("code.html", person=None, next=_place(form.text("next")))
     response.background = later
     sessions.set_cookie(response, here.settings, "pre", receipt, lifetime=mailed_code.LIFETIME)
@@ -46,12 +48,15 @@ def check(request: Request, here: Here, form: Posted) -> Response:
     """The typed code → a session."""
     place = _place(form.text("next"))
     receipt = sessions.cookie(request, here.settings, "pre") or ""
-    value = _open(here, receipt, form.fields.get("code", ""))
-    if value is None:
+    opened = _open(here, receipt, form.fields.get("code", ""))
+    if opened is None:
         wrong = InvalidInput("That code does not fit, or it counts no more. Type it again, or ask for a new one.")
         return html.page("code.html", 422, person=None, next=place, problem=problems.of(wrong))
     response = html.see(place)
+    value, person = opened
     sessions.set_cookie(response, here.settings, "session", value, lifetime=sessions.LIFETIME)
+    known = mailed_code.remembered(here, person)
+    sessions.set_cookie(response, here.settings, "known", known, lifetime=mailed_code.REMEMBERED)
     sessions.drop_cookie(response, here.settings, "pre")
     return response
 
@@ -68,7 +73,7 @@ def sign_out(here: Here, session: SignedIn, form: Posted) -> Response:
     return response
 
 
-def _open(here: Parts, receipt: str, typed: str) -> str | None:
+def _open(here: Parts, receipt: str, typed: str) -> tuple[str, PersonId] | None:
     """A session for the code's owner; None when the code does not fit or counts no more."""
     notice = mailed_code.proven(here, "pre", receipt, typed)
     if notice is None:
@@ -78,7 +83,7 @@ def _open(here: Parts, receipt: str, typed: str) -> str | None:
         if person is None:
             return None
         audit.append(conn, Event(ids.show("per", person.id), "session.started"))
-        return sessions.start(conn, person.id)
+        return sessions.start(conn, person.id), person.id
 
 
 def _place(text: str) -> str:

@@ -10,7 +10,7 @@ import time
 
 from banksman import ledger, logs
 from banksman.errors import Unavailable
-from banksman.ledger import answers
+from banksman.ledger import answers, sign_ins
 from banksman_gateway import batches, receipts, silence
 from banksman_gateway.parts import Parts
 
@@ -46,6 +46,7 @@ class Sweep:
                 if time.monotonic() >= forget_at:
                     with ledger.transaction(self._here.pool) as conn:
                         answers.forget(conn)
+                        sign_ins.forget(conn)
                     receipts.queue(self._here)
                     forget_at = time.monotonic() + _FORGET_SECONDS
             except Unavailable as error:
