@@ -16,7 +16,7 @@ from banksman.errors import BanksmanError
 from banksman.ids import NoticeId
 from banksman.settings import NotifierSettings
 from banksman.wire import APPROVALS, Wire
-from banksman_notifier import gathering, outbox, tasks
+from banksman_notifier import gathering, outbox, routes, tasks
 from banksman_notifier.channels import console, email, webhook
 from banksman_notifier.deliver import HANDFUL, Office, deliver
 from banksman_notifier.gateway import Gateway
@@ -49,7 +49,7 @@ def main() -> int:
         pool=pool,
         wire=wire,
         gateway=Gateway(chosen.gateway_url, chosen.notifier_token.get_secret_value()),
-        channels={"email": partial(email.opened, server, sender)},
+        channels=routes.channels(pool, partial(email.opened, server, sender), outside),
         copies=[console.opened] if chosen.console else [],
         max_attempts=chosen.max_attempts,
         lease=timedelta(seconds=chosen.claim_seconds),

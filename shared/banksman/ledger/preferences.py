@@ -30,6 +30,20 @@ def get(conn: Connection, person_id: PersonId) -> Preferences:
     return of(conn, [person_id]).get(person_id, Preferences())
 
 
+def urls_of(conn: Connection, email: str) -> Sequence[str]:
+    """The URLs of the person with this address; they hold secrets."""
+    row = conn.execute(
+        """
+        SELECT person_id, urls
+        FROM preferences
+        JOIN people ON people.id = person_id
+        WHERE lower(people.email) = lower(%s)
+        """,
+        (email,),
+    ).fetchone()
+    return () if row is None or row[1] is None else _opened(row[0], row[1])
+
+
 def put(conn: Connection, person_id: PersonId, wanted: Preferences) -> None:
     """Whatever was preferred → exactly this."""
     quiet = wanted.quiet
@@ -61,7 +75,7 @@ def _of_row(row: Sequence[Any]) -> Preferences:
     person, email, urls, begins, ends, zone, hold_high, medium, low = row
     return Preferences(
         email=email,
-        urls=() if urls is None else tuple(json.loads(vault.open_sealed(urls, ("preferences.urls", person)))),
+        urls=() if urls is None else _opened(person, urls),
         quiet=None if zone is None else Quiet(begins, ends, zone),
         hold_high=hold_high,
         gather_medium=medium,
@@ -71,3 +85,7 @@ def _of_row(row: Sequence[Any]) -> Preferences:
 
 def _sealed(person: PersonId, urls: Sequence[str]) -> bytes:
     return vault.seal(json.dumps(list(urls)).encode(), ("preferences.urls", person))
+
+
+def _opened(person: PersonId, urls: bytes) -> tuple[str, ...]:
+    return tuple(json.loads(vault.open_sealed(urls, ("preferences.urls", person))))
