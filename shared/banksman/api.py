@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, Literal, TypeVar, cast
 from urllib.parse import quote
 
 from pydantic import ValidationError
@@ -24,16 +24,22 @@ from banksman.shapes import (
     Agent,
     Attempt,
     Batch,
+    Delivery,
+    Endpoint,
     Figures,
     File,
+    Hearing,
     Json,
     Judged,
     Moment,
+    Notice,
     Page,
     Policy,
     Receipt,
+    Redelivered,
     Replay,
     Request,
+    Resent,
     Run,
     Shape,
     Token,
@@ -281,6 +287,72 @@ def insights(since: str = "30d") -> Steps[Figures]:
 def receipt(day: date | None = None, *, zone: str = "UTC") -> Steps[Receipt]:
     """What my votes of a day came to; of today when none is given, where the clocks show `zone`."""
     return _one(Receipt, (yield Ask("GET", "/v1/me/receipt", _params(day=day, zone=zone))))
+
+
+def preferences() -> Steps[Hearing]:
+    """How you hear of what waits for you."""
+    return _one(Hearing, (yield Ask("GET", "/v1/me/preferences")))
+
+
+def prefer(wanted: Mapping[str, Json]) -> Steps[Hearing]:
+    """Hear of things in exactly this way; without `apprise`, its URLs stay as they are."""
+    return _one(Hearing, (yield Ask("PUT", "/v1/me/preferences", body=dict(wanted))))
+
+
+def notices(
+    *, state: str | None = None, request_id: str | None = None, run_id: str | None = None, limit: int = 50,
+    cursor: str | None = None,
+) -> Steps[Page[Notice]]:  # fmt: skip
+    """Who was told of what, newest first."""
+    params = _params(state=state, request_id=request_id, run_id=run_id, limit=limit, cursor=cursor)
+    return _page(Notice, (yield Ask("GET", "/v1/notices", params)))
+
+
+def notice(notice_id: str) -> Steps[Notice]:
+    """One message, and what became of it."""
+    return _one(Notice, (yield Ask("GET", f"/v1/notices/{_id(notice_id)}")))
+
+
+def resend(notice_id: str | None = None) -> Steps[Resent]:
+    """Have a dead notice sent once more, or without an id the oldest 1,000 of them."""
+    path = "/v1/notices/resend" if notice_id is None else f"/v1/notices/{_id(notice_id)}/resend"
+    return _one(Resent, (yield _post(path, {}, None)))
+
+
+def send_test(*, to: str | None = None, channel: str | None = None) -> Steps[Notice]:
+    """Have a real message sent that says that it arrived."""
+    body = {name: value for name, value in (("to", to), ("channel", channel)) if value is not None}
+    return _one(Notice, (yield _post("/v1/notices/test", body, None)))
+
+
+def endpoints() -> Steps[Sequence[Endpoint]]:
+    """Where webhooks go."""
+    return _page(Endpoint, (yield Ask("GET", "/v1/endpoints"))).items
+
+
+def add_endpoint(url: str, *, events: Sequence[str] = ()) -> Steps[Endpoint]:
+    """Send webhooks there from now on; its secret is told this once."""
+    body: dict[str, Json] = {"url": url} | ({"events": list(events)} if events else {})
+    return _one(Endpoint, (yield Ask("POST", "/v1/endpoints", body=body)))
+
+
+def move_endpoint(endpoint_id: str, move: Literal["disable", "enable", "rotate", "remove"]) -> Steps[Endpoint]:
+    """Disable, enable or remove an endpoint, or give it a new secret, which is told this once."""
+    return _one(Endpoint, (yield Ask("POST", f"/v1/endpoints/{_id(endpoint_id)}/{move}", body={})))
+
+
+def deliveries(
+    endpoint_id: str, *, state: str | None = None, limit: int = 50, cursor: str | None = None
+) -> Steps[Page[Delivery]]:
+    """What was sent to an endpoint or is to be, newest first."""
+    params = _params(state=state, limit=limit, cursor=cursor)
+    return _page(Delivery, (yield Ask("GET", f"/v1/endpoints/{_id(endpoint_id)}/deliveries", params)))
+
+
+def redeliver(endpoint_id: str, delivery_id: str | None = None) -> Steps[Redelivered]:
+    """Have a webhook sent once more, or without an id all that were given up."""
+    body = {} if delivery_id is None else {"delivery_id": delivery_id}
+    return _one(Redelivered, (yield Ask("POST", f"/v1/endpoints/{_id(endpoint_id)}/redeliver", body=body)))
 
 
 def ask_for_code(email: str) -> Steps[str]:

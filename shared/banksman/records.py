@@ -437,6 +437,26 @@ class Preferences:
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """A notice as people see it; `state` is one of `telling.STATES`."""
+
+    id: NoticeId
+    kind: str
+    person_id: PersonId
+    to: str
+    channel: str
+    request_id: RequestId | None
+    run_id: RunId | None
+    state: str
+    attempts: int
+    last_error: str | None
+    held: str | None
+    due_at: datetime | None
+    sent_at: datetime | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """Where webhooks go."""
 

@@ -244,6 +244,78 @@ class Moment(Shape):
     detail: Mapping[str, Json] = Field(default_factory=dict[str, Json])
 
 
+class Notice(Shape):
+    """One message to one person, and what became of it."""
+
+    id: str
+    kind: str
+    to: str
+    channel: str
+    state: str
+    request_id: str | None = None
+    run_id: str | None = None
+    attempts: int = 0
+    last_error: str | None = None
+    held: str | None = None
+    due_at: datetime | None = None
+    sent_at: datetime | None = None
+    created_at: datetime | None = None
+
+
+class Resent(Shape):
+    """Notices that are due once more."""
+
+    notices: Sequence[str]
+
+
+class Endpoint(Shape):
+    """Where webhooks go; `secret` is told once."""
+
+    id: str
+    url: str
+    events: Sequence[str] = ()
+    state: str = ""
+    created_by: str = ""
+    disabled_because: str | None = None
+    failing_since: datetime | None = None
+    rotating: bool = False
+    dead: int = 0
+    secret: str | None = Field(None, repr=False)
+
+
+class Delivery(Shape):
+    """One event to one endpoint."""
+
+    id: str
+    event: str
+    state: str
+    run_id: str | None = None
+    request_id: str | None = None
+    attempts: int = 0
+    happened_at: datetime | None = None
+    due_at: datetime | None = None
+    sent_at: datetime | None = None
+    last_error: str | None = None
+
+
+class Redelivered(Shape):
+    """How many webhooks are due once more."""
+
+    deliveries: int
+
+
+class Hearing(Shape):
+    """How a person hears of things."""
+
+    person: str
+    email: bool
+    apprise: Sequence[str] = ()
+    quiet: Mapping[str, str] | None = None
+    hold_high: bool = False
+    gather_medium_minutes: float | None = None
+    gather_low_minutes: float | None = None
+
+
 class Attempt(Shape):
     """A mailed code that was asked for."""
 

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from anyio import to_thread
 from fastapi import FastAPI
 
-from banksman import ledger, standing_policy
+from banksman import address_guard, ledger, standing_policy
 from banksman.links import LinkKeys
 from banksman.settings import GatewaySettings
 from banksman.signing import Signer, Verifier
@@ -17,13 +17,16 @@ from banksman_gateway import (
     agents,
     agents_page,
     batches,
+    endpoints,
     health,
+    hearing,
     html,
     insights,
     internal,
     keys,
     link_page,
     looking,
+    notices,
     pages,
     people,
     people_page,
@@ -92,6 +95,9 @@ def create(settings: GatewaySettings) -> FastAPI:
         personal_tokens,
         people,
         keys,
+        hearing,
+        notices,
+        endpoints,
         internal,
     )
     for module in api:
@@ -102,6 +108,7 @@ def create(settings: GatewaySettings) -> FastAPI:
     shown = (html, pages, run_forms, agents_page, policy_page, people_page, request_page, link_page, receipts, sign_in)
     for module in shown:
         app.include_router(module.router)
+    app.include_router(hearing.page)
     problems.install(app, page=html.problem_page)
     app.add_middleware(Envelope, settings=settings)
     return app
@@ -110,6 +117,7 @@ def create(settings: GatewaySettings) -> FastAPI:
 def build(settings: GatewaySettings) -> Parts:
     """The parts of one process. A wrong key or URL stops the start-up here."""
     broker_url = settings.broker_url.get_secret_value()
+    address_guard.allowed(settings.webhook_allow)
     signer = Signer.read(settings.signing_key.get_secret_value())
     verifier = Verifier.read(settings.verify_keys or signer.public())
     verifier.allow(signer)

@@ -21,6 +21,7 @@ from banksman import ledger
 from banksman.errors import Unavailable
 from banksman.ledger import views
 from banksman.states import RequestState, RunStatus
+from banksman_gateway import told_metrics
 from banksman_gateway.parts import Here, Parts
 
 router = APIRouter(tags=["health"])
@@ -71,6 +72,7 @@ def registry(here: Parts) -> CollectorRegistry:
     """The numbers of this process."""
     made = CollectorRegistry()
     made.register(_Counted(here))
+    made.register(told_metrics.Counted(here))
     return made
 
 

@@ -44,7 +44,7 @@ class StrictRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def strictly(request: Request) -> Response:
-            if request.method == "POST" and not _says_json(request):
+            if request.method in ("POST", "PUT") and not _says_json(request):
                 raise HTTPException(415, "Send the body as application/json.")
             return await handle(StrictRequest(request.scope, request.receive))
 

@@ -6,7 +6,21 @@ import sys
 
 import typer
 
-from banksman.cli import access, agents, batches, bench, figures, login, machine, policy, restore, review, runs, show
+from banksman.cli import (
+    access,
+    agents,
+    batches,
+    bench,
+    figures,
+    login,
+    machine,
+    notify,
+    policy,
+    restore,
+    review,
+    runs,
+    show,
+)
 from banksman.errors import (
     BanksmanError,
     ConfigurationError,
@@ -70,6 +84,8 @@ app.command()(agents.agents)
 app.command()(agents.pause)
 app.command()(agents.resume)
 app.add_typer(batches.batch, name="batch")
+app.add_typer(notify.notify, name="notify")
+app.add_typer(notify.webhooks, name="webhooks")
 app.add_typer(policy.policy, name="policy")
 app.command("requests")(review.requests)
 app.command()(review.approve)

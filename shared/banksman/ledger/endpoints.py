@@ -41,13 +41,13 @@ def create(
 
 def everything(conn: Connection) -> Sequence[Endpoint]:
     """All endpoints that were not removed, oldest first."""
-    rows = conn.execute(f"{_SELECT} WHERE removed_at IS NULL ORDER BY endpoints.id").fetchall()
+    rows = conn.execute(f"{_SELECT} WHERE endpoints.removed_at IS NULL ORDER BY endpoints.id").fetchall()
     return [_endpoint(row) for row in rows]
 
 
 def get(conn: Connection, endpoint_id: EndpointId) -> Endpoint:
     """The endpoint, or `NotFound`."""
-    row = conn.execute(f"{_SELECT} WHERE endpoints.id = %s AND removed_at IS NULL", (endpoint_id,)).fetchone()
+    row = conn.execute(f"{_SELECT} WHERE endpoints.id = %s AND endpoints.removed_at IS NULL", (endpoint_id,)).fetchone()
     if row is None:
         raise NotFound(f"There is no endpoint {ids.show('end', endpoint_id)}.")
     return _endpoint(row)

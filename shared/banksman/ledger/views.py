@@ -347,7 +347,7 @@ def _notices(conn: Connection, run_id: RunId) -> list[Happening]:
     rows = conn.execute(
         """
         SELECT notices.id, notices.kind, request_id, email, channel, notices.state, attempts, sent_at, seen_at,
-               used_at, notices.created_at
+               used_at, notices.created_at, last_error, CASE WHEN notices.state = 'due' THEN held END
         FROM notices
         JOIN requests ON requests.id = notices.request_id
         JOIN people ON people.id = notices.person_id
@@ -356,10 +356,25 @@ def _notices(conn: Connection, run_id: RunId) -> list[Happening]:
         (run_id,),
     ).fetchall()
     found: list[Happening] = []
-    for notice, kind, request, email, channel, state_, attempts, sent_at, seen_at, used_at, created_at in rows:
+    for (
+        notice,
+        kind,
+        request,
+        email,
+        channel,
+        state_,
+        attempts,
+        sent_at,
+        seen_at,
+        used_at,
+        created_at,
+        error,
+        held,
+    ) in rows:
         request_id = RequestId(request)
         detail: dict[str, Json] = {"notice": ids.show("ntc", notice), "kind": kind, "to": email, "channel": channel}
         queued = {**detail, "state": state_, "attempts": attempts}
+        queued |= {name: value for name, value in (("last_error", error), ("held", held)) if value is not None}
         writer = "worker" if kind == "request" else "gateway"
         found.append(Happening(created_at, writer, "notice.queued", request_id, queued))
         if sent_at is not None:

@@ -342,6 +342,7 @@ CREATE INDEX notices_due ON notices (due_at) WHERE state IN ('due', 'claimed');
 CREATE INDEX notices_sign_in ON notices (person_id, created_at) WHERE kind = 'sign_in';
 CREATE INDEX notices_dead ON notices (id) WHERE state = 'dead';
 CREATE UNIQUE INDEX notices_receipt ON notices (person_id, expires_at) WHERE kind = 'receipt';
+CREATE INDEX notices_sent ON notices (sent_at) WHERE sent_at IS NOT NULL;
 CREATE INDEX notices_request ON notices (request_id) WHERE request_id IS NOT NULL;
 
 -- Append-only, in the transaction of the move that it tells. (xid, id) below the snapshot horizon is the cursor.
