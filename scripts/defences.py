@@ -42,6 +42,7 @@ ONCE = "tests/gateway/test_at_once.py"
 RULES = "tests/shared/test_rules.py"
 SPELLINGS = "tests/shared/test_spellings.py"
 RULEBOOK = "tests/worker/test_rulebook.py"
+GRANTS = "tests/worker/test_grants.py"
 REQUESTS = "tests/gateway/test_requests.py"
 QUORUM = "tests/shared/test_quorum.py"
 WITHDRAWALS = "tests/gateway/test_withdrawals.py"
@@ -682,6 +683,57 @@ DEFENCES = (
         '        if status == "revoked":\n',
         "        if False:\n",
         (SIGNING,),
+    ),
+    Defence(
+        "a grant counts only once its signature holds",
+        "shared/banksman/grants.py",
+        '    said = verifier.verify(stored.signed, "grant")\n',
+        '    said = __import__("json").loads(stored.signed.statement)\n',
+        (GRANTS,),
+        vital=True,
+    ),
+    Defence(
+        "a grant is used no more often than was signed",
+        f"{LEDGER}/grants.py",
+        "              AND used < LEAST(most, %(most)s) AND LEAST",
+        "              AND %(most)s > 0 AND LEAST",
+        (GRANTS,),
+        vital=True,
+    ),
+    Defence(
+        "a grant's use is counted in the transaction that starts the call",
+        f"{WORKER}/journal.py",
+        "            if cleared.grant is not None and (why := granting.spend(conn, cleared.grant)) is not None:\n",
+        '            if (why := "") and cleared.grant:\n',
+        (GRANTS,),
+    ),
+    Defence(
+        "a grant is for the same call",
+        f"{WORKER}/granting.py",
+        "            if grant is not None and not fits(grant, call):\n",
+        "            if False:\n",
+        (GRANTS,),
+    ),
+    Defence(
+        "a grant is good at tier low only",
+        f"{WORKER}/granting.py",
+        " or asked.tier is not Tier.LOW:\n",
+        ":\n",
+        (GRANTS,),
+    ),
+    Defence(
+        "a grant's owner may decide still",
+        f"{WORKER}/granting.py",
+        "    if not entitled or not quorum.met(",
+        "    if False and not quorum.met(",
+        (GRANTS,),
+    ),
+    Defence(
+        "nobody grants what they may not decide",
+        f"{GATEWAY}/grants.py",
+        '    if (why := voters.hindrance(request, requirement, person, "token")) is not None:\n',
+        '    if why := "":\n',
+        (GRANTS,),
     ),
     Defence(
         "a policy's signature is verified as a policy's",

@@ -19,7 +19,7 @@ ASIDE = {
         *("views.py", "lists.py", "inbox.py", "insights.py", "migrate.py", "keys.py", "answers.py", "families.py"),
         *("preferences.py", "gathering.py", "endpoints.py", "outbox.py", "telling.py"),
         *("agents.py", "aftermath.py", "rescue.py", "staff.py", "sign_ins.py", "restore.py", "batches.py"),
-        *("silence.py", "roster.py", "policies.py", "rehearsal.py"),
+        *("silence.py", "roster.py", "policies.py", "rehearsal.py", "grants.py"),
         *("absences.py", "withdrawals.py", "lookings.py", "remarks.py"),
     )
 }

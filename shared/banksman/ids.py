@@ -19,12 +19,13 @@ NoticeId = NewType("NoticeId", UUID)
 PersonId = NewType("PersonId", UUID)
 KeyId = NewType("KeyId", UUID)
 BatchId = NewType("BatchId", UUID)
+GrantId = NewType("GrantId", UUID)
 AbsenceId = NewType("AbsenceId", UUID)
 RemarkId = NewType("RemarkId", UUID)
 EndpointId = NewType("EndpointId", UUID)
 DeliveryId = NewType("DeliveryId", UUID)
 
-_PREFIXES = {"run", "req", "vot", "ntc", "per", "key", "bat", "end", "dlv", "abs", "rmk"}
+_PREFIXES = {"run", "req", "vot", "ntc", "per", "key", "bat", "end", "dlv", "abs", "rmk", "gra"}
 _SHOWN = re.compile(r"([a-z]{3})_([0-9a-f]{32})")
 
 

@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 from banksman import quorum
 from banksman.digest import Json
-from banksman.records import Requirement, Rung
+from banksman.records import Grant, Requirement, Rung
 from banksman.states import Tier
 
 Effects = Literal["unknown", "harmless", "workspace", "idempotent"]
@@ -40,6 +40,12 @@ class Call:
     tags: Sequence[str] = ()
     batch: str = ""
     """The id of the batch that its run came in, as it is shown; empty for a run of its own."""
+    run: str = ""
+    agent_version: str = ""
+    schema: str = ""
+    """The hash of the tool's schema."""
+    operands: Mapping[str, Json] = field(default_factory=dict[str, Json])
+    """The hashes of the files that it names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +58,8 @@ class Judgement:
     requirement: Requirement | None = None
     unclear: bool = False
     """Whether it was asked because the rule's condition could not be worked out."""
+    grant: Grant | None = None
+    """What lets the call through though it is asked otherwise; `requirement` is what would be asked."""
 
 
 class Rules(Protocol):

@@ -13,6 +13,7 @@ from banksman.ids import (
     BatchId,
     DeliveryId,
     EndpointId,
+    GrantId,
     KeyId,
     NoticeId,
     PersonId,
@@ -303,6 +304,39 @@ class Settled:
     on_expiry: str
     action: bytes
     decision: Decision | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredGrant:
+    """A standing grant as it is stored: beside its statement, of the row only the moves of its life count."""
+
+    id: GrantId
+    signed: Signed
+    agent: str
+    tool: str
+    owner_id: PersonId
+    owner: str
+    used: int
+    most: int
+    created_at: datetime
+    expires_at: datetime
+    expired: bool
+    revoked_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A standing grant whose signature holds; everything here was signed. `bound` is what must be the same again."""
+
+    id: GrantId
+    owner_id: PersonId
+    owner: str
+    requirement: Requirement
+    bound: Mapping[str, Json]
+    free: frozenset[str]
+    most: int
+    expires_at: datetime
+    signature: bytes
 
 
 @dataclass(frozen=True, slots=True)

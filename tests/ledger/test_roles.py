@@ -37,6 +37,7 @@ TABLES = [
     *("preferences", "inboxes", "endpoints", "deliveries"),
     "policies",
     *("withdrawals", "absences", "lookings", "remarks"),
+    "grants",
 ]
 
 WRITES: dict[str, set[tuple[str, str]]] = {
@@ -50,6 +51,7 @@ WRITES: dict[str, set[tuple[str, str]]] = {
         ("requests", "INSERT"),
         ("requests", "UPDATE"),
         ("revisions", "INSERT"),
+        ("grants", "UPDATE"),
         ("executions", "INSERT"),
         ("executions", "UPDATE"),
         ("notices", "INSERT"),
@@ -69,6 +71,8 @@ WRITES: dict[str, set[tuple[str, str]]] = {
         ("decisions", "INSERT"),
         ("renewals", "INSERT"),
         ("policies", "INSERT"),
+        ("grants", "INSERT"),
+        ("grants", "UPDATE"),
         ("people", "INSERT"),
         ("people", "UPDATE"),
         ("keys", "INSERT"),
@@ -176,6 +180,12 @@ FORBIDDEN: list[tuple[str, str]] = [
     ("worker", "INSERT INTO remarks DEFAULT VALUES"),
     ("worker", "INSERT INTO people DEFAULT VALUES"),
     ("worker", "INSERT INTO policies DEFAULT VALUES"),
+    ("worker", "INSERT INTO grants DEFAULT VALUES"),
+    ("worker", "UPDATE grants SET most = 1000"),
+    ("worker", "UPDATE grants SET expires_at = now()"),
+    ("worker", "UPDATE grants SET revoked_at = NULL"),
+    ("gateway", "UPDATE grants SET used = 0"),
+    ("gateway", "UPDATE grants SET statement = ''"),
     ("gateway", "UPDATE policies SET statement = ''"),
     ("gateway", "INSERT INTO policies (created_at) VALUES (now())"),
     ("worker", "UPDATE requests SET revision = 2"),

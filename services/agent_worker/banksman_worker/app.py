@@ -26,6 +26,7 @@ from banksman.signing import Verifier
 from banksman.wire import RESUME, START, Wire
 from banksman_worker import agents, inventory, scripted, tasks
 from banksman_worker.dispatch import Dispatcher
+from banksman_worker.granting import Grantbook
 from banksman_worker.lease import Leases
 from banksman_worker.loop import Loop
 from banksman_worker.parts import Worker
@@ -60,7 +61,8 @@ def run(settings: WorkerSettings) -> int:
     with ledger.transaction(pool) as conn:
         announced.announce(conn, {name: (loaded[name].version, tools) for name, tools in listed.items()})
     book = Rulebook(verifier, standing_policy.of_file(settings.policy), name=f"worker:{socket.gethostname()}")
-    watch = Watch(book, pool)
+    grants = Grantbook(book, verifier)
+    watch = Watch(pool, book, grants)
     executor = ThreadPoolExecutor(_HOPS, thread_name_prefix="ledger")
     leases = Leases(pool, settings.lease, loop)
     name = f"{socket.gethostname()}:{os.getpid()}"
@@ -72,7 +74,7 @@ def run(settings: WorkerSettings) -> int:
         executor,
         leases,
         loaded,
-        replace(policy, rules=book),
+        replace(policy, rules=grants),
         verifier,
         settings.lease,
         threading.Semaphore(_DESKS),

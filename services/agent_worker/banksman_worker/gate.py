@@ -28,7 +28,7 @@ from banksman.digest import Json
 from banksman.errors import InvalidInput, NotGenuine, Ungateable
 from banksman.ids import RequestId, RunId
 from banksman.policy import Effects, Policy
-from banksman.records import Claim, Delegation, Event, Execution, Requirement, Settled
+from banksman.records import Claim, Delegation, Event, Execution, Grant, Requirement, Settled
 from banksman.states import Kind, RequestState
 from banksman_worker import conversation, results
 from banksman_worker.agents import Loaded
@@ -75,6 +75,7 @@ class Cleared:
     resolved: Resolved | None = None
     local: bool = False
     """One of our own tools on the run's own workspace, allowed without asking: it is not journaled, only re-run."""
+    grant: Grant | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,8 +311,9 @@ class Gate:
         if judgement.verdict == "ask":
             self._ask(seen)
             raise ApprovalRequired
-        local = seen.local and not seen.flagged
-        self.cleared[key] = Cleared(digest.of_action(self._action(seen)), seen.effects, seen.arguments, local=local)
+        local = seen.local and not seen.flagged and judgement.grant is None
+        found = digest.of_action(self._action(seen))
+        self.cleared[key] = Cleared(found, seen.effects, seen.arguments, local=local, grant=judgement.grant)
 
     def _compare(self, key: Key, seen: _Seen, resolved: Resolved) -> None:
         request_id = resolved.settled.request_id
@@ -412,6 +414,10 @@ class Gate:
             local=seen.local,
             tags=self.claim.tags,
             batch=ids.show("bat", self.claim.batch_id) if self.claim.batch_id else "",
+            run=ids.show("run", self.claim.run_id),
+            agent_version=self.loaded.version,
+            schema=digest.of_schema(seen.schema).hex(),
+            operands=seen.operands,
         )
 
     def _action(self, seen: _Seen, requirement: Requirement | None = None) -> dict[str, Json]:

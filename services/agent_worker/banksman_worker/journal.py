@@ -33,7 +33,7 @@ from banksman.ledger import Connection, audit, decisions, executions, runs, snap
 from banksman.records import Event, Execution
 from banksman.signing import Verifier
 from banksman.states import Kind, RequestState
-from banksman_worker import conversation, results
+from banksman_worker import conversation, granting, results
 from banksman_worker.gate import Cleared, Gate, Key
 from banksman_worker.lease import Lease
 
@@ -101,6 +101,8 @@ class Journal:
             if settled is not None:
                 return settled
             attempt = 1 if last is None else last.attempt + 1
+            if cleared.grant is not None and (why := granting.spend(conn, cleared.grant)) is not None:
+                raise self.gate.again(key, why)
             voters, start_by = self._verify(conn, cleared)
             started = executions.start(
                 conn,
@@ -112,6 +114,7 @@ class Journal:
                 tool=name,
                 digest=cleared.digest,
                 request_id=cleared.request_id,
+                grant_id=cleared.grant and cleared.grant.id,
                 voters=voters,
                 start_by=start_by,
             )

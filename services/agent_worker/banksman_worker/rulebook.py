@@ -9,17 +9,19 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from typing import Protocol
 
-from banksman import ledger, logs
+from banksman import ledger, logs, quorum
 from banksman.errors import BanksmanError, Unavailable
-from banksman.ledger import Connection, audit, policies, staff
+from banksman.ledger import Connection, audit, people, policies
 from banksman.policy import Call, Judgement
-from banksman.records import Event, Person
+from banksman.records import Event, Person, Requirement
 from banksman.rules import Rules
 from banksman.signing import Verifier
 from banksman.standing_policy import Standing, verified
 
 _PEOPLE_SECONDS = 10.0
+_ANYBODY = Requirement(groups={quorum.REVIEWERS: 0, quorum.ADMINS: 0})
 _REMEDY = (
     "Every call is asked at the highest tier meanwhile. An administrator uploads the policy again (`banksman policy "
     "upload FILE`); if its key is new, give it to the workers in BANKSMAN_VERIFY_KEYS and restart them."
@@ -79,14 +81,22 @@ class Rulebook:
         if now - self._people_at < _PEOPLE_SECONDS:
             return before
         self._people_at = now
-        return staff.everybody(conn)
+        return people.who_may_decide(conn, _ANYBODY, except_for=None)
+
+
+class Book(Protocol):
+    """What is read again and again."""
+
+    def refresh(self, conn: Connection) -> None:
+        """Read it, in this transaction."""
+        ...
 
 
 class Watch:
-    """The thread that refreshes a rulebook."""
+    """The thread that refreshes books."""
 
-    def __init__(self, book: Rulebook, pool: ledger.Pool, *, interval: float = 1.0) -> None:
-        self._book, self._pool, self._interval = book, pool, interval
+    def __init__(self, pool: ledger.Pool, *books: Book, interval: float = 1.0) -> None:
+        self._pool, self._books, self._interval = pool, books, interval
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="rulebook", daemon=True)
 
@@ -110,5 +120,6 @@ class Watch:
                 log.exception("The rulebook broke, and goes on.")
 
     def _look(self) -> None:
-        with ledger.transaction(self._pool) as conn:
-            self._book.refresh(conn)
+        for book in self._books:
+            with ledger.transaction(self._pool) as conn:
+                book.refresh(conn)

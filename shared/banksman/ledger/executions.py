@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from banksman import vault
-from banksman.ids import PersonId, RequestId, RunId
+from banksman.ids import GrantId, PersonId, RequestId, RunId
 from banksman.ledger import Connection, aftermath
 from banksman.records import Execution
 from banksman.states import RunStatus
@@ -41,6 +41,7 @@ def start(
     digest: bytes,
     request_id: RequestId | None,
     voters: Mapping[PersonId, str],
+    grant_id: GrantId | None = None,
     start_by: str | None,
 ) -> bool:
     """Nothing → started, while the lease holds and nobody started this attempt; under a request, only while its
@@ -49,8 +50,8 @@ def start(
     return (
         conn.execute(
             """
-            INSERT INTO executions (run_id, step, call_id, attempt, tool, digest, request_id, fence)
-            SELECT id, %(step)s, %(call)s, %(attempt)s, %(tool)s, %(digest)s, %(request)s, fence
+            INSERT INTO executions (run_id, step, call_id, attempt, tool, digest, request_id, grant_id, fence)
+            SELECT id, %(step)s, %(call)s, %(attempt)s, %(tool)s, %(digest)s, %(request)s, %(grant)s, fence
             FROM runs
             WHERE id = %(run)s
               AND fence = %(fence)s
@@ -75,6 +76,7 @@ def start(
                 "tool": tool,
                 "digest": digest,
                 "request": request_id,
+                "grant": grant_id,
                 "voters": list(voters),
                 "roles": list(voters.values()),
                 "start_by": start_by,

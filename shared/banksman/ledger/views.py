@@ -324,16 +324,21 @@ def end_of(conn: Connection, request: Request) -> End:
 def _executions(conn: Connection, run_id: RunId) -> list[Happening]:
     rows = conn.execute(
         """
-        SELECT step, call_id, attempt, tool, outcome, request_id, started_at, finished_at
+        SELECT step, call_id, attempt, executions.tool, outcome, executions.request_id, grant_id, email, started_at,
+               finished_at
         FROM executions
+        LEFT JOIN grants ON grants.id = grant_id
+        LEFT JOIN people ON people.id = owner_id
         WHERE run_id = %s
         """,
         (run_id,),
     ).fetchall()
     found: list[Happening] = []
-    for step, call_id, attempt, tool, outcome, request, started_at, finished_at in rows:
+    for step, call_id, attempt, tool, outcome, request, grant, owner, started_at, finished_at in rows:
         call: dict[str, Json] = {"tool": tool, "step": step, "call_id": call_id, "attempt": attempt}
         request_id = request and RequestId(request)
+        if grant is not None:
+            call |= {"grant": ids.show("gra", grant), "owner": owner}
         # A call whose end is not known says so in the line of its start: there may never be another.
         begun = {**call, "state": "started" if finished_at is None else "finished"}
         found.append(Happening(started_at, "worker", "execution.started", request_id, begun))

@@ -301,6 +301,7 @@ CREATE TABLE executions (
     tool        text NOT NULL,
     digest      bytea NOT NULL,
     request_id  uuid REFERENCES requests,
+    grant_id    uuid,
     fence       bigint NOT NULL,
     state       text NOT NULL DEFAULT 'started' CHECK (state IN ('started', 'finished')),
     outcome     text CHECK (outcome IN ('returned', 'retry', 'failed', 'deferred')),
