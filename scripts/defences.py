@@ -46,6 +46,9 @@ GRANTS = "tests/worker/test_grants.py"
 REQUESTS = "tests/gateway/test_requests.py"
 QUORUM = "tests/shared/test_quorum.py"
 WITHDRAWALS = "tests/gateway/test_withdrawals.py"
+STAND_INS = "tests/gateway/test_stand_ins.py"
+REMARKS = "tests/gateway/test_remarks.py"
+FAMILIES = "tests/gateway/test_families.py"
 SWEEP = "tests/gateway/test_sweep.py"
 SILENCE = "tests/gateway/test_silence.py"
 PEOPLE = "tests/gateway/test_people.py"
@@ -502,6 +505,100 @@ DEFENCES = (
         "",
         (f"{WITHDRAWALS}::test_where_one_vote_is_enough_it_must_still_fill_every_place",),
         vital=True,
+    ),
+    Defence(
+        "whoever has voted lends nothing",
+        f"{GATEWAY}/stand_ins.py",
+        "absent.id not in voted and ",
+        "",
+        (f"{STAND_INS}::test_whoever_is_away_and_votes_all_the_same_lends_nothing_there",),
+        vital=True,
+    ),
+    Defence(
+        "nothing is lent on the run of whoever is away",
+        f"{GATEWAY}/stand_ins.py",
+        "return not edited and not request.asked_by(absent)",
+        "return not edited",
+        (f"{STAND_INS}::test_nothing_is_lent_on_a_run_that_one_of_the_two_asked_for",),
+        vital=True,
+    ),
+    Defence(
+        "nothing is lent on the run of whoever stands in",
+        f"{GATEWAY}/stand_ins.py",
+        "if quorum.REVIEWERS not in own or request.asked_by(person):",
+        "if quorum.REVIEWERS not in own:",
+        (f"{STAND_INS}::test_nothing_is_lent_on_a_run_that_one_of_the_two_asked_for",),
+    ),
+    Defence(
+        "who stands in is a reviewer",
+        f"{GATEWAY}/stand_ins.py",
+        "if quorum.REVIEWERS not in own or request.asked_by(person):",
+        "if request.asked_by(person):",
+        (f"{STAND_INS}::test_nothing_is_lent_once_this_has_happened",),
+    ),
+    Defence(
+        "at tier high the editor lends nothing",
+        f"{GATEWAY}/stand_ins.py",
+        "return not edited and not",
+        "return not",
+        (f"{STAND_INS}::test_at_tier_high_the_editor_lends_nothing_either",),
+    ),
+    Defence(
+        "the role of administrators is not lent",
+        f"{GATEWAY}/stand_ins.py",
+        " - own - {quorum.ADMINS}",
+        " - own",
+        (f"{STAND_INS}::test_a_role_is_never_lent",),
+    ),
+    Defence(
+        "an absence lends while it lasts",
+        VOTES_SQL,
+        "WHERE away.from_at <= clock_timestamp() AND clock_timestamp() < away.until_at\n  AND away.ended_at IS NULL\n",
+        "WHERE away.ended_at IS NULL\n",
+        (f"{STAND_INS}::test_nothing_is_lent_once_this_has_happened",),
+        vital=True,
+    ),
+    Defence(
+        "an absence that was ended lends nothing",
+        VOTES_SQL,
+        "  AND away.ended_at IS NULL\n",
+        "",
+        (f"{STAND_INS}::test_an_absence_that_ended_lends_nothing_more",),
+    ),
+    Defence(
+        "nobody lends to two",
+        VOTES_SQL,
+        "        AND before.id < away.id\n",
+        "        AND before.id < away.id AND false\n",
+        (f"{STAND_INS}::test_nobody_lends_to_two",),
+    ),
+    Defence(
+        "somebody disabled lends nothing",
+        VOTES_SQL,
+        "  AND people.disabled_at IS NULL\n  AND 'reviewer' = ANY (people.roles)\n",
+        "",
+        (f"{STAND_INS}::test_nothing_is_lent_once_this_has_happened",),
+    ),
+    Defence(
+        "who denies and stops stops the whole family",
+        f"{GATEWAY}/decide.py",
+        "[families.root(conn, request.run_id), request.run_id]",
+        "[request.run_id]",
+        (f"{FAMILIES}::test_who_denies_in_a_child_run_and_stops_stops_the_whole_family",),
+    ),
+    Defence(
+        "a vote that stops a family holds it from the top",
+        f"{GATEWAY}/decide.py",
+        "        families.hold_whole(conn, request_id)\n",
+        "        pass\n",
+        (f"{FAMILIES}::test_a_vote_that_stops_a_family_takes_the_ancestor_first",),
+    ),
+    Defence(
+        "strangers write no remarks",
+        f"{GATEWAY}/remarks.py",
+        "    if not quorum.standing(person) and not request.asked_by(person):\n",
+        "    if False:\n",
+        (f"{REMARKS}::test_strangers_machines_and_latecomers_write_nothing",),
     ),
     Defence(
         "an edit fits the tool's schema",

@@ -132,3 +132,76 @@ def test_a_transaction_that_was_undone_for_another_is_no_outage(site: Site, monk
     assert answer.json()["type"] == "urn:banksman:problem:crossed"
     assert "reached" not in answer.text
     assert site.parts.outage.until == before
+
+
+def a_child_that_asks(site: Site, parent: RunId, child: RunId, **requirement: object) -> RequestId:
+    """A child run, parked behind a request of its own."""
+    new = bound(asking(**requirement), child, [])  # pyright: ignore[reportArgumentType]
+    with ledger.transaction(site.worker) as conn:
+        claim = runs.claim(conn, child, 0, owner="w", lease=LEASE)
+        assert claim is not None
+        requests.open_request(conn, child, 0, new)
+        assert runs.park(conn, child, claim.fence, version="1", usage={})
+    return new.id
+
+
+def test_who_denies_in_a_child_run_and_stops_stops_the_whole_family(site: Site) -> None:
+    root = site.a_run()
+    other = RequestId(ids.new())
+    middle = delegated(site, root, other)
+    child = delegated(site, middle)
+    asked = a_child_that_asks(site, middle, child)
+
+    denied = site.vote(asked, site.token(site.ana), verdict="deny", reason="No more of this.", stop_run=True)
+
+    assert (denied.status_code, denied.json()["state"]) == (200, "denied")
+    assert statuses(site, [root, middle, child]) == {RunStatus.CANCELLED}
+    assert site.request(other)["state"] == "cancelled"
+    late = site.vote(other, site.token(site.ben))
+    assert "cancelled by ana@example.org" in late.json()["detail"]
+    for run_id in (root, child):
+        with ledger.transaction(site.gateway) as conn:
+            assert "ana@example.org stopped the run at write_file: No more of this." in str(
+                runs.get(conn, run_id).error
+            )
+
+
+def test_who_only_denies_in_a_child_run_lets_the_family_go_on(site: Site) -> None:
+    root = site.a_run()
+    child = delegated(site, root)
+    asked = a_child_that_asks(site, root, child)
+
+    site.vote(asked, site.token(site.ana), verdict="deny")
+
+    assert statuses(site, [root]) == {RunStatus.WAITING}
+    assert statuses(site, [child]) == {RunStatus.QUEUED}
+
+
+def test_a_vote_that_stops_a_family_takes_the_ancestor_first(site: Site, owner_pool: ledger.Pool) -> None:
+    root = site.a_run()
+    child = delegated(site, root)
+    asked = a_child_that_asks(site, root, child)
+    headers = site.token(site.ana)
+
+    answer = can_be_had(
+        owner_pool, root, child, lambda: site.vote(asked, headers, verdict="deny", reason="No.", stop_run=True)
+    )
+
+    assert answer.status_code == 200
+    assert statuses(site, [root, child]) == {RunStatus.CANCELLED}
+
+
+def test_one_of_many_votes_that_stops_its_family_takes_the_ancestor_first(site: Site, owner_pool: ledger.Pool) -> None:
+    root = site.a_run()
+    child = delegated(site, root)
+    asked = a_child_that_asks(site, root, child)
+    headers = site.token(site.ana)
+    shown = site.request(asked)
+    vote = {"request_id": shown["id"], "verdict": "deny", "digest": shown["digest"], "revision": 1, "stop_run": True}
+
+    answer = can_be_had(
+        owner_pool, root, child, lambda: site.client.post("/v1/votes", json={"votes": [vote]}, headers=headers)
+    )
+
+    assert [row["status"] for row in answer.json()["items"]] == [200]
+    assert statuses(site, [root, child]) == {RunStatus.CANCELLED}

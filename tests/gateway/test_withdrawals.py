@@ -11,7 +11,6 @@ from httpx2 import Response
 from banksman import ids, ledger
 from banksman.ids import RequestId
 from banksman.ledger import audit, decisions, staff, votes
-from banksman.records import Person
 from banksman.signing import Verifier
 from banksman.states import RequestState
 from banksman_gateway import decide
@@ -196,11 +195,10 @@ def test_a_vote_of_somebody_who_may_not_vote_any_more_does_not_count(site: Site,
         else:
             roles, groups = (["operator"], ["security"]) if change == "role" else (["reviewer"], ["sales"])
             staff.upsert(conn, "ana@example.org", name="Ana", roles=roles, groups=groups)
-    reader = site.token(site.ben)
-    shown = site.client.get(f"/v1/requests/{ids.show('req', request_id)}", headers=reader).json()
+    shown = site.request(request_id)
 
-    second = _vote(site, request_id, site.ben)
-    third = _vote(site, request_id, cleo)
+    second = site.vote(request_id, site.token(site.ben))
+    third = site.vote(request_id, site.token(cleo))
 
     assert shown["quorum"]["agreed"] == []
     assert shown["votes"][0]["void"].startswith("is of somebody")
@@ -234,11 +232,3 @@ def test_what_a_mark_says_cannot_be_moved_to_another_vote(site: Site) -> None:
     assert marks.mark_holds(stolen, one.id, decide.withdrawing(one))
     assert not marks.mark_holds(stolen, other.id, decide.withdrawing(other))
     assert not marks.mark_holds(one.mac, one.id, decide.withdrawing(one))
-
-
-def _vote(site: Site, request_id: RequestId, person: Person) -> Response:
-    headers = site.token(person)
-    url = f"/v1/requests/{ids.show('req', request_id)}"
-    shown = site.client.get(url, headers=headers).json()
-    body = {"verdict": "approve", "digest": shown["digest"], "revision": shown["revision"]}
-    return site.client.post(f"{url}/votes", json=body, headers=headers)

@@ -16,6 +16,8 @@ from banksman.wire import Wire
 from banksman_gateway import (
     agents,
     agents_page,
+    away,
+    away_page,
     batches,
     endpoints,
     grants,
@@ -102,13 +104,11 @@ def create(settings: GatewaySettings) -> FastAPI:
         endpoints,
         internal,
     )
-    for module in api:
-        app.include_router(module.router)
-    for module in (looking, remarks):
+    for module in (*api, looking, remarks, away):
         app.include_router(module.router)
     app.include_router(batches.lines)
     shown = (html, pages, run_forms, agents_page, policy_page, people_page, request_page, link_page, receipts, sign_in)
-    for module in shown:
+    for module in (*shown, away_page):
         app.include_router(module.router)
     app.include_router(hearing.page)
     problems.install(app, page=html.problem_page)

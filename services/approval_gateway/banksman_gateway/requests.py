@@ -211,8 +211,8 @@ def _vote_on_each(
     conn: Connection, here: Parts, voter: Voter, votes: Sequence[OneOfMany]
 ) -> dict[str, Outcome | BanksmanError]:
     """Each vote under a savepoint of its own. Runs are held in the order of their ids, so that two such calls never
-    wait for each other in a ring; and all of them at the start when one of the votes stops its run, which takes what
-    that run delegated too.
+    wait for each other in a ring; and all of them at the start when one of the votes stops its run, which takes the
+    whole family that the run belongs to.
     """
     outcomes: dict[str, Outcome | BanksmanError] = {}
     wanted: dict[str, RequestId] = {}
@@ -223,7 +223,7 @@ def _vote_on_each(
             outcomes[vote.request_id] = error
     known = views.runs_and_tiers(conn, list(wanted.values()))
     if any(vote.stop_run for vote in votes):
-        families.hold(conn, [run_id for run_id, _ in known.values()])
+        families.hold(conn, [families.root(conn, run_id) for run_id, _ in known.values()])
     for vote in sorted(votes, key=lambda vote: _place(known, wanted.get(vote.request_id))):
         if vote.request_id in outcomes:
             continue

@@ -225,6 +225,18 @@ class File(Shape):
     sha256: str
 
 
+class Absence(Shape):
+    """Who is away, and who votes for their groups meanwhile."""
+
+    id: str = Field(examples=["abs_0192f0c1a2b37c4d8e5f60718293a4b5"])
+    person: str
+    stand_in: str
+    from_at: datetime
+    until_at: datetime
+    ended_at: datetime | None
+    live: bool
+
+
 class Moment(Shape):
     """One thing that happened to a run."""
 
@@ -355,6 +367,19 @@ def request(found: records.Request, around: Around, stands: Tally) -> Request:
             before=context.get("before"),
             options=context.get("options"),
         ),
+    )
+
+
+def absence(found: records.Absence) -> Absence:
+    """An absence's shape."""
+    return Absence(
+        id=ids.show("abs", found.id),
+        person=found.person.email,
+        stand_in=found.stand_in.email,
+        from_at=found.from_at,
+        until_at=found.until_at,
+        ended_at=found.ended_at,
+        live=found.live,
     )
 
 

@@ -34,6 +34,8 @@ class Item:
     """How many requests the run paused for together."""
     decided: int
     """How many of those are settled."""
+    looking: Sequence[str]
+    """Who looks at it just now, by name, without whoever reads the inbox."""
     extended: int
     unreachable_at: datetime | None
     called: Sequence[str]
@@ -88,6 +90,11 @@ def _items(conn: Connection, where: str, order: str, person: Person, limit: int)
                (SELECT array[count(*), count(*) FILTER (WHERE together.state <> 'open')]
                 FROM requests AS together
                 WHERE together.run_id = requests.run_id AND together.segment = requests.segment),
+               ARRAY(SELECT name
+                     FROM lookings
+                     JOIN people ON people.id = person_id
+                     WHERE request_id = requests.id AND until_at > clock_timestamp() AND person_id <> %(person)s
+                       AND disabled_at IS NULL),
                extended, unreachable_at, requirement, COALESCE(settled_at, clock_timestamp()) - requests.created_at
         FROM requests
         JOIN runs ON runs.id = requests.run_id
@@ -109,7 +116,7 @@ def _items(conn: Connection, where: str, order: str, person: Person, limit: int)
 
 def _item(row: Sequence[Any]) -> Item:
     (request_id, run_id, kind, state, agent, tool, tier, revision, action, requester, expires_at, created_at,
-     settled_at, (asked, decided), extended, unreachable_at, requirement, age) = row  # fmt: skip
+     settled_at, (asked, decided), looking, extended, unreachable_at, requirement, age) = row  # fmt: skip
     return Item(
         id=RequestId(request_id),
         run_id=RunId(run_id),
@@ -125,6 +132,7 @@ def _item(row: Sequence[Any]) -> Item:
         settled_at=settled_at,
         asked=asked,
         decided=decided,
+        looking=looking,
         extended=extended,
         unreachable_at=unreachable_at,
         called=sorted(quorum.called(Requirement.from_json(requirement), age)),
