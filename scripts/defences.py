@@ -1046,13 +1046,13 @@ DEFENCES = (
     Defence(
         "who has voted is not reminded",
         f"{GATEWAY}/silence.py",
-        "[person for person in may if person.id not in _spoken(conn, request)]",
-        "list(may)",
+        "    left = [who for who in may if who.person.id not in spoken]\n",
+        "    left = list(may)\n",
         (f"{SILENCE}::test_a_reminder_goes_to_who_may_decide_and_has_not_voted",),
     ),
     Defence(
         "who is newly given a group does not decide what waits",
-        f"{GATEWAY}/voters.py",
+        f"{GATEWAY}/stand_ins.py",
         "    return quorum.standing(person) - fresh\n",
         "    return quorum.standing(person)\n",
         (f"{PEOPLE}::test_who_is_newly_given_a_group_does_not_decide_what_waits_already",),
