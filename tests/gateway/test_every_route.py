@@ -77,11 +77,12 @@ def addresses(site: Site, live: Mapping[str, list[str]]) -> dict[str, list[str]]
     """Every route, each with its addresses."""
     found: dict[str, list[str]] = {}
     for pattern, _ in routes_of(site):
-        paths = [pattern]
+        paths: list[str] = [pattern]
         names: list[str] = re.findall(r"\{([^}]+)\}", pattern)
         for name in names:
             assert name in live, f"Say in `live` what {{{name}}} of {pattern} is."
-            paths = [path.replace(f"{{{name}}}", value) for path in paths for value in live[name]]
+            part = f"{{{name}}}"
+            paths = [path.replace(part, value) for path in paths for value in live[name]]
         found[pattern] = paths
     return found
 
