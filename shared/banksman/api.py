@@ -25,6 +25,7 @@ from banksman.shapes import (
     Attempt,
     Batch,
     Delivery,
+    Draft,
     Endpoint,
     Figures,
     File,
@@ -400,6 +401,11 @@ def replay(*, since: str = "30d", policy: str | None = None, cursor: str | None 
     asked = {"since": since, "policy": policy, "cursor": cursor}
     body: dict[str, Json] = {name: value for name, value in asked.items() if value is not None}
     return _one(Replay, (yield _post("/v1/policy/replay", body, None)))
+
+
+def drafts() -> Steps[Page[Draft]]:
+    """Rules drafted from 20 like decisions in a row of one's own."""
+    return _page(Draft, (yield Ask("GET", "/v1/policy/drafts")))
 
 
 def problem(status: int, body: bytes) -> BanksmanError:

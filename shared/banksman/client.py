@@ -111,6 +111,7 @@ class Client:
     upload_policy = _plainly(api.upload_policy)
     simulate = _plainly(api.simulate)
     replay = _plainly(api.replay)
+    drafts = _plainly(api.drafts)
 
     def events(self, run_id: str, *, after: str | None = None) -> Iterator[Event]:
         """What happens to a run as it happens, from the beginning or after a cursor, until it is over.
@@ -228,6 +229,7 @@ class AsyncClient:
     upload_policy = _awaiting(api.upload_policy)
     simulate = _awaiting(api.simulate)
     replay = _awaiting(api.replay)
+    drafts = _awaiting(api.drafts)
 
     async def events(self, run_id: str, *, after: str | None = None) -> AsyncIterator[Event]:
         """What happens to a run as it happens, from the beginning or after a cursor, until it is over.

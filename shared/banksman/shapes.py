@@ -145,6 +145,20 @@ class Replay(Shape):
         )
 
 
+class Draft(Shape):
+    """A rule drafted from like decisions in a row, and what it alone would have said of the last 30 days."""
+
+    agent: str
+    tool: str
+    verdict: str
+    decisions: int
+    text: str
+    examined: int = 0
+    matched: int = 0
+    disagreements: int = 0
+    whole: bool = True
+
+
 MOST_EXAMPLES = 20
 
 

@@ -16,7 +16,7 @@ from banksman.ledger import Connection, agents, inbox, lists, requests, runs, sn
 from banksman.ledger.inbox import Item
 from banksman.records import Run
 from banksman.states import FINAL, RunStatus
-from banksman_gateway import auth, door, html
+from banksman_gateway import auth, door, drafts, html
 from banksman_gateway.parts import Here, Parts
 from banksman_gateway.sessions import Session, SignedIn
 
@@ -39,6 +39,7 @@ def show_inbox(here: Here, session: SignedIn) -> Response:
         mine = inbox.mine(conn, person, limit=MOST + 1)
         others = inbox.others(conn, person, limit=MOST + 1)
         settled = inbox.settled(conn, person, limit=20)
+        drafted = drafts.offered(conn, here, person)
     return html.page(
         "inbox.html",
         **_signed_in(here, session),
@@ -47,6 +48,7 @@ def show_inbox(here: Here, session: SignedIn) -> Response:
         settled=[(item, gist(item)) for item in settled],
         more_mine=len(mine) > MOST,
         more_others=len(others) > MOST,
+        drafted=max((len(streak.decisions) for streak, _ in drafted), default=0),
     )
 
 

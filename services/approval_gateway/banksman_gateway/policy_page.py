@@ -6,7 +6,8 @@ from fastapi import APIRouter, Response
 
 from banksman.errors import NotFound
 from banksman.ledger import policies as rows
-from banksman_gateway import auth, door, html, policies
+from banksman.ledger import rehearsal
+from banksman_gateway import auth, door, drafts, html, policies
 from banksman_gateway.parts import Here
 from banksman_gateway.sessions import SignedIn
 
@@ -23,6 +24,8 @@ def show_policy(here: Here, session: SignedIn) -> Response:
     with door.transaction(here) as conn:
         standing, shape = policies.in_force(conn, here)
         versions = rows.versions(conn, before=None, limit=MOST)
+        offered = drafts.offered(conn, here, session.person)
+        since = rehearsal.since(conn, drafts.BACK)
     return html.page(
         "policy.html",
         person=session.person,
@@ -30,4 +33,5 @@ def show_policy(here: Here, session: SignedIn) -> Response:
         policy=shape,
         rules=() if standing.rules is None else standing.rules.rules,
         versions=versions,
+        drafts=[drafts.rehearsed(here, streak, text, since) for streak, text in offered],
     )

@@ -191,7 +191,7 @@ def over(here: Parts, standing: Standing, after: RequestId, *, limit: int) -> tu
     for past in _pages(here, after, limit):
         after = past.id
         tally.examined += 1
-        call = _past_call(past)
+        call = past_call(past)
         if call is None:
             tally.unreadable += 1
         else:
@@ -249,7 +249,8 @@ def _call(conn: Connection, said: Rehearsed) -> Call:
     )
 
 
-def _past_call(past: Past) -> Call | None:
+def past_call(past: Past) -> Call | None:
+    """The call behind a past request, as the gate saw it; None where it cannot be read."""
     try:
         action = digest.parse(past.action, limit=4 * digest.MAX_BYTES)
         context = digest.parse(past.context, limit=64 * digest.MAX_BYTES)

@@ -145,6 +145,25 @@ def replay(
         show.table(["request", "tool", "people", "policy", "rule"], rows)
 
 
+@policy.command()
+def drafts(*, as_email: given.As = None, as_json: given.Json = False) -> None:
+    """Print rules drafted from 20 like decisions in a row of yours. Nothing comes of them by itself."""
+    with place.find().person(as_email) as banksman:
+        found = banksman.drafts().items
+    if as_json:
+        show.as_json(found)
+        return
+    if not found:
+        typer.echo("Nothing to draft: nowhere have you decided 20 times in a row alike on what is still asked.")
+    for draft in found:
+        done, contrary = ("allowed", "denied") if draft.verdict == "allow" else ("denied", "approved")
+        typer.echo(
+            f"# In 30 days it would have {done} {draft.matched:,} of {draft.examined:,} calls, "
+            f"{draft.disagreements:,} of which people {contrary}."
+        )
+        typer.echo(show.prose(draft.text))
+
+
 def sentences(found: Replay) -> list[str]:
     """A replay in words."""
     lines = [f"{found.examined:,} calls were asked; policy {found.policy} would have"]

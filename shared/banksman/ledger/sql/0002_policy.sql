@@ -53,3 +53,6 @@ GRANT SELECT ON grants TO banksman_worker, banksman_gateway;
 GRANT UPDATE (used) ON grants TO banksman_worker;
 GRANT INSERT (id, statement, signature, kid, owner_id, request_id, agent, tool, most, expires_at) ON grants TO banksman_gateway;
 GRANT UPDATE (revoked_at, revoked_by) ON grants TO banksman_gateway;
+
+-- For drafts: what one person decided lately.
+CREATE INDEX votes_lately ON votes (person_id, id) WHERE person_id IS NOT NULL;
