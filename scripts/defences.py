@@ -58,6 +58,8 @@ STORIES = "tests/model/test_stories.py"
 DIGEST = "tests/shared/test_digest.py"
 SIGNING = "tests/shared/test_signing.py"
 WIRE = "tests/shared/test_wire.py"
+GATHERING = "tests/notifier/test_gathering.py"
+HOOKS = "tests/notifier/test_webhooks.py"
 
 DEFENCES = (
     # Runs: claims, fences, leases.
@@ -1078,5 +1080,99 @@ DEFENCES = (
         "    if person is None:\n",
         (f"{PEOPLE}::test_nobody_but_an_administrator_changes_people_and_keys",),
         vital=True,
+    ),
+    # How people and programs hear of things.
+    Defence(
+        "what comes soon after the first message waits for a summary",
+        f"{NOTIFIER}/gathering.py",
+        "        return self.ago is None or self.ago >= self._window(notice) or self.facts[notice.id].tried\n",
+        "        return True\n",
+        (f"{GATHERING}::test_what_comes_soon_after_is_told_in_one_summary_when_the_window_ends",),
+    ),
+    Defence(
+        "a summary takes along what else waits",
+        f"{NOTIFIER}/gathering.py",
+        "[item for item in gathered if self._wanted(item)] + self._taken(items[0][0].person_id)",
+        "[item for item in gathered if self._wanted(item)]",
+        (f"{GATHERING}::test_a_batch_of_a_thousand_requests_is_one_summary_that_names_the_batch",),
+    ),
+    Defence(
+        "nobody is told in a summary of what was decided meanwhile",
+        f"{NOTIFIER}/gathering.py",
+        "        return [item for item in taken if self._wanted(item)]\n",
+        "        return taken\n",
+        (f"{GATHERING}::test_a_request_that_was_decided_meanwhile_is_told_to_nobody",),
+    ),
+    Defence(
+        "a sign-in code is held by no quiet hours",
+        f"{NOTIFIER}/gathering.py",
+        '_AT_ONCE = frozenset({"sign_in", "test"})',
+        '_AT_ONCE = frozenset({"test"})',
+        (f"{GATHERING}::test_who_says_so_is_left_in_peace_by_high_too_but_never_by_a_sign_in_code",),
+    ),
+    Defence(
+        "every address that a name resolves to is looked at",
+        "shared/banksman/address_guard.py",
+        "            if (address := _literal(text)) is None or not is_public(address):\n",
+        "            if False:\n",
+        ("tests/shared/test_address_guard.py",),
+        vital=True,
+    ),
+    Defence(
+        "an address over 6to4 is not public",
+        "shared/banksman/address_guard.py",
+        '"2002::/16", ',
+        "",
+        ("tests/shared/test_address_guard.py",),
+    ),
+    Defence(
+        "a webhook goes to two ports",
+        "shared/banksman/address_guard.py",
+        "    if port not in PORTS:\n",
+        "    if False:\n",
+        ("tests/shared/test_address_guard.py",),
+    ),
+    Defence(
+        "a webhook's time counts for all of its bytes",
+        f"{NOTIFIER}/channels/webhook.py",
+        "        self._stream.settimeout(_left(self._until))\n        read",
+        "        read",
+        (f"{HOOKS}::test_a_bad_receiver_is_a_failure_that_takes_no_longer_than_a_call_may",),
+    ),
+    Defence(
+        "a webhook follows no redirect",
+        f"{NOTIFIER}/channels/webhook.py",
+        "        if 300 <= status < 400:\n",
+        "        if 300 <= status < 400:\n            return\n        if 300 <= status < 400:\n",
+        (f"{HOOKS}::test_a_bad_receiver_is_a_failure_that_takes_no_longer_than_a_call_may",),
+    ),
+    Defence(
+        "the outbox reads below the horizon",
+        f"{LEDGER}/outbox.py",
+        " AND xid < pg_snapshot_xmin(pg_current_snapshot())\n",
+        "\n",
+        (f"{HOOKS}::test_a_transaction_that_commits_late_is_neither_skipped_nor_told_twice",),
+        vital=True,
+    ),
+    Defence(
+        "what Apprise connects to goes through the guard",
+        f"{NOTIFIER}/channels/apprise.py",
+        "                address_guard.check_host(host)\n",
+        "                pass\n",
+        ("tests/notifier/test_channels.py::test_a_persons_url_reaches_nothing_inside_and_reads_nothing_here",),
+    ),
+    Defence(
+        "no URL of a person's reads a file of the notifier's machine",
+        "shared/banksman/chat_urls.py",
+        "        if found := sorted(named & _READS_FILES):\n",
+        "        if found := sorted(named & frozenset[str]()):\n",
+        ("tests/gateway/test_hearing.py::test_what_makes_no_sense_is_refused_in_a_sentence",),
+    ),
+    Defence(
+        "administrators alone manage webhooks",
+        f"{GATEWAY}/endpoints.py",
+        '    if caller.person is None or "admin" not in caller.person.roles:\n',
+        "    if caller.person is None:\n",
+        ("tests/gateway/test_hearing.py::test_nobody_but_an_administrator_sees_or_changes_webhooks",),
     ),
 )

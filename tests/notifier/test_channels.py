@@ -18,14 +18,17 @@ from uuid import UUID
 import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult, LoginPassword
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from banksman.embedded import ports
 from banksman.errors import ConfigurationError
-from banksman.ids import NoticeId
+from banksman.ids import NoticeId, RequestId, RunId
+from banksman.records import Matter, Requirement
+from banksman.states import Kind
 from banksman_notifier import compose
 from banksman_notifier.channels import Channel, ChannelError, Message, Way, apprise, console, email, webhook
+from banksman_notifier.gateway import Link
 from tests.notifier.conftest import SENDER, Catcher
 from tests.notifier.receivers import receiver, says
 from tests.notifier.tls import Authority
@@ -396,6 +399,36 @@ def test_whatever_is_written_has_exactly_the_headers_that_were_meant(subject: st
     assert sorted(names) == sorted(
         [b"From", b"To", b"Subject", b"Date", b"Message-ID", b"Auto-Submitted", b"MIME-Version", b"Content-Type"]
     )
+
+
+HOSTILE = st.text(alphabet=st.one_of(st.characters(), st.sampled_from("\r\n\0=?_:,;<>@. ")), max_size=120)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(tool=HOSTILE, agent=HOSTILE, requester=HOSTILE, because=HOSTILE, kind=st.sampled_from(list(Kind)))
+def test_on_the_wire_no_name_brings_a_header_or_a_recipient(
+    tool: str, agent: str, requester: str, because: str, kind: Kind, catcher: Catcher
+) -> None:
+    now = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+    matter = Matter(
+        MESSAGE.notice_id, "ana@example.org", wanted=True, created_at=now, expires_at=now,
+        request_id=RequestId(UUID(int=1)), run_id=RunId(UUID(int=2)), kind=kind, agent=agent, tool=tool,
+        requirement=Requirement(because=because), requester=requester, thread=NoticeId(UUID(int=3)),
+    )  # fmt: skip
+    link = Link("http://localhost/l/x", "123456", "http://localhost/requests/x")
+    catcher.raw.clear()
+    catcher.recipients.clear()
+
+    with email.opened(email.Server("127.0.0.1", catcher.port, tls=False), SENDER) as way:
+        for name in ("request", "reminder", "escalation", "remark"):
+            way.send(compose.of_notice(name, matter, link))
+
+    assert catcher.recipients == [["ana@example.org"]] * 4
+    for raw in catcher.raw:
+        names = re.findall(rb"^([^\s:]+):", raw.partition(b"\r\n\r\n")[0], re.MULTILINE)
+        assert sorted(names) == sorted(
+            b"From To Subject Date Message-ID Auto-Submitted In-Reply-To References MIME-Version Content-Type".split()
+        )
 
 
 @given(name=st.text(max_size=200))
