@@ -16,9 +16,28 @@ WORKER = ROOT / "services/agent_worker/banksman_worker"
 ASIDE = {
     LEDGER / name
     for name in (
-        *("views.py", "lists.py", "inbox.py", "insights.py", "migrate.py", "keys.py", "answers.py", "families.py"),
+        *(
+            "views.py",
+            "lists.py",
+            "inbox.py",
+            "groups.py",
+            "insights.py",
+            "migrate.py",
+            "keys.py",
+            "answers.py",
+            "families.py",
+        ),
         *("preferences.py", "gathering.py", "endpoints.py", "outbox.py", "telling.py"),
-        *("agents.py", "aftermath.py", "rescue.py", "staff.py", "sign_ins.py", "restore.py", "batches.py"),
+        *(
+            "families.py",
+            "agents.py",
+            "aftermath.py",
+            "rescue.py",
+            "staff.py",
+            "sign_ins.py",
+            "restore.py",
+            "batches.py",
+        ),
         *("silence.py", "roster.py", "policies.py", "rehearsal.py", "grants.py"),
         *("absences.py", "withdrawals.py", "lookings.py", "remarks.py"),
     )

@@ -22,6 +22,7 @@ from banksman_gateway import (
     drafts,
     endpoints,
     grants,
+    groups,
     health,
     hearing,
     html,
@@ -46,6 +47,7 @@ from banksman_gateway import (
     run_forms,
     runs,
     sign_in,
+    triage,
 )
 from banksman_gateway.envelope import Envelope
 from banksman_gateway.parts import Parts
@@ -104,15 +106,30 @@ def create(settings: GatewaySettings) -> FastAPI:
         hearing,
         notices,
         endpoints,
+        looking,
+        remarks,
+        away,
         internal,
     )
-    for module in (*api, looking, remarks, away):
+    shown = (
+        html,
+        triage,
+        groups,
+        pages,
+        run_forms,
+        agents_page,
+        policy_page,
+        people_page,
+        request_page,
+        link_page,
+        receipts,
+        sign_in,
+        away_page,
+    )
+    for module in (*api, *shown):
         app.include_router(module.router)
-    app.include_router(batches.lines)
-    shown = (html, pages, run_forms, agents_page, policy_page, people_page, request_page, link_page, receipts, sign_in)
-    for module in (*shown, away_page):
-        app.include_router(module.router)
-    app.include_router(hearing.page)
+    for router in (batches.lines, hearing.page):
+        app.include_router(router)
     problems.install(app, page=html.problem_page)
     app.add_middleware(Envelope, settings=settings)
     return app

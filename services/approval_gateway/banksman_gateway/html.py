@@ -113,10 +113,19 @@ def _prose(value: object) -> Markup:
     return _marked(render.prose(str(value).replace("\r\n", "\n")))
 
 
+@router.get("/script/{stamp}.js")
+def script(stamp: str) -> Response:
+    """The inbox's script; its address changes with its content."""
+    keep = "public, max-age=31536000, immutable" if stamp == _script_stamp else "no-store"
+    return Response(_script, media_type="text/javascript", headers={"Cache-Control": keep})
+
+
 _files = resources.files("banksman_gateway")
 _style = (_files / "static" / "banksman.css").read_text("utf-8")
 _icon = (_files / "static" / "icon.svg").read_text("utf-8")
 _style_stamp = hashlib.sha256(_style.encode()).hexdigest()[:12]
+_script = (_files / "static" / "triage.js").read_text("utf-8")
+_script_stamp = hashlib.sha256(_script.encode()).hexdigest()[:12]
 
 # `autoescape=True`, not a list of endings: no template can be named so that it goes unescaped.
 environment = Environment(
@@ -136,5 +145,5 @@ _filters: dict[str, Any] = {
     "times": times,
 }
 environment.filters.update(_filters)
-_globals: dict[str, Any] = {"style_stamp": _style_stamp}
+_globals: dict[str, Any] = {"style_stamp": _style_stamp, "script_stamp": _script_stamp}
 environment.globals.update(_globals)

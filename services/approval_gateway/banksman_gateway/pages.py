@@ -1,4 +1,4 @@
-"""The inbox and the pages of runs. Reads only: whatever changes something has a form of its own elsewhere."""
+"""The pages of runs. Reads only: whatever changes something has a form of its own elsewhere."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from banksman import digest, ids, render
 from banksman.digest import Json
 from banksman.errors import InvalidInput, NotFound
 from banksman.ids import RunId
-from banksman.ledger import Connection, agents, inbox, lists, requests, runs, snapshots, views
+from banksman.ledger import Connection, agents, lists, requests, runs, snapshots, views
 from banksman.ledger.inbox import Item
 from banksman.records import Run
 from banksman.states import FINAL, RunStatus
-from banksman_gateway import auth, door, drafts, html
+from banksman_gateway import auth, door, html
 from banksman_gateway.parts import Here, Parts
 from banksman_gateway.sessions import Session, SignedIn
 
@@ -27,29 +27,6 @@ _FILE_LIMIT = 256 * 1024
 _GIST = 140
 
 router = APIRouter(include_in_schema=False)
-
-
-@router.get("/")
-def show_inbox(here: Here, session: SignedIn) -> Response:
-    """What waits for this person, what waits for others, what was decided last."""
-    person = session.person
-    with door.transaction(here) as conn:
-        if auth.own_only(person) is not None:
-            return html.see("/runs")
-        mine = inbox.mine(conn, person, limit=MOST + 1)
-        others = inbox.others(conn, person, limit=MOST + 1)
-        settled = inbox.settled(conn, person, limit=20)
-        drafted = drafts.offered(conn, here, person)
-    return html.page(
-        "inbox.html",
-        **_signed_in(here, session),
-        mine=[(item, gist(item)) for item in mine[:MOST]],
-        others=[(item, gist(item)) for item in others[:MOST]],
-        settled=[(item, gist(item)) for item in settled],
-        more_mine=len(mine) > MOST,
-        more_others=len(others) > MOST,
-        drafted=max((len(streak.decisions) for streak, _ in drafted), default=0),
-    )
 
 
 @router.get("/runs")
@@ -66,7 +43,7 @@ def show_runs(here: Here, session: SignedIn, before: str = "", status: str = "")
         )
     return html.page(
         "runs.html",
-        **_signed_in(here, session),
+        **signed_in(here, session),
         runs=found[:MOST],
         older=ids.show("run", found[MOST - 1].id) if len(found) > MOST else None,
         statuses=list(RunStatus),
@@ -90,7 +67,7 @@ def show_run(run_id: str, here: Here, session: SignedIn) -> Response:
         paused = None if run.status in FINAL else next((a for a in agents.paused(conn) if a.name == run.agent), None)
     return html.page(
         "run.html",
-        **_signed_in(here, session),
+        **signed_in(here, session),
         run=run,
         children=children,
         paused=paused,
@@ -162,7 +139,8 @@ def _status(text: str) -> RunStatus | None:
         raise InvalidInput(f"{text[:20]!r} is not a status of runs.") from None
 
 
-def _signed_in(here: Parts, session: Session) -> dict[str, object]:
+def signed_in(here: Parts, session: Session) -> dict[str, object]:
+    """What every page of somebody who is signed in is filled with."""
     return {"person": session.person, "form_token": here.link_keys.form_token(session.secret)}
 
 

@@ -10,13 +10,13 @@ from pydantic import Field, StringConstraints, model_validator
 
 from banksman import digest, ids
 from banksman.digest import Json
-from banksman.errors import BanksmanError, InvalidInput, NotAllowed
+from banksman.errors import BanksmanError, InvalidInput
 from banksman.ids import RequestId, RunId
-from banksman.ledger import Connection, families, lists, views
+from banksman.ledger import Connection, lists, views
 from banksman.ledger import requests as rows
 from banksman.records import Request as Record
-from banksman.states import Kind, RequestState, Tier, Verdict
-from banksman_gateway import decide, door, events, problems, shapes, tally, withdraw
+from banksman.states import Kind, RequestState, Verdict
+from banksman_gateway import decide, door, events, many_votes, problems, shapes, tally, withdraw
 from banksman_gateway.auth import Caller
 from banksman_gateway.decide import Ballot, Outcome, Voter
 from banksman_gateway.door import ToAct, ToRead
@@ -210,38 +210,15 @@ def _voter(caller: Caller) -> Voter:
 def _vote_on_each(
     conn: Connection, here: Parts, voter: Voter, votes: Sequence[OneOfMany]
 ) -> dict[str, Outcome | BanksmanError]:
-    """Each vote under a savepoint of its own. Runs are held in the order of their ids, so that two such calls never
-    wait for each other in a ring; and all of them at the start when one of the votes stops its run, which takes the
-    whole family that the run belongs to.
-    """
     outcomes: dict[str, Outcome | BanksmanError] = {}
-    wanted: dict[str, RequestId] = {}
+    ballots: dict[RequestId, Ballot] = {}
     for vote in votes:
         try:
-            wanted[vote.request_id] = RequestId(ids.read("req", vote.request_id))
+            ballots[RequestId(ids.read("req", vote.request_id))] = vote.ballot()
         except InvalidInput as error:
             outcomes[vote.request_id] = error
-    known = views.runs_and_tiers(conn, list(wanted.values()))
-    if any(vote.stop_run for vote in votes):
-        families.hold(conn, [families.root(conn, run_id) for run_id, _ in known.values()])
-    for vote in sorted(votes, key=lambda vote: _place(known, wanted.get(vote.request_id))):
-        if vote.request_id in outcomes:
-            continue
-        request_id = wanted[vote.request_id]
-        try:
-            with conn.transaction():
-                if request_id in known and known[request_id][1] is Tier.HIGH:
-                    raise NotAllowed("Requests of tier high are decided one by one, in the inbox.")
-                outcomes[vote.request_id] = decide.vote(conn, request_id, voter, vote.ballot(), here.pen)
-        except BanksmanError as error:
-            outcomes[vote.request_id] = error
-    return outcomes
-
-
-def _place(known: dict[RequestId, tuple[RunId, Tier]], request_id: RequestId | None) -> tuple[int, int]:
-    if request_id is None or request_id not in known:
-        return (0, 0)
-    return (known[request_id][0].int, request_id.int)
+    cast = many_votes.cast(conn, voter, ballots, here.pen)
+    return outcomes | {ids.show("req", request_id): outcome for request_id, outcome in cast.items()}
 
 
 def _row(request_id: str, outcome: Outcome | BanksmanError, shown: dict[str, shapes.Request]) -> shapes.Row:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from banksman import quorum, vault
 from banksman.ids import RequestId, RunId
@@ -42,20 +42,74 @@ class Item:
     """The groups whom the ladder has called in."""
 
 
-def mine(conn: Connection, person: Person, *, limit: int) -> Sequence[Item]:
-    """Open requests that this person may still decide, the one with the nearest deadline first."""
-    return _items(conn, f"{_OPEN} AND {_MAY}", "expires_at, requests.id", person, limit)
+Queue = Literal["mine", "groups", "expiring", "escalated", "outcome", "resuming", "others", "done"]
 
 
-def others(conn: Connection, person: Person, *, limit: int) -> Sequence[Item]:
-    """Of the open requests with the nearest deadlines, those that wait for somebody else."""
-    near = f"requests.id IN (SELECT id FROM requests WHERE {_OPEN} ORDER BY expires_at LIMIT 1000)"
-    return _items(conn, f"{_OPEN} AND {near} AND NOT {_MAY}", "expires_at, requests.id", person, limit)
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What to look for in a queue. `text` is found in tool, agent or requester, or is the id of a request or a run."""
+
+    text: str = ""
+    tier: Tier | None = None
+    run_id: RunId | None = None
+    request_id: RequestId | None = None
 
 
-def settled(conn: Connection, person: Person, *, limit: int) -> Sequence[Item]:
-    """The requests that were settled last."""
-    return _items(conn, "state <> 'open'", "settled_at DESC", person, limit)
+def page(
+    conn: Connection,
+    person: Person,
+    queue: Queue,
+    wanted: Wanted,
+    *,
+    after: tuple[datetime, RequestId] | None = None,
+    limit: int,
+) -> Sequence[Item]:
+    """One page of a queue: nearest deadline first, what is settled latest first; `after` is the last one's place."""
+    place, direction = ("settled_at", "DESC") if queue == "done" else ("expires_at", "ASC")
+    beyond = "<" if queue == "done" else ">"
+    return _items(
+        conn,
+        f"""{_QUEUES[queue]}
+          AND (%(text)s = '' OR position(lower(%(text)s) IN lower(tool)) > 0
+               OR position(lower(%(text)s) IN lower(requests.agent)) > 0
+               OR position(lower(%(text)s) IN lower(requester)) > 0)
+          AND (%(tier)s::text IS NULL OR tier = %(tier)s)
+          AND (%(run)s::uuid IS NULL OR requests.run_id = %(run)s)
+          AND (%(one)s::uuid IS NULL OR requests.id = %(one)s)
+          AND (%(at)s::timestamptz IS NULL OR ({place}, requests.id) {beyond} (%(at)s, %(id)s::uuid))""",
+        f"{place} {direction}, requests.id {direction}",
+        person,
+        {
+            "limit": limit,
+            "text": wanted.text,
+            "tier": wanted.tier,
+            "run": wanted.run_id,
+            "one": wanted.request_id,
+            "at": after and after[0],
+            "id": after and after[1],
+        },
+    )
+
+
+def counts(conn: Connection, person: Person, *, most: int) -> dict[Queue, int]:
+    """How much is in each queue but the settled ones, counted up to `most`."""
+    found: dict[Queue, int] = {}
+    for queue in ("mine", "groups", "expiring", "escalated", "outcome", "resuming", "others"):
+        row = conn.execute(
+            f"""
+            SELECT count(*)
+            FROM (SELECT
+                  FROM requests
+                  JOIN runs ON runs.id = requests.run_id
+                  JOIN revisions ON revisions.request_id = requests.id AND revisions.revision = requests.revision
+                  WHERE {_QUEUES[queue]}
+                  LIMIT %(most)s) AS found
+            """.encode(),
+            values(person) | {"most": most},
+        ).fetchone()
+        assert row is not None
+        found[queue] = row[0]
+    return found
 
 
 _OPEN = "state = 'open' AND expires_at > clock_timestamp()"
@@ -81,8 +135,38 @@ _MAY = """(
                             AND NOT EXISTS (SELECT FROM withdrawals WHERE vote_id = votes.id)))"""
 
 
-def _items(conn: Connection, where: str, order: str, person: Person, limit: int) -> Sequence[Item]:
+MINE = f"{_OPEN} AND {_MAY}"
+"""What a person may still decide, as a condition on `requests`, `runs` and `revisions`."""
+
+_QUEUES: dict[Queue, str] = {
+    "mine": MINE,
+    "groups": f"{_OPEN} AND audience && %(groups)s::text[]",
+    "expiring": f"{_OPEN} AND expires_at < clock_timestamp() + interval '1 hour' AND {_MAY}",
+    "escalated": f"""{_OPEN} AND EXISTS (
+          SELECT
+          FROM jsonb_array_elements(requirement -> 'escalation') AS rung
+          WHERE requests.created_at + make_interval(secs => (rung ->> 'after')::integer) <= clock_timestamp())""",
+    "outcome": f"{_OPEN} AND kind = 'outcome'",
+    "resuming": """state IN ('approved', 'denied', 'answered', 'expired') AND status = 'queued'
+          AND requests.segment = runs.segment - 1""",
+    "others": f"{_OPEN} AND NOT {_MAY}",
+    "done": "state <> 'open'",
+}
+
+
+def values(person: Person) -> dict[str, Any]:
+    """What the conditions of this module ask of a person."""
     standing = quorum.standing(person)
+    return {
+        "person": person.id,
+        "email": person.email,
+        "standing": list(standing),
+        "groups": list(standing - {quorum.REVIEWERS}),
+        "reviews": quorum.REVIEWERS in standing,
+    }
+
+
+def _items(conn: Connection, where: str, order: str, person: Person, wanted: Mapping[str, object]) -> Sequence[Item]:
     rows = conn.execute(
         f"""
         SELECT requests.id, requests.run_id, kind, state, requests.agent, tool, tier, requests.revision, action,
@@ -103,13 +187,7 @@ def _items(conn: Connection, where: str, order: str, person: Person, limit: int)
         ORDER BY {order}
         LIMIT %(limit)s
         """.encode(),
-        {
-            "person": person.id,
-            "email": person.email,
-            "standing": list(standing),
-            "reviews": quorum.REVIEWERS in standing,
-            "limit": limit,
-        },
+        {**values(person), **wanted},
     ).fetchall()
     return [_item(row) for row in rows]
 

@@ -194,6 +194,21 @@ def sessions(conn: Connection, person_id: PersonId, *, idle: timedelta) -> Seque
     return [StoredSession(*row) for row in rows]
 
 
+def lives(conn: Connection, id_hash: bytes, *, idle: timedelta) -> Person | None:
+    """Who a session belongs to, without keeping it alive."""
+    row = conn.execute(
+        """
+        SELECT people.id, email, name, roles, groups, disabled_at IS NOT NULL
+        FROM sessions
+        JOIN people ON people.id = sessions.person_id
+        WHERE id_hash = %s AND ended_at IS NULL AND expires_at > clock_timestamp()
+          AND seen_at > clock_timestamp() - %s AND disabled_at IS NULL
+        """,
+        (id_hash, idle),
+    ).fetchone()
+    return None if row is None else person_of(row)
+
+
 def end_session(conn: Connection, id_hash: bytes) -> None:
     """A session → over."""
     conn.execute("UPDATE sessions SET ended_at = clock_timestamp() WHERE id_hash = %s AND ended_at IS NULL", (id_hash,))

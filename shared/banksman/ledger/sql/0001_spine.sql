@@ -218,7 +218,8 @@ CREATE INDEX requests_run ON requests (run_id, id);
 CREATE INDEX requests_open ON requests (id) WHERE state = 'open';
 CREATE INDEX requests_due ON requests (due_at) WHERE state = 'open';
 CREATE INDEX requests_unreachable ON requests (id) WHERE state = 'open' AND unreachable_at IS NOT NULL;
-CREATE INDEX requests_settled ON requests (settled_at) WHERE state <> 'open';
+CREATE INDEX requests_deadline ON requests (expires_at, id) WHERE state = 'open';
+CREATE INDEX requests_settled ON requests (settled_at, id) WHERE state <> 'open';
 
 -- One exact version of what is asked: the bytes that were hashed, their digest, and the person who edited them, if any.
 CREATE TABLE revisions (
