@@ -339,7 +339,8 @@ def add_endpoint(url: str, *, events: Sequence[str] = ()) -> Steps[Endpoint]:
 
 def move_endpoint(endpoint_id: str, move: Literal["disable", "enable", "rotate", "remove"]) -> Steps[Endpoint]:
     """Disable, enable or remove an endpoint, or give it a new secret, which is told this once."""
-    return _one(Endpoint, (yield Ask("POST", f"/v1/endpoints/{_id(endpoint_id)}/{move}", body={})))
+    path = f"/v1/endpoints/{_id(endpoint_id)}/{move}"
+    return _one(Endpoint, (yield Ask("POST", path, body={}) if move == "rotate" else _post(path, {}, None)))
 
 
 def deliveries(
@@ -353,7 +354,7 @@ def deliveries(
 def redeliver(endpoint_id: str, delivery_id: str | None = None) -> Steps[Redelivered]:
     """Have a webhook sent once more, or without an id all that were given up."""
     body = {} if delivery_id is None else {"delivery_id": delivery_id}
-    return _one(Redelivered, (yield Ask("POST", f"/v1/endpoints/{_id(endpoint_id)}/redeliver", body=body)))
+    return _one(Redelivered, (yield _post(f"/v1/endpoints/{_id(endpoint_id)}/redeliver", body, None)))
 
 
 def ask_for_code(email: str) -> Steps[str]:

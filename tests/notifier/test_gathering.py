@@ -11,7 +11,7 @@ from banksman.ids import NoticeId, RunId
 from banksman.ledger import notices, preferences, requests
 from banksman.records import Person, Preferences, Quiet
 from banksman.states import NoticeState, Tier
-from banksman_notifier.deliver import Office, deliver
+from banksman_notifier.deliver import HANDFUL, Office, deliver
 from tests.notifier.conftest import HOME, AskFor, Catcher, Door
 from tests.notifier.test_deliver import LINK, body, state
 
@@ -254,8 +254,10 @@ def test_a_summary_that_was_refused_is_tried_again_as_one_and_buried_as_one(
 def test_a_summary_that_was_sent_but_not_recorded_is_sent_again_byte_for_byte(
     asked: AskFor, gathering_office: Office, catcher: Catcher, ana: Person, owner_pool: ledger.Pool
 ) -> None:
-    for _ in range(3):
-        asked(tell=[ana])
+    [first] = asked(tell=[ana])
+    run = run_of(owner_pool, first)
+    for number in range(HANDFUL + 10):
+        asked(tell=[ana], run=run, call=f"c{number}")
     drain(gathering_office)
     with ledger.transaction(owner_pool) as conn:  # as if the notifier had died before it could record
         conn.execute("UPDATE notices SET state = 'claimed', due_at = clock_timestamp(), sent_at = NULL")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from banksman.digest import Json
 from banksman.records import Notice
 
-_DIGITS = {"request": 6, "reminder": 6, "escalation": 6, "remark": 6, "sign_in": 8}
+_DIGITS = {"request": 6, "reminder": 6, "escalation": 6, "sign_in": 8}
 
 
 def digits(kind: str) -> int:

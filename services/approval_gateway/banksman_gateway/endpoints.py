@@ -121,7 +121,9 @@ def list_endpoints(way: ToRead) -> Response:
 
 @router.post("", response_model=Endpoint)
 def add(wanted: NewEndpoint, way: ToAct) -> Response:
-    """Make an endpoint, which hears of everything from now on. Its secret is in this answer and nowhere else."""
+    """Make an endpoint, which hears of everything from now on. Its secret is in this answer and nowhere else: no
+    Idempotency-Key keeps it.
+    """
     free = address_guard.allowed(way.here.settings.webhook_allow)
     url = address_guard.target(wanted.url, free).url
     with way.enter() as (conn, caller):
@@ -192,7 +194,7 @@ def enable(endpoint_id: EndpointPath, way: ToAct, body: Nothing | None = None) -
 
 @router.post("/{endpoint_id}/rotate", response_model=Endpoint)
 def rotate(endpoint_id: EndpointPath, way: ToAct, body: Nothing | None = None) -> Response:
-    """Make a new secret; for 24 hours the old one signs as well."""
+    """Make a new secret; for 24 hours the old one signs as well. No Idempotency-Key keeps it."""
     del body
     with way.enter() as (conn, caller):
         _must_administer(caller)
@@ -209,10 +211,12 @@ def remove(endpoint_id: EndpointPath, way: ToAct, body: Nothing | None = None) -
     del body
     with way.enter() as (conn, caller):
         _must_administer(caller)
+        if (kept := way.replay(conn, caller)) is not None:
+            return kept
         found = rows.get(conn, _read(endpoint_id))
         rows.remove(conn, found.id)
         _note(conn, caller, "endpoint.removed", found.id)
-    return door.respond(200, door.to_bytes(_shape(found)))
+        return way.answer(conn, caller, 200, _shape(found))
 
 
 @router.post("/{endpoint_id}/redeliver", response_model=Redelivered)
@@ -220,6 +224,8 @@ def redeliver(endpoint_id: EndpointPath, wanted: Redeliver, way: ToAct) -> Respo
     """Send a delivery once more, or all dead ones, under the same webhook-id."""
     with way.enter() as (conn, caller):
         _must_administer(caller)
+        if (kept := way.replay(conn, caller)) is not None:
+            return kept
         found = rows.get(conn, _read(endpoint_id))
         if found.disabled_at is not None:
             raise Conflict(f"{endpoint_id} is disabled ({found.disabled_because}). Enable it first.")
@@ -228,17 +234,18 @@ def redeliver(endpoint_id: EndpointPath, wanted: Redeliver, way: ToAct) -> Respo
         if one is not None and not count:
             raise NotFound(f"{endpoint_id} has no delivery {wanted.delivery_id} that was sent or given up.")
         _note(conn, caller, "endpoint.redelivered", found.id)
-    return door.respond(200, door.to_bytes(Redelivered(deliveries=count)))
+        return way.answer(conn, caller, 200, Redelivered(deliveries=count))
 
 
 def _move(endpoint_id: str, way: door.Once, action: str, move: Callable[[Connection, EndpointId], bool]) -> Response:
     with way.enter() as (conn, caller):
         _must_administer(caller)
+        if (kept := way.replay(conn, caller)) is not None:
+            return kept
         found = rows.get(conn, _read(endpoint_id))
         if move(conn, found.id):
             _note(conn, caller, action, found.id)
-        shown = _shape(rows.get(conn, found.id))
-    return door.respond(200, door.to_bytes(shown))
+        return way.answer(conn, caller, 200, _shape(rows.get(conn, found.id)))
 
 
 def _must_administer(caller: Caller) -> ids.PersonId:

@@ -67,15 +67,24 @@ def tell(conn: Connection, person_id: PersonId) -> None:
 
 
 def take(conn: Connection, person_id: PersonId, *, lease: timedelta, limit: int) -> Sequence[tuple[Notice, int]]:
-    """Whatever else waits for this person, held or due → claimed, to be told in the same message; never tier high."""
+    """Whatever else waits for this person, held, due, or claimed by one who died → claimed, to be told in the same
+    message; never tier high.
+    """
     rows = conn.execute(
         f"""
-        WITH picked AS (
+        WITH waiting AS (
+            SELECT id FROM notices WHERE person_id = %(person)s AND state = 'due' AND held IS NOT NULL
+            UNION
+            SELECT id FROM notices
+            WHERE person_id = %(person)s AND state IN ('due', 'claimed') AND due_at <= statement_timestamp()
+        ), picked AS (
             SELECT notices.id
             FROM notices
-            JOIN requests ON requests.id = notices.request_id
-            WHERE notices.person_id = %(person)s AND notices.state = 'due' AND requests.tier <> 'high'
-              AND (notices.held IS NOT NULL OR notices.due_at <= statement_timestamp())
+            JOIN requests ON requests.id = notices.request_id AND requests.tier <> 'high'
+            WHERE notices.id IN (SELECT id FROM waiting)
+              -- Said again of the row that was locked: it may have moved meanwhile.
+              AND (notices.state = 'due' AND notices.held IS NOT NULL
+                   OR notices.state IN ('due', 'claimed') AND notices.due_at <= statement_timestamp())
             ORDER BY notices.id
             LIMIT %(limit)s
             FOR UPDATE OF notices SKIP LOCKED

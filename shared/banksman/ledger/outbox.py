@@ -65,16 +65,19 @@ def claim(conn: Connection, *, lease: timedelta, limit: int) -> Sequence[Parcel]
     """Due, or claimed by one who died → claimed, all for one endpoint that nobody sends to at the moment."""
     rows = conn.execute(
         """
-        WITH next AS (
-            SELECT endpoint_id
-            FROM deliveries
-            JOIN endpoints ON endpoints.id = endpoint_id AND disabled_at IS NULL
-            WHERE state IN ('due', 'claimed') AND due_at <= statement_timestamp()
+        WITH waiting AS (
+            SELECT id, (SELECT min(due_at) FROM deliveries
+                        WHERE endpoint_id = endpoints.id AND state IN ('due', 'claimed')) AS first_due
+            FROM endpoints
+            WHERE disabled_at IS NULL
               AND NOT EXISTS (
-                  SELECT FROM deliveries AS other
-                  WHERE other.endpoint_id = deliveries.endpoint_id
-                    AND other.state = 'claimed' AND other.due_at > statement_timestamp())
-            ORDER BY due_at
+                  SELECT FROM deliveries
+                  WHERE endpoint_id = endpoints.id AND state = 'claimed' AND due_at > statement_timestamp())
+        ), next AS (
+            SELECT id AS endpoint_id
+            FROM waiting
+            WHERE first_due <= statement_timestamp()
+            ORDER BY first_due
             LIMIT 1
         ), picked AS (
             SELECT id

@@ -37,7 +37,7 @@ def urls_of(conn: Connection, email: str) -> Sequence[str]:
         SELECT person_id, urls
         FROM preferences
         JOIN people ON people.id = person_id
-        WHERE lower(people.email) = lower(%s)
+        WHERE lower(people.email) = lower(%s) AND people.disabled_at IS NULL
         """,
         (email,),
     ).fetchone()

@@ -78,7 +78,8 @@ CREATE TABLE deliveries (
     UNIQUE (endpoint_id, xid, number),
     CHECK ((due_at IS NOT NULL) = (state IN ('due', 'claimed')))
 );
-CREATE INDEX deliveries_due ON deliveries (due_at) WHERE state IN ('due', 'claimed');
+CREATE INDEX deliveries_due ON deliveries (endpoint_id, due_at) WHERE state IN ('due', 'claimed');
+CREATE INDEX deliveries_claimed ON deliveries (endpoint_id) WHERE state = 'claimed';
 CREATE INDEX deliveries_of_endpoint ON deliveries (endpoint_id, id);
 CREATE INDEX deliveries_dead ON deliveries (endpoint_id) WHERE state = 'dead';
 
