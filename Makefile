@@ -13,8 +13,9 @@ UV ?= $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 UV_VERSION := 0.13.9
 # How many test processes.
 N ?= 2
-# How long the chaos lasts.
+# How long the chaos lasts, and the fuzzing.
 MINUTES ?= 2
+SECONDS ?= 600
 
 BIN := .venv/bin
 READY := .venv/.synced
@@ -26,7 +27,7 @@ UV_SYSTEM_CERTS ?= $(if $(wildcard /etc/ssl/cert.pem /etc/ssl/certs/*.pem /etc/s
 export UV_SYSTEM_CERTS
 export UV_PROJECT_ENVIRONMENT := .venv
 
-.PHONY: help setup demo up test chaos mutants pairs check spine format lock clean
+.PHONY: help setup demo up test chaos fuzz mutants pairs check spine format lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -44,6 +45,9 @@ test: $(READY) ## Run every test on real servers (N=4 for four processes, ARGS="
 
 chaos: $(READY) ## Kill, freeze, stop and cut off everything while runs flow (MINUTES=2, SEED=7 for the same again)
 	@$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+fuzz: $(READY) ## Call the API in ways nobody would, for long (SECONDS=600), stopping at the first surprise
+	@FUZZ_SECONDS=$(SECONDS) $(BIN)/pytest -n 0 tests/gateway/test_fuzz.py $(ARGS)
 
 mutants: $(READY) ## Take each defence away in turn; its tests must go red (SHORT=1 the vital ones, ONLY=word)
 	@$(BIN)/python scripts/mutants.py $(if $(SHORT),--short) $(if $(ONLY),--only "$(ONLY)")

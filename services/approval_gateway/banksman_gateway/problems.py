@@ -74,9 +74,10 @@ _HTTP = {
     421: _Entry(421, "misdirected", "This gateway does not answer to that host name"),
 }
 
+_AS_PROBLEM = {MEDIA_TYPE: {"schema": shapes.Problem.model_json_schema()}}
 ALSO: dict[int | str, dict[str, Any]] = {
-    "4XX": {"model": shapes.Problem, "description": "What the caller can mend, as a problem (RFC 9457)."},
-    "5XX": {"model": shapes.Problem, "description": "What the caller can only wait for."},
+    "4XX": {"content": _AS_PROBLEM, "description": "What the caller can mend, as a problem (RFC 9457)."},
+    "5XX": {"content": _AS_PROBLEM, "description": "What the caller can only wait for."},
 }
 """For a router's `responses`: the errors that every endpoint shares."""
 
