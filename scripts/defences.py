@@ -830,7 +830,7 @@ DEFENCES = (
     Defence(
         "nobody grants what they may not decide",
         f"{GATEWAY}/grants.py",
-        '    if (why := voters.hindrance(request, requirement, person, "token")) is not None:\n',
+        '    if (why := voters.hindrance(request, requirement, who, "token")) is not None:\n',
         '    if why := "":\n',
         (GRANTS,),
     ),

@@ -70,7 +70,9 @@ class Condition:
         began = time.monotonic()
         try:
             answer: object = self._program.execute(scene.context())
-        except Exception as error:  # noqa: BLE001  whatever an expression fails with, it has not answered
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001  also a panic of the library is no answer
             raise Unevaluable(_why(error)) from None
         if time.monotonic() - began > MAX_SECONDS:
             raise Unevaluable(f"it took longer than {MAX_SECONDS:g} s")
@@ -151,7 +153,9 @@ def _library() -> Any:
 def _compile(text: str) -> cel.Program:
     try:
         return _library().compile(text)
-    except Exception as error:  # noqa: BLE001  a parser's failure of any kind is the text's
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # noqa: BLE001  a parser's failure of any kind, a panic too, is the text's
         said = str(error).partition("ERROR: ")[2] or str(error)
         said = said.partition("\n")[0].partition(" expecting {")[0].removeprefix("<input>:")
         raise ValueError(f"is not CEL: {said[:300]}") from None
@@ -180,7 +184,7 @@ def _check_walks(plain: str) -> None:
             raise ValueError("has one all, exists, map or filter inside another; write two rules instead")
 
 
-def _why(error: Exception) -> str:
+def _why(error: BaseException) -> str:
     if isinstance(error, KeyError):
         return f"there is no {str(error.args[0])[:60]!r}" if error.args else "something is missing"
     text = str(error)

@@ -291,3 +291,17 @@ def test_a_rule_sees_the_runs_tags(site: SiteMaker, book: Rulebook, upload: Uplo
     assert asked(here).requirement.tier is Tier.HIGH
     run_id = here.submit("payer", tags=("eu",))
     assert here.advance(run_id).status is RunStatus.FINISHED
+
+
+def test_a_policy_that_can_no_longer_be_read_lets_nothing_through(
+    site: SiteMaker, book: Rulebook, upload: Upload, database: Database
+) -> None:
+    upload(ALLOW)
+    here = the_site(site, book)
+    with psycopg.connect(database.owner) as conn:
+        conn.execute("REVOKE SELECT ON policies FROM banksman_worker")
+
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        refresh(here, book)
+
+    assert asked(here).requirement.rule == "policy-refused"

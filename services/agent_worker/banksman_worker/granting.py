@@ -64,16 +64,19 @@ class Grantbook:
 
     def refresh(self, conn: Connection) -> None:
         """Read the grants again, and write down which of them were refused."""
+        found: dict[tuple[str, str], list[tuple[StoredGrant, Grant | None]]] = {}
+        kept: dict[tuple[GrantId, Signed], Grant | None] = {}
+        for stored in rows.recent(conn):
+            key = (stored.id, stored.signed)
+            kept[key] = self._verified[key] if key in self._verified else self._verify(stored)
+            found.setdefault((stored.agent, stored.tool), []).append((stored, kept[key]))
+        self._verified, self._known = kept, found
+        # The lock is held for moments only: conversations wait for it.
         with self._lock:
-            events, self._events = self._events, []
-            audit.append(conn, *events)
-            found: dict[tuple[str, str], list[tuple[StoredGrant, Grant | None]]] = {}
-            kept: dict[tuple[GrantId, Signed], Grant | None] = {}
-            for stored in rows.recent(conn):
-                key = (stored.id, stored.signed)
-                kept[key] = self._verified[key] if key in self._verified else self._verify(stored)
-                found.setdefault((stored.agent, stored.tool), []).append((stored, kept[key]))
-            self._verified, self._known = kept, found
+            events = list(self._events)
+        audit.append(conn, *events)
+        with self._lock:
+            del self._events[: len(events)]
 
     def _verify(self, stored: StoredGrant) -> Grant | None:
         try:

@@ -48,7 +48,13 @@ class Rulebook:
         """See whether another version is in force by now."""
         with self._lock:
             before = self._standing
-            number, rules, doubt = self._read(conn)
+            try:
+                number, rules, doubt = self._read(conn)
+            except Unavailable:
+                raise  # what was read before stands: without PostgreSQL no call starts anyway
+            except Exception:
+                self._standing = Standing(doubt="It can no longer be read from the database.", people=before.people)
+                raise
             # What is in doubt stops counting before anything else can go wrong.
             self._standing = Standing(rules, doubt, self._people(conn, before.people))
             self._known = number

@@ -41,7 +41,9 @@ router = APIRouter(prefix="/v1/policy", tags=["policy"], route_class=StrictRoute
 
 IN_A_ROW = 20
 _LATELY = 400
-_MOST = 5
+_MOST = 3
+_LONGEST = 100
+_REPLAYED = 500
 BACK = timedelta(days=30)
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _WORDS = (
@@ -86,7 +88,7 @@ def streaks(conn: Connection, person: Person) -> list[Streak]:
         mine = found.setdefault(key, [])
         if not said.as_asked or (mine and mine[0].state is not said.state):
             over.add(key)
-        if key not in over:
+        if key not in over and len(mine) < _LONGEST:
             mine.append(said)
     return [Streak(key[0], key[1], row[0].state, row) for key, row in found.items() if len(row) >= IN_A_ROW][:_MOST]
 
@@ -110,7 +112,7 @@ def offered(conn: Connection, here: Parts, person: Person) -> list[tuple[Streak,
 def rehearsed(here: Parts, streak: Streak, text: str, since: ids.RequestId) -> Draft:
     """The draft with its replay."""
     alone = Standing(rule_file.read(text, "draft"))
-    tally, cursor = rehearsal.over(here, alone, since, limit=rehearsal.MOST)
+    tally, cursor = rehearsal.over(here, alone, since, limit=_REPLAYED)
     verdict = "allow" if streak.state is RequestState.APPROVED else "deny"
     return Draft(
         agent=streak.agent,
