@@ -21,6 +21,7 @@ from banksman import errors
 from banksman.errors import BanksmanError, InvalidInput, NotFound, Unavailable
 from banksman.shapes import (
     ENDS,
+    Absence,
     Agent,
     Attempt,
     Batch,
@@ -238,6 +239,7 @@ def vote(
     *,
     reason: str | None = None,
     arguments: Mapping[str, Json] | None = None,
+    arguments_exact: Mapping[str, Json] | None = None,
     answer: Json = None,
     digest: str | None = None,
     revision: int | None = None,
@@ -245,7 +247,8 @@ def vote(
 ) -> Steps[Request]:
     """Vote on exactly what was seen: the digest and revision of the request that was read, unless given.
 
-    `arguments` edits the call, as a merge patch. A bare id is read first: then what is asked at that moment counts.
+    `arguments` edits the call, as a merge patch; `arguments_exact` says all of them anew. A bare id is read first:
+    then what is asked at that moment counts.
     """
     seen = (yield from _request(request)) if isinstance(request, str) else request
     body: dict[str, Json] = {"verdict": verdict, "digest": digest or seen.digest, "revision": revision or seen.revision}
@@ -253,6 +256,8 @@ def vote(
         body["reason"] = reason
     if arguments is not None:
         body["arguments"] = dict(arguments)
+    if arguments_exact is not None:
+        body["arguments_exact"] = dict(arguments_exact)
     if answer is not None:
         body["answer"] = answer
     if stop_run:
@@ -277,7 +282,49 @@ def answer(request: Request | str, value: Json, *, reason: str | None = None) ->
     return (yield from vote(request, "answer", answer=value, reason=reason))
 
 
+def withdraw(request: Request | str) -> Steps[Request]:
+    """Take your vote back, as long as nobody has decided."""
+    return _one(Request, (yield _post(f"{_at(request)}/withdraw", {}, None)))
+
+
+def remark(request: Request | str, text: str) -> Steps[Request]:
+    """Write below a request: ask whoever wants it, or answer. Only people read it."""
+    return _one(Request, (yield _post(f"{_at(request)}/remarks", {"text": text}, None)))
+
+
+def look(request: Request | str) -> Steps[Request]:
+    """Tell the others that you look at it, for two minutes."""
+    return _one(Request, (yield _post(f"{_at(request)}/looking", {}, None)))
+
+
+def stop_looking(request: Request | str) -> Steps[Request]:
+    """Tell the others that you look no longer."""
+    return _one(Request, (yield Ask("DELETE", f"{_at(request)}/looking")))
+
+
+def absences() -> Steps[Sequence[Absence]]:
+    """Who is or will be away: you, and those for whom you stand in."""
+    return _page(Absence, (yield Ask("GET", "/v1/absences"))).items
+
+
+def away(stand_in: str, until_at: datetime, *, from_at: datetime | None = None) -> Steps[Absence]:
+    """You are away from then (or now) until then; your stand-in votes for your groups meanwhile."""
+    body: dict[str, Json] = {"stand_in": stand_in, "until_at": until_at.isoformat()}
+    if from_at is not None:
+        body["from_at"] = from_at.isoformat()
+    return _one(Absence, (yield _post("/v1/absences", body, None)))
+
+
+def end_absence(absence_id: str) -> Steps[Absence]:
+    """An absence ends now."""
+    return _one(Absence, (yield Ask("DELETE", f"/v1/absences/{_id(absence_id)}")))
+
+
 _request = request
+
+
+def _at(request: Request | str) -> str:
+    return f"/v1/requests/{_id(request if isinstance(request, str) else request.id)}"
 
 
 def insights(since: str = "30d") -> Steps[Figures]:

@@ -235,7 +235,7 @@ def _diff(label: str, old: str, new: str) -> Block:
 def changes(before: Mapping[str, Json], now: Mapping[str, Json]) -> Sequence[Block]:
     """What differs between a call as it was approved and as it is asked again: each as what is gone and what is new."""
     found = [
-        _diff(f"({words})", _dumped(before.get(name), indent=2), _dumped(now.get(name), indent=2))
+        _diff(f"({words})", _raw(before.get(name), indent=2), _raw(now.get(name), indent=2))
         for name, words in _MAY_CHANGE.items()
         if name in before and _dumped(before.get(name)) != _dumped(now.get(name))
     ]
@@ -248,6 +248,21 @@ def changes(before: Mapping[str, Json], now: Mapping[str, Json]) -> Sequence[Blo
         if old != new:
             found.append(_diff(f"(file {_label(path)})", old or "", new or ""))
     return found
+
+
+def edited(before: Mapping[str, Json], now: Mapping[str, Json]) -> Sequence[Block]:
+    """What a person changed of a call's arguments, one by one: each as what is gone and what is new."""
+    found: list[Block] = []
+    for name in sorted({*before, *now}):
+        old, new = (_lines(name, side) for side in (before, now))
+        if old != new:
+            both = all(isinstance(side.get(name), str) and "\n" in side[name] for side in (before, now))
+            found.append(_diff(_label(name), *((before[name], now[name]) if both else (old, new))))
+    return found
+
+
+def _lines(name: str, arguments: Mapping[str, Json]) -> str:
+    return _raw(arguments[name], indent=2) if name in arguments else "(left out)"
 
 
 _MAY_CHANGE = {
@@ -361,7 +376,11 @@ def _label(name: str) -> str:
 
 
 def _dumped(value: Json, *, indent: int | None = None) -> str:
-    return visible(json.dumps(value, ensure_ascii=False, indent=indent, sort_keys=True))
+    return visible(_raw(value, indent=indent))
+
+
+def _raw(value: Json, *, indent: int | None = None) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=indent, sort_keys=True)
 
 
 def _number(letter: str) -> str:

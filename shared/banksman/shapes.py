@@ -190,6 +190,61 @@ class Vote(Shape):
     reason: str | None = None
     answer: Json = None
     at: datetime | None = None
+    counts: bool = False
+    void: str | None = None
+    instead_of: Sequence[str] = ()
+
+
+class Called(Shape):
+    """Groups that the escalation ladder has called in, and since when."""
+
+    groups: Sequence[str] = ()
+    at: datetime | None = None
+
+
+class Missing(Shape):
+    """So many people more, of one of these groups."""
+
+    count: int
+    of: Sequence[str] = ()
+
+
+class Quorum(Shape):
+    """Who has agreed, what is missing (in words: `waits_for`), and who may say it."""
+
+    agreed: Sequence[str] = ()
+    missing: Sequence[Missing] = ()
+    waits_for: str = ""
+    may_decide: Sequence[str] = ()
+    called: Sequence[Called] = ()
+
+
+class Looking(Shape):
+    """Somebody who looks at a request just now."""
+
+    by: str
+    until: datetime
+
+
+class Remark(Shape):
+    """What a person wrote below a request."""
+
+    id: str
+    by: str
+    at: datetime
+    text: str
+
+
+class Absence(Shape):
+    """Who is away, and who votes for their groups meanwhile."""
+
+    id: str
+    person: str
+    stand_in: str
+    from_at: datetime
+    until_at: datetime
+    ended_at: datetime | None = None
+    live: bool = False
 
 
 class Sibling(Shape):
@@ -227,6 +282,9 @@ class Request(Shape):
     requirement: Mapping[str, Json] = Field(default_factory=dict[str, Json])
     expires_at: datetime
     decision: Decision | None = None
+    quorum: Quorum = Quorum()
+    looking: Sequence[Looking] = ()
+    remarks: Sequence[Remark] = ()
     siblings: Sequence[Sibling] = ()
     agent: str = ""
     call_id: str = ""

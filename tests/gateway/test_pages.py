@@ -460,8 +460,9 @@ def test_edited_arguments_are_shown_as_a_change_before_they_are_approved(site: S
     assert confirm.status_code == 200
     assert stored(site, request_id).revision == 1
     text = " ".join(Words(confirm.text).text.split())
-    assert '- path: "/a.txt"' in text
-    assert '+ path: "/var/a.txt"' in text
+    assert "path change, 1 line removed, 1 line added" in text
+    assert '- "/a.txt"' in text
+    assert '+ "/var/a.txt"' in text
     assert ana.send(form_in(confirm.text), reason="Keep the root clean.").status_code == 303
     request = stored(site, request_id)
     assert (request.state, request.revision, request.author_id) == (RequestState.APPROVED, 2, site.ana.id)

@@ -15,7 +15,7 @@ from banksman.ledger import Connection, decisions, executions, lists, people, re
 from banksman.links import LinkKeys
 from banksman.records import Decision, Execution, Person, Request, Requirement, Run, Vote
 from banksman.states import RequestState, Tier
-from banksman_gateway import edits, silence, stand_ins, tally, voters
+from banksman_gateway import silence, stand_ins, tally, voters
 from banksman_gateway.tally import Tally
 from banksman_gateway.voters import Channel
 
@@ -39,7 +39,7 @@ class Earlier:
     author: str
     text: str
     lines: int
-    changes: Sequence[tuple[str, str]]
+    changes: Sequence[render.Block]
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +236,7 @@ def _earlier(
     for (number, _, author), old, new in zip(versions, actions, actions[1:], strict=False):
         text = render.text(old, context)
         by = "the agent" if author is None else names[author]
-        found.append(Earlier(number, by, text, text.count("\n"), edits.changes(old, new, context)))
+        found.append(Earlier(number, by, text, text.count("\n"), render.edited(old["arguments"], new["arguments"])))
     return found
 
 

@@ -1,4 +1,4 @@
-"""Edits: what a person changed of a call, as the next revision of its request, and how two revisions differ.
+"""Edits: what a person changed of a call, as the next revision of its request.
 
 An edit is checked against the tool's JSON schema and hashed here, so that the next digest is over the very bytes that
 people vote on from then on. `decide` asks for it, in the transaction of its author's vote.
@@ -6,11 +6,9 @@ people vote on from then on. `decide` asks for it, in the transaction of its aut
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from banksman import digest, ids, render
+from banksman import digest, ids
 from banksman.digest import Json
 from banksman.errors import InvalidInput
 from banksman.ledger import Connection, audit, requests
@@ -39,19 +37,6 @@ def revise(conn: Connection, request: Request, author: Person | None, *, argumen
     told: dict[str, Json] = {"revision": revised.revision, "digest": revised.digest.hex()}
     audit.append(conn, Event(ids.show("per", author.id), "request.revised", request.run_id, request.id, told))
     return revised
-
-
-def changes(old: Mapping[str, Json], new: Mapping[str, Json], context: Mapping[str, Json]) -> Sequence[tuple[str, str]]:
-    """Two actions as they are shown, line by line, all of it: (` `, `-` or `+`, text)."""
-    before, after = render.text(old, context).split("\n"), render.text(new, context).split("\n")
-    found: list[tuple[str, str]] = []
-    for _, old_from, old_to, new_from, new_to in difflib.SequenceMatcher(None, before, after).get_opcodes():
-        if before[old_from:old_to] == after[new_from:new_to]:
-            found += [(" ", line) for line in before[old_from:old_to]]
-        else:
-            found += [("-", line) for line in before[old_from:old_to]]
-            found += [("+", line) for line in after[new_from:new_to]]
-    return found
 
 
 def must_match_schema(conn: Connection, request: Request, arguments: Json) -> None:

@@ -129,7 +129,7 @@ def confirm(request_id: str, here: Here, session: SignedIn, form: Posted) -> Res
         rendered=render.hash(edited, shown.context).hex(),
         blocks=render.blocks(edited, shown.context),
         warnings=render.suspicious(edited, shown.context),
-        changes=edits.changes(shown.action, edited, shown.context),
+        changes=render.edited(shown.action["arguments"], arguments),
     )
 
 

@@ -13,7 +13,6 @@ from banksman import ids, quorum, records, render
 from banksman.digest import Json
 from banksman.ledger.views import Around, Happening
 from banksman.signing import base64url
-from banksman_gateway import edits
 from banksman_gateway.tally import Tally
 
 T = TypeVar("T")
@@ -160,6 +159,13 @@ class Decision(Shape):
     statement: str
 
 
+class Change(Shape):
+    """One argument that somebody changed, as people are shown it: each line begins with a blank, - or +."""
+
+    argument: str
+    lines: Sequence[str]
+
+
 class Revision(Shape):
     """One exact version of what was asked; `by` is null for the agent's own."""
 
@@ -167,8 +173,8 @@ class Revision(Shape):
     by: str | None
     digest: str
     arguments: Any
-    changes: Sequence[str]
-    """How it differs from the one before, as people are shown them: lines that begin with a blank, `-` or `+`."""
+    changes: Sequence[Change]
+    """What it changed of the one before."""
 
 
 class Context(Shape):
@@ -359,7 +365,7 @@ def request(found: records.Request, around: Around, stands: Tally) -> Request:
             Sibling(id=ids.show("req", other.id), kind=other.kind.value, tool=other.tool, state=other.state.value)
             for other in around.siblings
         ],
-        revisions=_revisions(around, context),
+        revisions=_revisions(around),
         context=Context(
             said=str(context.get("said") or ""),
             tool_description=str(context.get("tool_description") or ""),
@@ -394,23 +400,27 @@ def moment(found: Happening) -> Moment:
     )
 
 
-def _revisions(around: Around, context: Mapping[str, Json]) -> Sequence[Revision]:
+def _revisions(around: Around) -> Sequence[Revision]:
     found: list[Revision] = []
     before: dict[str, Json] | None = None
     for old in around.revisions:
         action = _read(old.action)
-        lines: Sequence[tuple[str, str]] = () if before is None else edits.changes(before, action, context)
+        blocks = () if before is None else render.edited(before.get("arguments") or {}, action.get("arguments") or {})
         found.append(
             Revision(
                 revision=old.revision,
                 by=old.by,
                 digest=old.digest.hex(),
                 arguments=action.get("arguments"),
-                changes=[mark + line for mark, line in lines],
+                changes=[_change(block) for block in blocks],
             )
         )
         before = action
     return found
+
+
+def _change(block: render.Block) -> Change:
+    return Change(argument=block.label, lines=[line.mark + line.text for line in block.lines])
 
 
 def _decision(around: Around, stands: Tally) -> Decision | None:

@@ -11,6 +11,7 @@ from banksman.cli import (
     agents,
     batches,
     bench,
+    company,
     figures,
     login,
     machine,
@@ -92,6 +93,10 @@ app.command()(review.approve)
 app.command()(review.deny)
 app.command()(review.answer)
 app.command()(review.settle)
+app.command()(company.withdraw)
+app.command()(company.remark)
+app.command()(company.look)
+app.command()(company.away)
 app.command()(figures.insights)
 app.command()(figures.receipt)
 app.command("open")(review.open_inbox)

@@ -9,13 +9,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
 from banksman.cli import given, place, show
-from banksman.errors import ConfigurationError, Conflict, InvalidInput
+from banksman.errors import BanksmanError, ConfigurationError, Conflict, InvalidInput
 
 if TYPE_CHECKING:
     from banksman.client import Client
@@ -69,11 +70,11 @@ def approve(
     patch = _patch(changes or [])
 
     def arguments(request: Request) -> Mapping[str, Any] | None:
-        edited = _edited(request, patch) if edit else patch
-        return edited or None
+        return _edited(request, patch) if edit else patch or None
 
     def agree(banksman: Client, request: Request, said: Mapping[str, Any] | None) -> Request:
-        return banksman.approve(request, reason=reason or None, arguments=said)
+        exact, merged = (said, None) if edit else (None, said)
+        return banksman.vote(request, "approve", reason=reason or None, arguments=merged, arguments_exact=exact)
 
     _each(which, "Approve", agree, arguments=arguments, yes=yes, as_email=as_email, as_json=as_json)
 
@@ -220,13 +221,24 @@ def _each(
             if not as_json:
                 show.request(request)
             said = None if arguments is None else arguments(request)
-            if said and not as_json:
-                typer.echo(f"with these arguments changed: {json.dumps(said)}")
-            if not yes and not typer.confirm(f"{verb} this?", err=as_json):
+            if said is not None and not as_json:
+                typer.echo(f"with these arguments: {json.dumps(said)}")
+            if not yes and not _agreed(banksman, request, f"{verb} this?", err=as_json):
                 refused = True
                 continue
             _after(vote(banksman, request, said), as_json=as_json)
     raise typer.Exit(1 if refused else 0)
+
+
+def _agreed(banksman: Client, request: Request, question: str, *, err: bool) -> bool:
+    """What is answered at the terminal; meanwhile the others see that somebody looks."""
+    with suppress(BanksmanError):
+        banksman.look(request)
+    if typer.confirm(question, err=err):
+        return True
+    with suppress(BanksmanError):
+        banksman.stop_looking(request)
+    return False
 
 
 def _after(request: Request, *, as_json: bool) -> None:
@@ -235,13 +247,12 @@ def _after(request: Request, *, as_json: bool) -> None:
         return
     typer.echo(f"{request.id} is {request.state}.")
     if request.state == "open":
-        here = sum(vote.revision == request.revision for vote in request.votes)
-        typer.echo(f"{here} of {request.requirement.get('approvals', 1)} votes on revision {request.revision}.")
+        typer.echo(f"{len(request.quorum.agreed)} agreed. It waits for {show.prose(request.quorum.waits_for)}.")
 
 
 def _winner(request: Request) -> str:
     by = ", ".join(request.decision.by) if request.decision else ""
-    return f" It was {by}." if by else ""
+    return f" It was {by}, {show.moment(request.settled_at)}." if by else ""
 
 
 def _patch(changes: Sequence[str]) -> dict[str, Any]:
@@ -259,8 +270,8 @@ def _patch(changes: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def _edited(request: Request, patch: Mapping[str, Any]) -> dict[str, Any]:
-    """The merge patch between the arguments and what came back from the editor."""
+def _edited(request: Request, patch: Mapping[str, Any]) -> dict[str, Any] | None:
+    """All of the arguments as they came back from the editor; None when nothing was changed."""
     before: Mapping[str, Any] = request.arguments or {}
     command = shlex.split(os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi")
     with tempfile.TemporaryDirectory(prefix="banksman-") as folder:
@@ -278,20 +289,7 @@ def _edited(request: Request, patch: Mapping[str, Any]) -> dict[str, Any]:
             raise InvalidInput(f"What came back from the editor is not JSON: {error}.") from None
     if not isinstance(after, dict):
         raise InvalidInput("The arguments must stay a JSON object.")
-    return difference(before, cast("dict[str, Any]", after))
-
-
-def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
-    """The merge patch (RFC 7386) that leads from one object to the other."""
-    patch: dict[str, Any] = {key: None for key in before if key not in after}
-    for key, value in after.items():
-        old: Any = before.get(key)
-        if isinstance(old, dict) and isinstance(value, dict):
-            inner = difference(cast("dict[str, Any]", old), cast("dict[str, Any]", value))
-            patch |= {key: inner} if inner else {}
-        elif key not in before or json.dumps(old) != json.dumps(value):
-            patch[key] = value
-    return patch
+    return None if json.dumps(after) == json.dumps(before) else cast("dict[str, Any]", after)
 
 
 def _json_or_text(text: str) -> Any:

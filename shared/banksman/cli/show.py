@@ -69,11 +69,11 @@ def request(found: Request) -> None:
     because, rule = (str(found.requirement.get("because", "")), str(found.requirement.get("rule", "")))
     if because:
         typer.echo(f"Held by the rule {prose(rule)}: {prose(because)}")
-    needed, silence = (found.requirement.get("approvals", 1), found.requirement.get("on_expiry", "deny"))
+    silence = found.requirement.get("on_expiry", "deny")
     after = {"stop": "the run ends", "extend": "it waits as long again"}.get(str(silence), "the call is not made")
     if found.state == "open":
-        who = " or ".join(map(prose, found.audience)) or "its reviewers"
-        typer.echo(f"Needs {needed} of {who} until {moment(found.expires_at)}; if nobody decides, {after}.")
+        _standing(found)
+        typer.echo(f"It waits until {moment(found.expires_at)}; if nobody decides, {after}.")
     if found.state == "expired":
         typer.echo(f"Nobody decided by {moment(found.expires_at)}. It was not denied.")
     if found.state == "cancelled":
@@ -89,10 +89,31 @@ def request(found: Request) -> None:
     if found.siblings:
         settled = sum(state != "open" for state in [found.state, *(item.state for item in found.siblings)])
         typer.echo(f"{settled} of {len(found.siblings) + 1} requests of this pause are decided.")
+    _said(found)
+    typer.secho(f"revision {found.revision}, digest {found.digest}", dim=True)
+
+
+def _standing(found: Request) -> None:
+    """Who has agreed, what is missing, who may say it, and who looks."""
+    stands = found.quorum
+    if stands.agreed:
+        typer.echo(f"Agreed: {prose(', '.join(stands.agreed))}.")
+    typer.echo(f"It waits for {prose(stands.waits_for)}. May decide: {prose(', '.join(stands.may_decide))}.")
+    for rung in stands.called:
+        typer.echo(f"Called in since {moment(rung.at)}: {prose(', '.join(rung.groups))}.")
+    for one in found.looking:
+        typer.echo(f"{prose(one.by)} is looking at it.")
+
+
+def _said(found: Request) -> None:
+    """Votes and remarks."""
     for vote in found.votes:
         said = f": {_indented(vote.reason)}" if vote.reason else ""
-        typer.echo(f"{prose(vote.by)} said {vote.verdict} to revision {vote.revision}{said}")
-    typer.secho(f"revision {found.revision}, digest {found.digest}", dim=True)
+        void = f" (does not count: it {prose(vote.void)})" if vote.void else ""
+        away = f", for {prose(' and '.join(vote.instead_of))}, who is away," if vote.instead_of else ""
+        typer.echo(f"{prose(vote.by)}{away} said {vote.verdict} to revision {vote.revision}{void}{said}")
+    for remark in found.remarks:
+        typer.echo(f"{prose(remark.by)} wrote: {_indented(remark.text)}")
 
 
 def event(found: Event) -> None:
