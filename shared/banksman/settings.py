@@ -118,6 +118,7 @@ class GatewaySettings(PolicySettings):
     redispatch_seconds: float = Field(5, ge=1)
     membership_seconds: float = Field(3600, ge=0, le=30 * 86400)
     webhook_allow: Words = ()
+    dwell_seconds: float = Field(5, ge=0, le=300)
     receipt_hour: int | None = Field(default=17, ge=0, le=23)
 
     @field_validator("receipt_hour", mode="before")

@@ -82,6 +82,7 @@ def place(
         sweep_seconds=3600,
         redispatch_seconds=30,
         membership_seconds=0,
+        dwell_seconds=0,
         log_level="error",
     )
     made = app.create(settings)

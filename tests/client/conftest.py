@@ -40,6 +40,7 @@ def served(database: Database, broker: str, link_key: str) -> Iterator[GatewaySe
         sweep_seconds=3600,
         redispatch_seconds=30,
         membership_seconds=3600,
+        dwell_seconds=0,
     )
     made = app.create(settings)
     config = uvicorn.Config(made, host="127.0.0.1", port=port, log_config=None, access_log=False)

@@ -32,6 +32,7 @@ def gateway_settings(database: Database, broker: str, link_key: str) -> GatewayS
         sweep_seconds=3600,
         redispatch_seconds=30,
         membership_seconds=3600,
+        dwell_seconds=0,
         log_level="error",
     )
 

@@ -10,6 +10,7 @@ from importlib import resources
 from typing import Any, cast
 
 import pytest
+from fastapi import FastAPI
 
 from banksman import ids, ledger, render
 from banksman.digest import Json
@@ -403,11 +404,33 @@ def test_the_requester_finds_no_form_and_cannot_vote(site: Site, ana: Browser) -
 def test_at_tier_high_a_reason_is_needed_and_one_person_is_not_enough(site: Site, ana: Browser, ben: Browser) -> None:
     request_id = a_request(site, tier=Tier.HIGH, approvals=2)
 
-    assert ana.send(ana.form(page_of(request_id), "approve")).status_code == 422
-    assert ana.send(ana.form(page_of(request_id), "approve"), reason="Checked.").status_code == 303
+    assert ana.send(ana.form(page_of(request_id), "approve"), read="whole").status_code == 422
+    assert ana.send(ana.form(page_of(request_id), "approve"), reason="Checked.").status_code == 422
+    assert ana.send(ana.form(page_of(request_id), "approve"), read="whole", reason="Checked.").status_code == 303
     assert stored(site, request_id).state is RequestState.OPEN
-    assert ben.send(ben.form(page_of(request_id), "approve"), reason="Me too.").status_code == 303
+    assert ben.send(ben.form(page_of(request_id), "approve"), read="whole", reason="Me too.").status_code == 303
     assert stored(site, request_id).state is RequestState.APPROVED
+
+
+def test_at_tier_high_nobody_agrees_before_they_can_have_read_it_and_anybody_may_refuse(
+    site: Site, ana: Browser
+) -> None:
+    request_id, other = (a_request(site, tier=Tier.HIGH, approvals=2) for _ in range(2))
+    slow = site.parts.settings.model_copy(update={"dwell_seconds": 300})
+    cast("FastAPI", site.client.app).state.parts = replace(site.parts, settings=slow)
+    form = ana.form(page_of(request_id), "approve")
+
+    early = ana.send(form, read="whole", reason="Checked.")
+    moved = ana.send(replace(form, action=f"{page_of(other)}/vote"), read="whole", reason="Checked.")
+    at, _, mac = form.fields["opened"].partition(".")
+    older = ana.send(form, opened=f"{int(at) - 400}.{mac}", read="whole", reason="Checked.")
+    never = ana.send(form, opened="", read="whole", reason="Checked.")
+    refused = ana.send(ana.form(page_of(request_id), "deny"), reason="No.")
+
+    assert [answer.status_code for answer in (early, moved, older, never)] == [403, 422, 422, 422]
+    assert "nobody agrees within 300 s" in early.text
+    assert refused.status_code == 303
+    assert stored(site, other).state is RequestState.OPEN
 
 
 def test_a_vote_that_comes_second_is_told_who_won_and_keeps_its_words(site: Site, ana: Browser, ben: Browser) -> None:

@@ -19,13 +19,14 @@ from banksman.errors import BanksmanError, Changed, Conflict, InvalidInput, NotA
 from banksman.ids import NoticeId, RequestId
 from banksman.ledger import Connection, lookings, notices, people, requests
 from banksman.records import Notice, Person
-from banksman.states import VERDICTS, Kind, Tier, Verdict
+from banksman.states import SETTLES, VERDICTS, Kind, RequestState, Tier, Verdict
 from banksman_gateway import (
     auth,
     binding,
     card,
     decide,
     door,
+    dwell,
     edits,
     html,
     link_page,
@@ -39,6 +40,9 @@ from banksman_gateway.decide import Ballot, Voter
 from banksman_gateway.forms import Form, Posted
 from banksman_gateway.parts import Here, Parts
 from banksman_gateway.sessions import MaybeSignedIn, Session, SignedIn
+
+PRESETS = ("Not needed.", "Wrong target.", "Too risky: ask again with less.", "Explain first why this is needed.")
+"""Reasons for a denial, one click each; the agent reads them."""
 
 router = APIRouter(include_in_schema=False)
 
@@ -79,6 +83,7 @@ def vote(request_id: str, request: Request, here: Here, session: MaybeSignedIn, 
         with door.transaction(here) as conn:
             shown = card.read(conn, wanted, reader.person, reader.voter.channel, here.link_keys)
             ballot = _ballot(shown, form, by_link=reader.notice is not None)
+            _must_have_read(here, reader, shown, ballot, form)
             outcome = decide.vote(conn, wanted, reader.voter, ballot, here.pen)
             if reader.notice is not None and not notices.use(conn, reader.notice.id):
                 raise NotAllowed("This link has been used.")
@@ -210,6 +215,9 @@ def _page(
         "remark": "" if form is None else form.text("text"),
         "problem": problem,
         "tries": link_page.TRIES,
+        "opened": dwell.stamp(here.link_keys, reader.secret, shown.request),
+        "dwell": here.settings.dwell_seconds,
+        "presets": PRESETS,
     }
     status = 200 if problem is None else problem.status
     if reader.notice is None:
@@ -274,6 +282,19 @@ def _ballot(shown: Card, form: Form, *, by_link: bool) -> Ballot:
         stop_run=form.text("stop_run") == "yes",
         render_hash=now,
     )
+
+
+def _must_have_read(here: Parts, reader: Reader, shown: Card, ballot: Ballot, form: Form) -> None:
+    """At tier high, for whoever agrees: the whole of it, and not in a moment. Saying no is always quick."""
+    if shown.request.tier is not Tier.HIGH or ballot.exact is not None or not shown.open:
+        return
+    if SETTLES[ballot.verdict] is RequestState.DENIED:
+        return
+    dwell.must_have_passed(
+        here.link_keys, reader.secret, shown.request, form.text("opened"), seconds=here.settings.dwell_seconds
+    )
+    if form.text("read") != "whole":
+        raise InvalidInput("Tick the box that says that you have read all of it.")
 
 
 def _must_be_shown(shown: Card, form: Form) -> tuple[int, bytes, str]:

@@ -165,9 +165,11 @@ function tellHeld() {
 // ---- what a careful vote needs: the whole of it seen, and time
 
 function guard(root) {
+  for (const presets of root.querySelectorAll(".presets")) presets.hidden = false;
   for (const form of root.querySelectorAll("form[data-guard]")) {
     const button = form.querySelector("button");
     const box = form.querySelector("input[name=read]");
+    if (!button) continue;
     const boxes = [...root.querySelectorAll(".lines")];
     const unseen = new Set(boxes.filter((one) => one.scrollHeight > one.clientHeight + 4));
     const ready = Date.now() + Number(form.dataset.guard) * 1000;
