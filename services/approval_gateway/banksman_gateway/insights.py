@@ -141,12 +141,11 @@ def bounds(day: date | None, zone: str) -> tuple[datetime, datetime]:
         place = ZoneInfo(zone)
     except (ValueError, OSError, KeyError):
         raise InvalidInput(f"{zone!r} is not a time zone of the IANA list, such as Europe/Vienna.") from None
-    try:
-        chosen = day or datetime.now(place).date()
-        begins = datetime.combine(chosen, time(), place).astimezone(UTC)
-        return begins, datetime.combine(chosen + timedelta(days=1), time(), place).astimezone(UTC)
-    except OverflowError:
-        raise InvalidInput(f"{day} is no day of the calendar that can be looked at.") from None
+    chosen = day or datetime.now(place).date()
+    if not 2000 <= chosen.year < 3000:
+        raise InvalidInput(f"{day} is no day of the calendar that can be looked at.")
+    begins = datetime.combine(chosen, time(), place).astimezone(UTC)
+    return begins, datetime.combine(chosen + timedelta(days=1), time(), place).astimezone(UTC)
 
 
 def _may_see(caller: Caller, item: OfPerson) -> bool:
