@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -53,6 +54,20 @@ def live(site: Site) -> Mapping[str, list[str]]:
         headers=site.key("runs:submit") | {"Content-Type": "application/x-ndjson"},
     )
     assert batch.status_code < 300, batch.text
+    endpoint = site.client.post(
+        "/v1/endpoints",
+        json={"url": "https://hooks.acme.org/"},
+        headers=site.token(site.a_person("ada@example.org", "admin")),
+    )
+    assert endpoint.status_code < 300, endpoint.text
+    away = {"stand_in": site.ana.email, "until_at": (datetime.now(UTC) + timedelta(days=1)).isoformat()}
+    absence = site.client.post("/v1/absences", json=away, headers=site.token(site.ben))
+    assert absence.status_code < 300, absence.text
+    _, [low] = site.a_waiting_run(asking("c1", tier=Tier.LOW))
+    assert site.vote(low, site.token(site.ana)).status_code == 200
+    granted = {"request_id": ids.show("req", low), "most": 5}
+    grant = site.client.post("/v1/grants", json=granted, headers=site.token(site.ana))
+    assert grant.status_code < 300, grant.text
     keys = site.client.get("/v1/keys", headers=site.token(site.a_person("aud@example.org", "auditor"))).json()["items"]
     return {
         "run_id": [ids.show("run", run_id) for run_id in (waiting, files)],
@@ -67,9 +82,10 @@ def live(site: Site) -> Mapping[str, list[str]]:
         "stamp": ["x"],
         "number": ["1"],
         "day": ["2026-11-22"],
-        "endpoint_id": [ids.show("run", files)],
+        "endpoint_id": [endpoint.json()["id"]],
+        "absence_id": [absence.json()["id"]],
         "notice_id": [ids.show("ntc", notice_of(site, open_))],
-        "grant_id": [ids.show("run", files)],
+        "grant_id": [grant.json()["id"]],
     }
 
 
