@@ -1101,7 +1101,7 @@ DEFENCES = (
         f"{NOTIFIER}/gathering.py",
         "        return [item for item in taken if self._wanted(item)]\n",
         "        return taken\n",
-        (f"{GATHERING}::test_a_request_that_was_decided_meanwhile_is_told_to_nobody",),
+        (f"{GATHERING}::test_where_all_of_it_was_decided_no_summary_is_sent",),
     ),
     Defence(
         "a sign-in code is held by no quiet hours",
