@@ -880,10 +880,10 @@ DEFENCES = (
         (RULES,),
     ),
     Defence(
-        "an address with a user is read by nobody",
+        "a host is within a domain by whole labels",
         "shared/banksman/spellings.py",
-        '    if "@" in authority or "%" in authority:\n',
-        '    if "%" in authority:\n',
+        '    return host == domain or host.endswith("." + domain)\n',
+        "    return host.endswith(domain)\n",
         (SPELLINGS,),
     ),
     Defence(
