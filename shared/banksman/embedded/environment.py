@@ -30,7 +30,10 @@ TUNING: Mapping[str, tuple[str, ...]] = {
         *_POLICY,
         "DEMO_MODEL",
     ),
-    "gateway": (*_LOGS, *_POLICY, "SWEEP_SECONDS", "REDISPATCH_SECONDS", "MEMBERSHIP_SECONDS", "WEBHOOK_ALLOW"),
+    "gateway": (
+        *(*_LOGS, *_POLICY, "SWEEP_SECONDS", "REDISPATCH_SECONDS", "MEMBERSHIP_SECONDS", "WEBHOOK_ALLOW"),
+        *("DWELL_SECONDS", "RECEIPT_HOUR"),
+    ),
     "notifier": (
         *_LOGS,
         "SWEEP_SECONDS",

@@ -283,6 +283,7 @@ list.addEventListener("click", (event) => {
 });
 
 bar.querySelector("button").addEventListener("click", undo);
+help.querySelector("button").addEventListener("click", () => help.close());
 addEventListener("pagehide", () => {
   for (const vote of [...held.values()]) send(vote, { last: true });
 });
