@@ -207,7 +207,8 @@ def test_an_approval_that_waits_for_an_extended_sibling_is_signed_again(
     assert events.count("decision.renewed") == 1  # a second one would say no more than the first
 
 
-def test_a_forged_approval_is_not_signed_again(site: Site, database: Database) -> None:
+def test_a_forged_approval_is_not_signed_again(site: Site, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decide, "START_GRACE", timedelta(hours=-30))  # it was decided long ago
     opened = asking("c1", expires_after=HOUR), asking("c2", expires_after=HOUR, on_expiry="extend")
     _, [agreed, waited] = site.a_waiting_run(*opened)
     assert site.vote(agreed, site.token(site.ana)).status_code == 200

@@ -76,8 +76,8 @@ def try_code(conn: Connection, notice_id: NoticeId, *, tries: int, lifetime: tim
 
 
 def forget(conn: Connection) -> None:
-    """Whatever was asked for a day ago → gone; what came of it is in the notices and the audit log."""
-    conn.execute("DELETE FROM sign_ins WHERE created_at < clock_timestamp() - interval '1 day'")
+    """Whatever was asked for an hour ago → gone; what came of it is in the notices and the audit log."""
+    conn.execute("DELETE FROM sign_ins WHERE created_at < clock_timestamp() - interval '1 hour'")
 
 
 _LOCK = 0x7369676E

@@ -1,5 +1,5 @@
 -- Codes that were asked for, by whoever typed an address: the same row whether or not somebody has it, so that neither
--- the answer nor the time it takes tells. Forgotten after a day.
+-- the answer nor the time it takes tells. Forgotten after an hour.
 CREATE TABLE sign_ins (
     -- Of the notice that carries the code, where there is one.
     id         uuid PRIMARY KEY,
