@@ -198,7 +198,7 @@ def lives(conn: Connection, id_hash: bytes, *, idle: timedelta) -> Person | None
     """Who a session belongs to, without keeping it alive."""
     row = conn.execute(
         """
-        SELECT people.id, email, name, roles, groups, disabled_at IS NOT NULL
+        SELECT people.id, email, name, roles, groups, disabled_at IS NOT NULL, fresh
         FROM sessions
         JOIN people ON people.id = sessions.person_id
         WHERE id_hash = %s AND ended_at IS NULL AND expires_at > clock_timestamp()

@@ -5,6 +5,7 @@
 "use strict";
 
 const HOLD_MS = 5000;
+const SUBMIT = "button:not([type=button])";
 const OVER = ["approved", "denied", "answered", "expired", "cancelled", "superseded"].map((end) => `request.${end}`);
 const NEWS = [
   ...OVER,
@@ -167,7 +168,7 @@ function tellHeld() {
 function guard(root) {
   for (const presets of root.querySelectorAll(".presets")) presets.hidden = false;
   for (const form of root.querySelectorAll("form[data-guard]")) {
-    const button = form.querySelector("button");
+    const button = form.querySelector(SUBMIT);
     const box = form.querySelector("input[name=read]");
     if (!button) continue;
     const boxes = [...root.querySelectorAll(".lines")];
@@ -200,7 +201,7 @@ function press(verdict) {
   if (!form) return;
   const reason = form.querySelector("textarea[required]");
   if (reason && !reason.value.trim()) return reason.focus();
-  const button = form.querySelector("button");
+  const button = form.querySelector(SUBMIT);
   if (button.disabled) return button.closest("form").scrollIntoView({ block: "nearest" });
   form.requestSubmit(button);
 }
@@ -229,7 +230,7 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && typing) return typing.blur();
   if (typing && event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
     event.preventDefault();
-    return typing.form?.requestSubmit(typing.form.querySelector("button"));
+    return typing.form?.requestSubmit(typing.form.querySelector(SUBMIT));
   }
   if (typing || keysOff() || event.ctrlKey || event.metaKey || event.altKey || help.open) return;
   const act = KEYS[event.key];
