@@ -48,10 +48,12 @@ def checked(urls: list[str]) -> tuple[str, ...]:
             raise InvalidInput(
                 f"URL {number} is not like slack://… or tgram://…: it takes a service of Apprise's and printable ASCII."
             )
+        if found := sorted(set(url) & set(";#\\")):
+            raise InvalidInput(f"URL {number} holds {found[0]!r}, which programs read differently. Leave it out.")
         if match[1] in _ELSEWHERE:
             raise InvalidInput(f"URL {number}: {match[1]} is not called over HTTPS, so it is not used here.")
         try:
-            named = {name.lower() for name, _ in parse_qsl(urlsplit(url).query, keep_blank_values=True)}
+            named = {name.strip().lower() for name, _ in parse_qsl(urlsplit(url).query, keep_blank_values=True)}
         except ValueError:
             raise InvalidInput(f"URL {number} cannot be read.") from None
         if found := sorted(named & _READS_FILES):

@@ -6,7 +6,7 @@ from typing import Any
 
 from playwright.sync_api import Page, expect
 
-from banksman import ids
+from banksman import ids, ledger
 from banksman.ids import RequestId
 from tests.browser.conftest import OpenAs, Place
 from tests.gateway.scenes import asking
@@ -90,3 +90,34 @@ def until(page: Page, place: Place, request_id: RequestId, wanted: str) -> None:
             return
         page.wait_for_timeout(100)
     raise AssertionError(f"it is {state(place, request_id)}, not {wanted}")
+
+
+def test_a_vote_of_somebody_signed_out_meanwhile_is_said_to_be_lost(place: Place, open_as: OpenAs) -> None:
+    only = waiting(place, "/1.txt")
+    page = open_as(place.site.ana)
+    in_pane(page, "/1.txt")
+    with ledger.transaction(place.site.gateway) as conn:
+        conn.execute("UPDATE sessions SET ended_at = clock_timestamp()")
+
+    page.keyboard.press("a")
+
+    row = page.locator(f'li[data-request="{ids.show("req", only)}"] .became')
+    expect(row).to_contain_text("Not sent. You are signed out.", timeout=10_000)
+    assert state(place, only) == "open"
+
+
+def test_while_a_page_is_read_no_key_reaches_the_one_before(place: Place, open_as: OpenAs) -> None:
+    first, second = (waiting(place, f"/{n}.txt", expires_after=1000 * n) for n in (1, 2))
+    page = open_as(place.site.ana)
+    in_pane(page, "/1.txt")
+    page.route(f"**/requests/{ids.show('req', second)}", lambda route: None)
+    page.reload()
+    in_pane(page, "/1.txt")
+
+    page.keyboard.press("j")
+    page.keyboard.press("a")
+    page.wait_for_timeout(500)
+
+    expect(page.locator("#pane form")).to_have_count(0)
+    expect(page.locator("#held")).to_be_hidden()
+    assert (state(place, first), state(place, second)) == ("open", "open")

@@ -425,9 +425,11 @@ def test_at_tier_high_nobody_agrees_before_they_can_have_read_it_and_anybody_may
     at, _, mac = form.fields["opened"].partition(".")
     older = ana.send(form, opened=f"{int(at) - 400}.{mac}", read="whole", reason="Checked.")
     never = ana.send(form, opened="", read="whole", reason="Checked.")
+    same = json.dumps(site.request(request_id)["arguments"])
+    edited = ana.send(form, opened="", arguments=same, reason="Checked.")
     refused = ana.send(ana.form(page_of(request_id), "deny"), reason="No.")
 
-    assert [answer.status_code for answer in (early, moved, older, never)] == [403, 422, 422, 422]
+    assert [answer.status_code for answer in (early, moved, older, never, edited)] == [403, 422, 422, 422, 422]
     assert "nobody agrees within 300 s" in early.text
     assert refused.status_code == 303
     assert stored(site, other).state is RequestState.OPEN

@@ -12,6 +12,7 @@ import pytest
 import redis
 
 from banksman import digest, ids, ledger
+from banksman.digest import Json
 from banksman.errors import NotAllowed
 from banksman.ids import RequestId
 from banksman.ledger import decisions, requests, runs
@@ -276,3 +277,26 @@ def test_a_stored_request_that_is_not_what_its_digest_says_is_not_decided(
     answer = site.vote(request_id, site.token(site.ana))
 
     assert (answer.status_code, answer.json()["type"]) == (409, "urn:banksman:problem:not-genuine")
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [{"properties": {"path": {"$ref": "file:///etc/hostname"}}}, {"properties": {"path": {"pattern": "^\\p{L}+$"}}}],
+    ids=["a reference elsewhere", "a pattern that Python cannot read"],
+)
+def test_a_tools_schema_reads_nothing_and_breaks_nothing(site: Site, schema: dict[str, Json]) -> None:
+    new = replace(asking(), schema=digest.canonical(schema), schema_hash=digest.of_schema(schema))
+    _, [request_id] = site.a_waiting_run(new)
+
+    edited = site.vote(request_id, site.token(site.ana), arguments={"path": "/b.txt"})
+
+    assert edited.status_code == 422
+    assert "cannot be checked here" in edited.json()["detail"]
+    assert site.vote(request_id, site.token(site.ana)).json()["state"] == "approved"
+
+
+@pytest.mark.parametrize("path", ["/v1/requests?agent=%00", "/v1/runs?agent=%00"])
+def test_a_text_that_no_column_can_hold_is_refused(site: Site, path: str) -> None:
+    answer = site.client.get(path, headers=site.token(site.ana))
+
+    assert answer.status_code == 422, answer.text

@@ -42,9 +42,18 @@ def revise(conn: Connection, request: Request, author: Person | None, *, argumen
 def must_match_schema(conn: Connection, request: Request, arguments: Json) -> None:
     """Nothing, when these arguments fit the request's tool; `InvalidInput` otherwise, saying where."""
     import jsonschema  # heavy, and wanted for edits alone
+    import referencing
 
     schema = digest.parse(requests.schema(conn, request.schema_hash), what="The tool's schema")
-    problem = jsonschema.Draft202012Validator(schema)
-    for error in problem.iter_errors(arguments):
+    # An empty registry: a schema that comes from far away names no address that would be read here.
+    problem = jsonschema.Draft202012Validator(schema, registry=referencing.Registry())
+    try:
+        wrong = list(problem.iter_errors(arguments))
+    except Exception as error:  # noqa: BLE001  whatever a foreign schema fails with, nothing can be checked
+        raise InvalidInput(
+            f"The schema of the tool {request.tool} cannot be checked here ({type(error).__name__}), so its calls are"
+            " approved or denied as they are."
+        ) from None
+    for error in wrong:
         where = "/".join(map(str, error.absolute_path)) or "the arguments"
         raise InvalidInput(f"The edited arguments do not fit the tool {request.tool}: {where}: {error.message[:300]}")

@@ -50,7 +50,7 @@ async def read(request: Request) -> Form:
         if len(body) > _LIMIT:
             raise InvalidInput(f"The form is larger than {_LIMIT:,} bytes.")
     try:
-        pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=50)
+        pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=150)
     except ValueError:
         raise InvalidInput("The form cannot be read.") from None
     fields = dict(pairs)

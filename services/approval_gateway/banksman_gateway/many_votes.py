@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from banksman.errors import BanksmanError, NotAllowed
 from banksman.ids import RequestId
 from banksman.ledger import Connection, families, views
-from banksman.states import Tier
+from banksman.states import Tier, Verdict
 from banksman_gateway import decide
 from banksman_gateway.decide import Ballot, Outcome, Pen, Voter
 
@@ -22,7 +22,7 @@ def cast(
     """
     outcomes: dict[RequestId, Outcome | BanksmanError] = {}
     known = views.runs_and_tiers(conn, list(ballots))
-    if any(ballot.stop_run for ballot in ballots.values()):
+    if any(ballot.stop_run or ballot.verdict is Verdict.STOP for ballot in ballots.values()):
         families.hold(conn, [families.root(conn, run_id) for run_id, _ in known.values()])
 
     def place(request_id: RequestId) -> tuple[int, int]:

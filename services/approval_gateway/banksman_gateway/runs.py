@@ -335,7 +335,9 @@ def submitter(conn: Connection, named_requester: str | None, caller: Caller) -> 
     if named_requester is not None:
         caller.must("runs:submit-as")
         named = staff.by_email(conn, named_requester)
-        return Submitter(named_requester, None if named is None else named.id, caller.actor)
+        if named is not None:
+            return Submitter(named.email, named.id, caller.actor)
+        return Submitter(named_requester, None, caller.actor)
     owner = caller.key.person
     if owner is not None:
         return Submitter(owner.email, owner.id, caller.actor)

@@ -15,7 +15,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from banksman.errors import ConfigurationError, Crossed, Unavailable
+from banksman.errors import ConfigurationError, Crossed, InvalidInput, Unavailable
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 Pool = ConnectionPool[Connection]
@@ -57,6 +57,8 @@ def transaction(pool: Pool) -> Generator[Connection]:
             yield conn
     except (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure) as error:
         raise Crossed(f"PostgreSQL undid this transaction for another one's sake: {error}") from error
+    except psycopg.DataError as error:
+        raise InvalidInput(f"PostgreSQL cannot hold a value that was given: {' '.join(str(error).split())}") from error
     except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
         raise Unavailable(f"PostgreSQL cannot be reached: {' '.join(str(error).split())}") from error
 

@@ -12,6 +12,8 @@ const NEWS = [
   "request.opened", "request.escalated", "request.revised", "request.extended",
   "vote.cast", "vote.withdrawn", "remark.added",
 ];
+const SIGNED_OUT = "You are signed out. Sign in again, in another tab, then come back here.";
+const AWAY = "The gateway does not answer. What you see in the list may be out of date.";
 const WIDE = matchMedia("(min-width: 64rem)");
 
 const list = document.querySelector("#waiting");
@@ -39,7 +41,10 @@ async function fetched(address, options) {
 
 function read(address) {
   if (!pages.has(address)) {
-    const page = fetched(address);
+    const page = fetched(address).then((found) => {
+      if (found.ok && found.url === address) return found;
+      throw new Error(found.url.startsWith("/sign-in") ? SIGNED_OUT : `The gateway answered ${found.status}.`);
+    });
     pages.set(address, page);
     page.catch(() => pages.delete(address));
   }
@@ -60,7 +65,9 @@ async function look(row, { quietly = false } = {}) {
   row.scrollIntoView({ block: "nearest" });
   if (!WIDE.matches) return;
   const request = row.dataset.request;
+  // What was in the pane is gone before anything else is: no key and no click reaches another request's forms.
   shown = "";
+  pane.replaceChildren();
   pane.setAttribute("aria-busy", "true");
   try {
     const page = await read(addressOf(row));
@@ -69,9 +76,9 @@ async function look(row, { quietly = false } = {}) {
     shown = request;
     if (!quietly) row.querySelector("a.what").focus({ preventScroll: true });
     const next = neighbour(row, 1);
-    if (next) read(addressOf(next)).catch(() => {});
-  } catch {
-    if (current === row) pane.textContent = "The gateway does not answer. What you see in the list may be out of date.";
+    if (next && next.dataset.tier !== "high") read(addressOf(next)).catch(() => {});
+  } catch (error) {
+    if (current === row) pane.textContent = error.message === SIGNED_OUT ? SIGNED_OUT : AWAY;
   } finally {
     if (current === row) pane.removeAttribute("aria-busy");
   }
@@ -95,8 +102,9 @@ function verdictOf(form) {
 }
 
 function hold(form, submitter) {
-  const request = shown;
+  const request = form.getAttribute("action").split("/")[2];
   const row = rowOf(request);
+  if (!row || request !== shown) return;
   const vote = {
     request,
     row,
@@ -109,8 +117,8 @@ function hold(form, submitter) {
   held.set(request, vote);
   mark(row, "held", `${vote.label}: not sent yet`);
   tellHeld();
-  const next = row ? neighbour(row, 1) ?? neighbour(row, -1) : null;
-  if (row) row.dataset.done = "held";
+  const next = neighbour(row, 1) ?? neighbour(row, -1);
+  row.dataset.done = "held";
   look(next);
   if (!next) pane.replaceChildren();
 }
@@ -134,7 +142,11 @@ async function send(vote, { last = false } = {}) {
   pages.delete(vote.action.replace(/\/vote$/, ""));
   try {
     const answer = await fetched(vote.action, { method: "POST", body: vote.body, keepalive: last });
-    if (answer.ok) {
+    if (answer.url.startsWith("/sign-in")) {
+      pages.clear();
+      mark(vote.row, "bad", `Not sent. ${SIGNED_OUT}`);
+      delete vote.row.dataset.done;
+    } else if (answer.ok) {
       mark(vote.row, "good", `${vote.label}: ${answer.main.querySelector(".tag")?.textContent ?? "done"}`);
     } else {
       const note = answer.main.querySelector(".note.bad")?.textContent.trim() ?? `refused (${answer.status})`;
@@ -230,7 +242,8 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && typing) return typing.blur();
   if (typing && event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
     event.preventDefault();
-    return typing.form?.requestSubmit(typing.form.querySelector(SUBMIT));
+    const button = typing.form?.querySelector(SUBMIT);
+    return button && !button.disabled ? typing.form.requestSubmit(button) : undefined;
   }
   if (typing || keysOff() || event.ctrlKey || event.metaKey || event.altKey || help.open) return;
   const act = KEYS[event.key];
@@ -246,14 +259,14 @@ pane.addEventListener("submit", async (event) => {
   const form = event.target;
   event.preventDefault();
   if (form.getAttribute("action").endsWith("/vote")) return hold(form, event.submitter);
-  const row = current;
+  const [row, before] = [current, shown];
   try {
     const page = await fetched(form.getAttribute("action"), {
       method: "POST",
       body: new URLSearchParams(new FormData(form, event.submitter)),
     });
     pages.delete(addressOf(row));
-    if (current === row) put(page);
+    if (before && shown === before) put(page);
   } catch {
     form.append("The gateway does not answer. Nothing was changed.");
   }
@@ -268,9 +281,9 @@ pane.addEventListener("click", async (event) => {
   }
   if (!edit || event.ctrlKey || event.metaKey) return;
   event.preventDefault();
-  const row = current;
+  const before = shown;
   const page = await fetched(edit.getAttribute("href"));
-  if (current === row) {
+  if (before && shown === before && page.url === edit.getAttribute("href")) {
     put(page);
     pane.querySelector("textarea")?.focus();
   }

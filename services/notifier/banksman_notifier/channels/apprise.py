@@ -100,6 +100,8 @@ def _service(url: str) -> Service | None:
         raise ChannelError(
             f"{chat_urls.masked(url)} is not called over HTTPS alone, so it is not used here.", retryable=False
         )
+    if any(getattr(made, name, None) for name in ("template", "keyfile", "subfile")):
+        raise ChannelError(f"{chat_urls.masked(url)} would read a file of this machine.", retryable=False)
     made.socket_connect_timeout, made.socket_read_timeout = _CONNECT_SECONDS, SECONDS
     made.redirects, made.retry, made.wait = False, 0, 0.0
     made.request_rate_per_sec = 0
