@@ -579,7 +579,7 @@ DEFENCES = (
         VOTES_SQL,
         "  AND people.disabled_at IS NULL\n  AND 'reviewer' = ANY (people.roles)\n",
         "",
-        (f"{STAND_INS}::test_nothing_is_lent_once_this_has_happened",),
+        (f"{STAND_INS}::test_who_stands_in_is_told_what_whoever_is_away_is_told",),
     ),
     Defence(
         "who denies and stops stops the whole family",
@@ -594,6 +594,20 @@ DEFENCES = (
         "        families.hold_whole(conn, request_id)\n",
         "        pass\n",
         (f"{FAMILIES}::test_a_vote_that_stops_a_family_takes_the_ancestor_first",),
+    ),
+    Defence(
+        "strangers learn nothing by voting",
+        f"{GATEWAY}/requests.py",
+        "    if own_only(caller.person) is not None:",
+        "    if False:",
+        (f"{WITHDRAWALS}::test_a_stranger_learns_nothing_from_voting_or_taking_back",),
+    ),
+    Defence(
+        "nobody changes their mind for ever",
+        f"{GATEWAY}/decide.py",
+        "if len(mine) >= MOST_VOTES or not",
+        "if not",
+        (f"{WITHDRAWALS}::test_nobody_changes_their_mind_for_ever",),
     ),
     Defence(
         "strangers write no remarks",

@@ -12,7 +12,7 @@ from banksman import digest, ids, ledger, render
 from banksman.digest import Json
 from banksman.records import NewRequest, Person
 from banksman.states import Kind, Tier, Verdict
-from banksman_gateway import decide
+from banksman_gateway import decide, edits
 from tests.gateway.browser import Browser, Words, form_in, page_of, stored
 from tests.gateway.scenes import Site, asking
 
@@ -171,3 +171,14 @@ def test_what_an_edit_changed_is_exact(old: dict[str, Json], new: dict[str, Json
     [block] = render.edited({**old, "same": 1}, {**new, "same": 1})
 
     assert [line.mark + line.text for line in block.lines] == lines
+
+
+def test_a_call_is_not_changed_for_ever(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edits, "MOST_REVISIONS", 2)
+    _, [request_id] = site.a_waiting_run(asking(approvals=3))
+
+    first = site.vote(request_id, site.token(site.ana), arguments={"content": "1"})
+    second = site.vote(request_id, site.token(site.ben), arguments={"content": "2"})
+
+    assert (first.status_code, second.status_code) == (200, 422)
+    assert stored(site, request_id).revision == 2

@@ -195,3 +195,18 @@ def test_the_page_of_a_receipt_says_what_became_of_each_vote(site: Site) -> None
     assert "did not vote" in Words(browser.get("/receipts/2026-01-31").text).text
     for day in ("0001-01-01", "9999-12-31", "yesterday", "2026-02-30"):
         assert browser.get(f"/receipts/{day}").status_code in (200, 400, 422)
+
+
+def test_what_was_taken_back_is_in_no_figure_and_on_no_receipt(site: Site) -> None:
+    _, [request_id] = site.a_waiting_run(asking(approvals=2))
+    ana = site.token(site.ana)
+    site.vote(request_id, ana)
+    site.client.post(f"/v1/requests/{ids.show('req', request_id)}/withdraw", headers=ana)
+
+    now = datetime.now(UTC)
+    with ledger.transaction(site.gateway) as conn:
+        line = rows.receipt(conn, site.ana.id, now - timedelta(hours=1), now + timedelta(hours=1))
+        people = rows.of_people(conn, now - timedelta(hours=1), now + timedelta(hours=1))
+
+    assert line == []
+    assert [one.votes for one in people if one.person.id == site.ana.id] == [0]

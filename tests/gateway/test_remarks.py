@@ -220,3 +220,12 @@ def test_a_person_looks_and_stops_on_the_page(site: Site) -> None:
     assert "You are looking" in Words(page).text
     assert browser.send(begin, look="no").status_code == 303
     assert "You are looking" not in Words(browser.get(page_of(request_id)).text).text
+
+
+def test_a_list_leaves_out_what_people_wrote(site: Site) -> None:
+    _, [request_id] = site.a_waiting_run()
+    ask(site, request_id, site.token(site.ana))
+
+    [listed] = site.client.get("/v1/requests", headers=site.key("requests:read")).json()["items"]
+
+    assert (listed["remarks"], len(site.request(request_id)["remarks"])) == ([], 1)

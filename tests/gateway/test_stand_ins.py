@@ -12,7 +12,7 @@ from httpx2 import Response
 
 from banksman import ids, ledger
 from banksman.ids import PersonId, RequestId
-from banksman.ledger import decisions, people, staff
+from banksman.ledger import absences, decisions, people, staff
 from banksman.records import Person, Requirement
 from banksman.signing import Verifier
 from banksman.states import Kind, Tier, Verdict
@@ -230,6 +230,9 @@ def test_who_stands_in_is_told_what_whoever_is_away_is_told(site: Site, cast: tu
     assert told(None) == {ana.id, ben.id}
     assert told(ana.id) == set()
     assert told(ben.id) == {ana.id}
+    with ledger.transaction(site.gateway) as conn:
+        staff.disable(conn, ana.id)
+    assert told(None) == set()
 
 
 @pytest.mark.parametrize(
@@ -285,3 +288,20 @@ def test_a_person_says_on_the_page_that_they_are_away_and_back(site: Site) -> No
     assert "ben@example.org stands in" in Words(page).text
     assert "Nobody that concerns you" in Words(browser.get("/away").text).text
     assert browser.send(Form("/away", {"stand_in": "ben@example.org", "until": until})).status_code == 403
+
+
+def test_nobody_fills_the_table_with_absences_to_come(site: Site) -> None:
+    now = datetime.now(UTC)
+
+    answers = [
+        away(
+            site,
+            site.ana,
+            site.ben,
+            from_at=f"{now + n * DAY:%Y-%m-%dT%H:%MZ}",
+            until_at=f"{now + (n + 1) * DAY:%Y-%m-%dT%H:%MZ}",
+        )
+        for n in range(1, absences.MOST_COMING + 2)
+    ]
+
+    assert [answer.status_code for answer in answers] == [200] * absences.MOST_COMING + [409]

@@ -232,3 +232,29 @@ def test_what_a_mark_says_cannot_be_moved_to_another_vote(site: Site) -> None:
     assert marks.mark_holds(stolen, one.id, decide.withdrawing(one))
     assert not marks.mark_holds(stolen, other.id, decide.withdrawing(other))
     assert not marks.mark_holds(one.mac, one.id, decide.withdrawing(one))
+
+
+def test_nobody_changes_their_mind_for_ever(site: Site) -> None:
+    _, [request_id] = site.a_waiting_run(asking(approvals=2))
+    ana = site.token(site.ana)
+    for _ in range(decide.MOST_VOTES):
+        assert site.vote(request_id, ana).status_code == 200
+        assert withdraw(site, request_id, ana).status_code == 200
+
+    once_more = site.vote(request_id, ana)
+
+    assert (once_more.status_code, once_more.json()["type"]) == (409, "urn:banksman:problem:already-voted")
+    assert "taken your vote back 20 times" in once_more.json()["detail"]
+    assert site.request(request_id)["quorum"]["agreed"] == []
+
+
+def test_a_stranger_learns_nothing_from_voting_or_taking_back(site: Site) -> None:
+    _, [request_id] = site.a_waiting_run()
+    site.vote(request_id, site.token(site.ana))
+    stranger = site.token(site.a_person("stranger@example.org"))
+
+    voted = site.vote(request_id, stranger)
+    back = withdraw(site, request_id, stranger)
+
+    assert (voted.status_code, back.status_code) == (403, 404)
+    assert "ana@example.org" not in voted.text + back.text

@@ -43,7 +43,8 @@ def declare(
     absence = AbsenceId(ids.new())
     if not absences.declare(conn, absence, person.id, other.id, from_at=from_at, until_at=until_at):
         raise Conflict(
-            "It must end after it begins and after now, within a year, and not overlap another absence of yours.",
+            "It must end after it begins and after now, within a year, and not overlap another absence of yours;"
+            f" {absences.MOST_COMING} may be said beforehand.",
             {"coming": [ids.show("abs", one.id) for one in absences.coming(conn, person.id)]},
         )
     found = absences.get(conn, absence)

@@ -15,6 +15,9 @@ from banksman.ledger import Connection, audit, requests
 from banksman.records import Event, Person, Request
 from banksman_gateway import patch
 
+MOST_REVISIONS = 100
+"""Every one of them is kept, and shown."""
+
 
 def revise(conn: Connection, request: Request, author: Person | None, *, arguments: Json, exact: Json) -> Request:
     """Open → open at the next revision, with these arguments (a merge patch, or `exact`); as it is, if they are equal.
@@ -22,6 +25,8 @@ def revise(conn: Connection, request: Request, author: Person | None, *, argumen
     The caller has worked out that the stored action is the one behind its digest.
     """
     assert author is not None
+    if request.revision >= MOST_REVISIONS:
+        raise InvalidInput(f"This has been changed {MOST_REVISIONS - 1} times. Decide on it as it is.")
     action = digest.parse(request.action, what="The stored action", limit=4 * digest.MAX_BYTES)
     wanted = patch.merged(action["arguments"], arguments) if exact is None else exact
     checked = digest.check(wanted, what="The edited arguments")

@@ -56,6 +56,8 @@ def voted(request: Request, mine: Sequence[Vote]) -> AlreadyVoted:
     if not mine:
         return AlreadyVoted(f"You have voted on revision {request.revision} of this request already.", current)
     current |= {"verdict": mine[-1].verdict.value, "at": _iso(mine[-1].created_at)}
+    if mine[-1].withdrawals:
+        return AlreadyVoted(f"You have taken your vote back {len(mine)} times. Leave this to the others.", current)
     return AlreadyVoted(
         f"You have voted on revision {request.revision} of this request already: {mine[-1].verdict.value}, "
         f"{_on(mine[-1].created_at)}. You may take that back until others have decided.",

@@ -10,14 +10,14 @@ from pydantic import Field, StringConstraints, model_validator
 
 from banksman import digest, ids
 from banksman.digest import Json
-from banksman.errors import BanksmanError, InvalidInput
+from banksman.errors import BanksmanError, InvalidInput, NotAllowed
 from banksman.ids import RequestId, RunId
 from banksman.ledger import Connection, lists, views
 from banksman.ledger import requests as rows
 from banksman.records import Request as Record
 from banksman.states import Kind, RequestState, Verdict
 from banksman_gateway import decide, door, events, many_votes, problems, shapes, tally, withdraw
-from banksman_gateway.auth import Caller
+from banksman_gateway.auth import Caller, own_only
 from banksman_gateway.decide import Ballot, Outcome, Voter
 from banksman_gateway.door import ToAct, ToRead
 from banksman_gateway.intake import Body, StrictRoute
@@ -115,7 +115,7 @@ def list_requests(wanted: Annotated[RequestFilter, Query()], way: ToRead) -> Res
             after=None if wanted.cursor is None else RequestId(ids.read("req", wanted.cursor)),
             limit=wanted.limit + 1,
         )
-        shown = show(conn, way.here, found[: wanted.limit])
+        shown = show(conn, way.here, found[: wanted.limit], listed=True)
     more = shown[-1].id if len(found) > wanted.limit else None
     page = shapes.Page[shapes.Request](items=shown, next_cursor=more)
     return door.respond(200, door.to_bytes(page))
@@ -178,16 +178,18 @@ def withdraw_vote(request_id: RequestPath, way: ToAct) -> Response:
         person = caller.must_be_person("takes a vote back")
         if (kept := way.replay(conn, caller)) is not None:
             return kept
-        request = withdraw.withdraw(conn, RequestId(ids.read("req", request_id)), person, way.here.pen)
+        wanted = RequestId(ids.read("req", request_id))
+        caller.must_see(rows.get(conn, wanted).requester_id, f"request {request_id}")
+        request = withdraw.withdraw(conn, wanted, person, way.here.pen)
         [shown] = show(conn, way.here, [request])
         response = way.answer(conn, caller, 200, shown)
     way.here.wire.changed(run=request.run_id, request=request.id)
     return response
 
 
-def show(conn: Connection, here: Parts, found: Sequence[Record]) -> list[shapes.Request]:
-    """Requests with what belongs to them, in a few statements for all."""
-    around = views.around(conn, found)
+def show(conn: Connection, here: Parts, found: Sequence[Record], *, listed: bool = False) -> list[shapes.Request]:
+    """Requests with what belongs to them, in a few statements for all; in a list without what people wrote below."""
+    around = views.around(conn, found, remarks=not listed)
     cast = [(request, [vote for vote, _ in around[request.id].votes], around[request.id].decision) for request in found]
     tallies = tally.of_each(conn, cast, here.link_keys)
     return [shapes.request(request, around[request.id], tallies[request.id]) for request in found]
@@ -204,6 +206,8 @@ def _voter(caller: Caller) -> Voter:
     if caller.person is None:
         return Voter("key", key=caller.key)
     caller.must("votes")
+    if own_only(caller.person) is not None:  # before anything is told of a request that is not theirs to see
+        raise NotAllowed("You are not a reviewer, so you cannot decide.")
     return Voter("token", person=caller.person)
 
 

@@ -14,6 +14,9 @@ from banksman.ledger import Connection
 from banksman.ledger.people import person_of
 from banksman.records import Absence, Person
 
+MOST_COMING = 20
+"""How many absences one person may have said beforehand."""
+
 
 def lenders(conn: Connection, stand_in_ids: Collection[PersonId]) -> dict[PersonId, Sequence[Person]]:
     """Of these people, who stands in at this moment, and for whom."""
@@ -43,7 +46,7 @@ def declare(
     until_at: datetime,
 ) -> bool:
     """Nothing → an absence (from now on, without `from_at`); False where it overlaps one of the same person, is over
-    before it begins, or ends more than a year from now.
+    before it begins, ends more than a year from now, or is one too many.
     """
     return (
         conn.execute(
@@ -52,6 +55,11 @@ def declare(
             SELECT %(id)s, %(person)s, %(stand_in)s, away.from_at, %(until)s
             FROM (SELECT GREATEST(COALESCE(%(from)s::timestamptz, '-infinity'), clock_timestamp()) AS from_at) AS away
             WHERE away.from_at < %(until)s AND %(until)s < clock_timestamp() + interval '1 year'
+              AND (SELECT count(*)
+                   FROM absences AS other
+                   WHERE other.person_id = %(person)s
+                     AND other.ended_at IS NULL
+                     AND other.until_at > clock_timestamp()) < %(most)s
               AND NOT EXISTS (
                   SELECT FROM absences AS other
                   WHERE other.person_id = %(person)s
@@ -59,7 +67,14 @@ def declare(
                     AND other.from_at < %(until)s
                     AND other.until_at > away.from_at)
             """,
-            {"id": absence_id, "person": person_id, "stand_in": stand_in_id, "from": from_at, "until": until_at},
+            {
+                "id": absence_id,
+                "person": person_id,
+                "stand_in": stand_in_id,
+                "from": from_at,
+                "until": until_at,
+                "most": MOST_COMING,
+            },
         ).rowcount
         == 1
     )

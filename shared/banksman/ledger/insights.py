@@ -91,6 +91,7 @@ def of_people(conn: Connection, since: datetime, until: datetime) -> Sequence[Of
             JOIN requests ON requests.id = votes.request_id
             WHERE votes.id >= %(first)s AND votes.created_at >= %(since)s AND votes.created_at < %(until)s
               AND person_id IS NOT NULL
+              AND NOT EXISTS (SELECT FROM withdrawals WHERE vote_id = votes.id)
             WINDOW one AS (PARTITION BY person_id ORDER BY votes.id)
         ), rows_of_hasty AS (
             SELECT person_id, count(*) + 1 AS length
@@ -179,6 +180,7 @@ def receipt(conn: Connection, person_id: PersonId, since: datetime, until: datet
         JOIN runs ON runs.id = requests.run_id
         WHERE person_id = %(person)s
           AND votes.id >= %(first)s AND votes.created_at >= %(since)s AND votes.created_at < %(until)s
+          AND NOT EXISTS (SELECT FROM withdrawals WHERE vote_id = votes.id)
         ORDER BY votes.id
         """,
         _span(since, until) | {"person": person_id},

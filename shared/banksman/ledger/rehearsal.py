@@ -71,6 +71,7 @@ def decided_by(conn: Connection, person_id: PersonId, *, limit: int) -> Sequence
             SELECT request_id, revision, verdict
             FROM votes
             WHERE person_id = %s AND verdict IN ('approve', 'deny')
+              AND NOT EXISTS (SELECT FROM withdrawals WHERE vote_id = votes.id)
             ORDER BY id DESC
             LIMIT %s
         ) AS said

@@ -88,12 +88,12 @@ class Gauges:
     """How many of them nobody, or too few, may decide."""
 
 
-def around(conn: Connection, page: Sequence[Request]) -> dict[RequestId, Around]:
+def around(conn: Connection, page: Sequence[Request], *, remarks: bool = True) -> dict[RequestId, Around]:
     """Siblings, votes, decisions and earlier revisions of a whole page of requests."""
     siblings = _siblings(conn, page)
     votes, decisions = _votes_and_decisions(conn, [request.id for request in page])
     revisions = _revisions(conn, [request.id for request in page if request.revision > 1])
-    others = company(conn, [request.id for request in page])
+    others = company(conn, [request.id for request in page], remarks=remarks)
     return {
         request.id: Around(
             siblings=[found for found in siblings[request.run_id, request.segment] if found.id != request.id],
@@ -208,7 +208,7 @@ def _revisions(conn: Connection, request_ids: Sequence[RequestId]) -> defaultdic
     return found
 
 
-def company(conn: Connection, request_ids: Sequence[RequestId]) -> dict[RequestId, Company]:
+def company(conn: Connection, request_ids: Sequence[RequestId], *, remarks: bool = True) -> dict[RequestId, Company]:
     """Who looks at open requests just now, and what people wrote below these requests, oldest first."""
     rows = conn.execute(
         """
@@ -221,20 +221,20 @@ def company(conn: Connection, request_ids: Sequence[RequestId]) -> dict[RequestI
         SELECT request_id, person_id, email, remarks.created_at, remarks.id, body
         FROM remarks
         JOIN people ON people.id = person_id
-        WHERE request_id = ANY(%(ids)s)
+        WHERE request_id = ANY(%(ids)s) AND %(remarks)s
         ORDER BY 4, 5
         """,
-        {"ids": list(request_ids)},
+        {"ids": list(request_ids), "remarks": remarks},
     ).fetchall()
     looking: defaultdict[UUID, list[Looking]] = defaultdict(list)
-    remarks: defaultdict[UUID, list[Remark]] = defaultdict(list)
+    said: defaultdict[UUID, list[Remark]] = defaultdict(list)
     for request_id, person, who, at, remark, body in rows:
         if remark is None:
             looking[request_id].append(Looking(PersonId(person), who, at))
         else:
             text = vault.open_sealed(body, ("remarks.body", remark)).decode()
-            remarks[request_id].append(Remark(RemarkId(remark), RequestId(request_id), who, text, at))
-    return {request_id: Company(looking[request_id], remarks[request_id]) for request_id in request_ids}
+            said[request_id].append(Remark(RemarkId(remark), RequestId(request_id), who, text, at))
+    return {request_id: Company(looking[request_id], said[request_id]) for request_id in request_ids}
 
 
 def runs_and_tiers(conn: Connection, request_ids: Sequence[RequestId]) -> dict[RequestId, tuple[RunId, Tier]]:
