@@ -73,6 +73,7 @@ def _page(here: Here, session: Session, *, error: BanksmanError | None = None) -
 
 def _moment(form: Form, name: str) -> datetime:
     try:
-        return datetime.fromisoformat(form.text(name)).replace(tzinfo=UTC)
+        said = datetime.fromisoformat(form.text(name))
+        return said.replace(tzinfo=UTC) if said.tzinfo is None else said.astimezone(UTC)
     except ValueError:
         raise InvalidInput(f"Say {name} when as 2026-12-24 18:00, in UTC.") from None

@@ -100,7 +100,8 @@ def of_summary(matters: Sequence[Matter], name: NoticeId, lines: Sequence[Line],
 
 def plain(name: str) -> str:
     """A name in at most 60 plain characters; every other character shows as a question mark."""
-    text = _FOREIGN.sub("?", name)
+    # No mail program makes a link of it: a name comes from far away.
+    text = _FOREIGN.sub("?", name).replace("://", ":??")
     return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
 
 
