@@ -517,6 +517,13 @@ DEFENCES = (
         vital=True,
     ),
     Defence(
+        "a forged withdrawal makes nobody lend who has voted",
+        f"{GATEWAY}/decide.py",
+        "standing = [item for item in earlier if not is_withdrawn(item, pen.marks)]",
+        "standing = [item for item in earlier if not item.withdrawals]",
+        (f"{STAND_INS}::test_a_forged_withdrawal_makes_nobody_two",),
+    ),
+    Defence(
         "nothing is lent on the run of whoever is away",
         f"{GATEWAY}/stand_ins.py",
         "return not edited and not request.asked_by(absent)",

@@ -157,6 +157,19 @@ def test_whoever_is_away_and_votes_all_the_same_lends_nothing_there(site: Site, 
     assert before_her["state"] == "open"
     assert before_her["quorum"]["agreed"] == ["ana@example.org"]
     assert before_her["quorum"]["waits_for"] == "one of security"
+    site.client.post(f"/v1/requests/{ids.show('req', first)}/withdraw", headers=site.token(ana))
+    assert site.vote(first, site.token(ben)).json()["quorum"]["agreed"] == ["ben@example.org"]
+
+
+def test_a_forged_withdrawal_makes_nobody_two(site: Site, cast: tuple[Person, Person], database: Database) -> None:
+    ana, ben = cast
+    request_id = for_security(site, approvals=2, groups={"security": 2})
+    site.vote(request_id, site.token(ana))
+    with psycopg.connect(database.owner) as conn:
+        conn.execute("INSERT INTO withdrawals (vote_id, mac) SELECT id, mac FROM votes")
+
+    assert site.vote(request_id, site.token(ben)).status_code == 403
+    assert site.request(request_id)["state"] == "open"
 
 
 def test_what_was_borrowed_is_not_lent_on(site: Site, cast: tuple[Person, Person]) -> None:

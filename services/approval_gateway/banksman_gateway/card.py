@@ -191,7 +191,8 @@ def _hindrance(
         return "You have voted on this. It waits for others now."
     if request.tier is Tier.HIGH and request.author_id == reader.id:
         return "You edited this, and at tier high its editor does not count. It waits for others now."
-    who = stand_ins.standing(conn, request, [reader], cast_)[reader.id]
+    standing = [item for item in cast_ if item.id not in stands.void]
+    who = stand_ins.standing(conn, request, [reader], standing)[reader.id]
     return voters.hindrance(request, request.requirement, who, channel)
 
 

@@ -101,7 +101,8 @@ def vote(conn: Connection, request_id: RequestId, voter: Voter, ballot: Ballot, 
     _genuine_action(request)
     _must_fit(request, ballot)
     earlier = votes.of_request(conn, request.id)
-    who = _must_be_entitled(conn, request, voter, ballot, earlier)
+    standing = [item for item in earlier if not is_withdrawn(item, pen.marks)]
+    who = _must_be_entitled(conn, request, voter, ballot, standing)
     if ballot.edits:
         request = edits.revise(conn, request, voter.person, arguments=ballot.arguments, exact=ballot.exact)
     said = _cast(conn, request, voter, ballot, earlier, pen=pen)
@@ -150,7 +151,7 @@ def _must_fit(request: Request, ballot: Ballot) -> None:
 
 
 def _must_be_entitled(
-    conn: Connection, request: Request, voter: Voter, ballot: Ballot, earlier: Sequence[Vote]
+    conn: Connection, request: Request, voter: Voter, ballot: Ballot, standing: Sequence[Vote]
 ) -> Standing | None:
     if voter.person is None:
         answers = voter.key is not None and "requests:answer" in voter.key.scopes
@@ -159,7 +160,7 @@ def _must_be_entitled(
         raise NotAllowed("API keys cannot vote: people do. (Scope requests:answer answers kind external alone.)")
     # The row is read again here: a person disabled a moment ago no longer votes.
     person = people.get(conn, voter.person.id)
-    who = stand_ins.standing(conn, request, [person], earlier)[person.id]
+    who = stand_ins.standing(conn, request, [person], standing)[person.id]
     if (why := voters.hindrance(request, request.requirement, who, voter.channel)) is not None:
         raise NotAllowed(why)
     return who

@@ -35,7 +35,7 @@ class Standing:
 def standing(
     conn: Connection, request: Request, people: Iterable[Person], cast: Sequence[Vote]
 ) -> dict[PersonId, Standing]:
-    """For what each of these people stands on this request just now, `cast` being the votes on it."""
+    """For what each of these people stands on this request just now, `cast` being the votes on it that stand."""
     known = list(people)
     wanting = [person.id for person in known if _wanted(request, person)]
     return weigh(request, known, cast, absences.lenders(conn, wanting) if wanting else {})
@@ -45,7 +45,7 @@ def weigh(
     request: Request, people: Iterable[Person], cast: Sequence[Vote], lenders: Mapping[PersonId, Sequence[Person]]
 ) -> dict[PersonId, Standing]:
     """The same, by what is known of who stands in for whom at this moment."""
-    voted = {item.person_id for item in cast if item.revision == request.revision and not item.withdrawals}
+    voted = {item.person_id for item in cast if item.revision == request.revision}
     found: dict[PersonId, Standing] = {}
     for person in people:
         wanted = _wanted(request, person)
