@@ -213,4 +213,5 @@ def test_the_api_publishes_its_description(site: Site) -> None:
         "/v1/requests/{request_id}/votes",
         "/v1/votes",
     }
-    assert {"Run", "Request", "Submission", "Problem"} <= set(described["components"]["schemas"])
+    assert {"Run", "Request", "Submission"} <= set(described["components"]["schemas"])
+    assert "application/problem+json" in described["paths"]["/v1/runs"]["post"]["responses"]["4XX"]["content"]

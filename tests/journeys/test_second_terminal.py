@@ -44,7 +44,7 @@ def test_what_went_otherwise_has_an_exit_code_of_its_own(calm: Stack) -> None:
 
     assert denied.returncode == 0, denied.stderr
     assert late.returncode == 3
-    assert "is denied already. It was ana@example.org." in late.stderr
+    assert "is denied already. It was ana@example.org," in late.stderr
     assert watched.returncode == 1
     assert "cancelled" in watched.stdout
     assert unknown.returncode == 2
