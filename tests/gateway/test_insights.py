@@ -185,9 +185,11 @@ def test_the_page_of_a_receipt_says_what_became_of_each_vote(site: Site) -> None
     a_day(site)
     browser = Browser(site)
     browser.sign_in(site.ana)
-    tomorrow = f"{datetime.now(UTC) + timedelta(days=1):%Y-%m-%d}"
+    hour = site.parts.settings.receipt_hour
+    assert hour is not None
+    next_one = f"{datetime.now(UTC) + timedelta(hours=24 - hour):%Y-%m-%d}"
 
-    page = Words(browser.get(f"/receipts/{tomorrow}").text).text
+    page = Words(browser.get(f"/receipts/{next_one}").text).text
 
     assert page.count("has not run") == 2
     assert "approve" in page
