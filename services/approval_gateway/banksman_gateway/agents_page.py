@@ -6,7 +6,7 @@ from fastapi import APIRouter, Response
 
 from banksman.errors import NotFound
 from banksman.ledger import agents as rows
-from banksman_gateway import agents, door, html
+from banksman_gateway import agents, door, html, sessions
 from banksman_gateway.forms import Posted
 from banksman_gateway.parts import Here
 from banksman_gateway.sessions import SignedIn
@@ -21,8 +21,7 @@ def show_agents(here: Here, session: SignedIn) -> Response:
         found = rows.everyone(conn)
     return html.page(
         "agents.html",
-        person=session.person,
-        form_token=here.link_keys.form_token(session.secret),
+        **sessions.signed_in(here, session),
         agents=found,
         may_pause=bool(session.person.roles & agents.OPERATORS),
     )

@@ -10,7 +10,7 @@ from banksman import ids, quorum
 from banksman.errors import BanksmanError, Conflict, InvalidInput, NotAllowed
 from banksman.ids import AbsenceId
 from banksman.ledger import staff
-from banksman_gateway import away, door, html, problems
+from banksman_gateway import away, door, html, problems, sessions
 from banksman_gateway.forms import Form, Posted
 from banksman_gateway.parts import Here
 from banksman_gateway.sessions import Session, SignedIn
@@ -62,8 +62,7 @@ def _page(here: Here, session: Session, *, error: BanksmanError | None = None) -
     return html.page(
         "away.html",
         200 if problem is None else problem.status,
-        person=session.person,
-        form_token=here.link_keys.form_token(session.secret),
+        **sessions.signed_in(here, session),
         absences=found,
         reviewers=reviewers,
         may_lend=quorum.REVIEWERS in quorum.standing(session.person),

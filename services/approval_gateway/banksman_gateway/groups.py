@@ -18,7 +18,7 @@ from banksman.errors import BanksmanError, InvalidInput, NotAllowed
 from banksman.ledger import groups as rows
 from banksman.records import Person
 from banksman.states import Verdict
-from banksman_gateway import auth, door, html, many_votes, pages, problems, requests, side_by_side
+from banksman_gateway import auth, door, html, many_votes, problems, requests, sessions, side_by_side
 from banksman_gateway.decide import Ballot, Outcome, Voter
 from banksman_gateway.forms import Form, Posted
 from banksman_gateway.parts import Here
@@ -54,7 +54,7 @@ def show_groups(here: Here, session: SignedIn) -> Response:
     with door.transaction(here) as conn:
         found = rows.of_person(conn, session.person, limit=MOST)
     named = [(group, Which(agent=group.agent, tool=group.tool, shape=group.shape.hex())) for group in found]
-    return html.page("groups.html", **pages.signed_in(here, session), groups=named)
+    return html.page("groups.html", **sessions.signed_in(here, session), groups=named)
 
 
 @router.get("/groups/table")
@@ -62,7 +62,7 @@ def show_table(which: Annotated[Which, Query()], here: Here, session: SignedIn) 
     """One group side by side."""
     found, more = _read(here, session.person, which)
     return html.page(
-        "group.html", **pages.signed_in(here, session), which=which, table=found, more=more, most=MOST, picked=()
+        "group.html", **sessions.signed_in(here, session), which=which, table=found, more=more, most=MOST, picked=()
     )
 
 
@@ -76,7 +76,7 @@ def look_again(which: Annotated[Which, Query()], here: Here, session: SignedIn, 
         raise InvalidInput("Choose at least one row.")
     return html.page(
         "group_sure.html",
-        **pages.signed_in(here, session),
+        **sessions.signed_in(here, session),
         which=which,
         table=found,
         chosen=chosen,
@@ -107,7 +107,7 @@ def vote(which: Annotated[Which, Query()], here: Here, session: SignedIn, form: 
     requests.tell(here, *done)
     return html.page(
         "group_done.html",
-        **pages.signed_in(here, session),
+        **sessions.signed_in(here, session),
         which=which,
         table=found,
         results=[(row, _said(outcomes[row.member.id])) for row in chosen],

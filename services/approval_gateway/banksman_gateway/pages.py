@@ -16,9 +16,9 @@ from banksman.ledger import Connection, agents, lists, requests, runs, snapshots
 from banksman.ledger.inbox import Item
 from banksman.records import Run
 from banksman.states import FINAL, RunStatus
-from banksman_gateway import auth, door, html
-from banksman_gateway.parts import Here, Parts
-from banksman_gateway.sessions import Session, SignedIn
+from banksman_gateway import auth, door, html, sessions
+from banksman_gateway.parts import Here
+from banksman_gateway.sessions import SignedIn
 
 MOST = 100
 """How many lines a list shows; past that it says so."""
@@ -43,7 +43,7 @@ def show_runs(here: Here, session: SignedIn, before: str = "", status: str = "")
         )
     return html.page(
         "runs.html",
-        **signed_in(here, session),
+        **sessions.signed_in(here, session),
         runs=found[:MOST],
         older=ids.show("run", found[MOST - 1].id) if len(found) > MOST else None,
         statuses=list(RunStatus),
@@ -67,7 +67,7 @@ def show_run(run_id: str, here: Here, session: SignedIn) -> Response:
         paused = None if run.status in FINAL else next((a for a in agents.paused(conn) if a.name == run.agent), None)
     return html.page(
         "run.html",
-        **signed_in(here, session),
+        **sessions.signed_in(here, session),
         run=run,
         children=children,
         paused=paused,
@@ -137,11 +137,6 @@ def _status(text: str) -> RunStatus | None:
         return RunStatus(text) if text else None
     except ValueError:
         raise InvalidInput(f"{text[:20]!r} is not a status of runs.") from None
-
-
-def signed_in(here: Parts, session: Session) -> dict[str, object]:
-    """What every page of somebody who is signed in is filled with."""
-    return {"person": session.person, "form_token": here.link_keys.form_token(session.secret)}
 
 
 _WORDS = {

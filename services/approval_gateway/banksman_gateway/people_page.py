@@ -124,9 +124,13 @@ def show_account(here: Here, session: SignedIn) -> Response:
     """Where this person is signed in, and their tokens."""
     with door.transaction(here) as conn:
         found = rows.sessions(conn, session.person.id, idle=sessions.IDLE)
-        own = [key for key in rows.everything(conn) if key.owner == session.person.email and key.live]
+        own = [key for key in rows.of_person(conn, session.person.id) if key.live]
     return html.page(
-        "account.html", **_signed_in(here, session), sessions=found, this=sessions.hash_of(session.secret), keys=own
+        "account.html",
+        **sessions.signed_in(here, session),
+        sessions=found,
+        this=sessions.hash_of(session.secret),
+        keys=own,
     )
 
 
@@ -173,7 +177,7 @@ def _person(here: Parts, session: Session, wanted: PersonId, error: BanksmanErro
         found = people.get(conn, wanted)
         removed = staff.removed(conn, wanted)
         live = rows.sessions(conn, wanted, idle=sessions.IDLE)
-        own = [key for key in rows.everything(conn) if key.owner == found.email and key.live]
+        own = [key for key in rows.of_person(conn, wanted) if key.live]
     return _page("person.html", here, session, error, someone=found, removed=removed, sessions=live, keys=own)
 
 
@@ -188,16 +192,12 @@ def _page(name: str, here: Parts, session: Session, error: BanksmanError | None,
     return html.page(
         name,
         200 if problem is None else problem.status,
-        **_signed_in(here, session),
+        **sessions.signed_in(here, session),
         roles=staff.ROLES,
         may_manage="admin" in session.person.roles,
         problem=problem,
         **values,
     )
-
-
-def _signed_in(here: Parts, session: Session) -> dict[str, object]:
-    return {"person": session.person, "form_token": here.link_keys.form_token(session.secret)}
 
 
 def _roles(form: Form) -> Sequence[str]:

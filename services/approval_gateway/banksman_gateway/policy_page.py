@@ -7,7 +7,7 @@ from fastapi import APIRouter, Response
 from banksman.errors import NotFound
 from banksman.ledger import policies as rows
 from banksman.ledger import rehearsal
-from banksman_gateway import auth, door, drafts, html, policies
+from banksman_gateway import auth, door, drafts, html, policies, sessions
 from banksman_gateway.parts import Here
 from banksman_gateway.sessions import SignedIn
 
@@ -28,8 +28,7 @@ def show_policy(here: Here, session: SignedIn) -> Response:
         since = rehearsal.since(conn, drafts.BACK)
     return html.page(
         "policy.html",
-        person=session.person,
-        form_token=here.link_keys.form_token(session.secret),
+        **sessions.signed_in(here, session),
         policy=shape,
         rules=() if standing.rules is None else standing.rules.rules,
         versions=versions,

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Response
 from banksman import ledger
 from banksman.errors import InvalidInput
 from banksman.ledger import insights
-from banksman_gateway import door, html
+from banksman_gateway import door, html, sessions
 from banksman_gateway.parts import Here, Parts
 from banksman_gateway.sessions import SignedIn
 
@@ -39,13 +39,7 @@ def show(day: str, here: Here, session: SignedIn) -> Response:
     with door.transaction(here) as conn:
         lines = insights.receipt(conn, session.person.id, since, until)
     return html.page(
-        "receipt.html",
-        person=session.person,
-        form_token=here.link_keys.form_token(session.secret),
-        since=since,
-        until=until,
-        lines=lines,
-        calls=insights.CALLS,
+        "receipt.html", **sessions.signed_in(here, session), since=since, until=until, lines=lines, calls=insights.CALLS
     )
 
 

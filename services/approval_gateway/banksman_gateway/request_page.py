@@ -33,6 +33,7 @@ from banksman_gateway import (
     looking,
     problems,
     remarks,
+    sessions,
     withdraw,
 )
 from banksman_gateway.card import Card
@@ -127,8 +128,7 @@ def confirm(request_id: str, here: Here, session: SignedIn, form: Posted) -> Res
         return _edit_page(here, session, shown, text, error=InvalidInput("Nothing was changed."))
     return html.page(
         "confirm.html",
-        person=session.person,
-        form_token=here.link_keys.form_token(session.secret),
+        **sessions.signed_in(here, session),
         card=shown,
         arguments=digest.canonical(arguments).decode(),
         rendered=render.hash(edited, shown.context).hex(),
@@ -338,8 +338,7 @@ def _edit_page(
     return html.page(
         "edit.html",
         200 if problem is None else problem.status,
-        person=session.person,
-        form_token=here.link_keys.form_token(session.secret),
+        **sessions.signed_in(here, session),
         card=shown,
         text=text,
         problem=problem,

@@ -6,7 +6,7 @@ import hashlib
 import secrets
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Request, Response
 
@@ -17,6 +17,7 @@ from banksman.records import Person
 from banksman.settings import GatewaySettings
 from banksman.signing import base64url, unbase64
 from banksman_gateway import door, parts
+from banksman_gateway.parts import Parts
 
 IDLE = timedelta(minutes=60)
 LIFETIME = timedelta(hours=12)
@@ -55,10 +56,9 @@ def present(request: Request) -> Session | None:
     return None if person is None else Session(person, secret)
 
 
-def current_person(request: Request) -> Person | None:
-    """The person who is signed in at this browser, if anybody."""
-    session = present(request)
-    return None if session is None else session.person
+def signed_in(here: Parts, session: Session) -> dict[str, Any]:
+    """What every page of somebody who is signed in is filled with."""
+    return {"person": session.person, "form_token": here.link_keys.form_token(session.secret)}
 
 
 def required(request: Request) -> Session:

@@ -122,7 +122,7 @@ def show(wanted: Annotated[Filters, Query()], here: Here, session: SignedIn) -> 
     items, more = found[:MOST], len(found) > MOST
     return html.page(
         "inbox.html",
-        **pages.signed_in(here, session),
+        **sessions.signed_in(here, session),
         queues=queues,
         queue=next(queue for queue in queues if queue.name == wanted.queue),
         filters=wanted,

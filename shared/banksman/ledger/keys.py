@@ -122,6 +122,12 @@ def everything(conn: Connection) -> Sequence[StoredKey]:
     return [_stored(row) for row in conn.execute(f"{_STORED} ORDER BY keys.id").fetchall()]
 
 
+def of_person(conn: Connection, person_id: PersonId) -> Sequence[StoredKey]:
+    """One person's keys and tokens, oldest first."""
+    rows = conn.execute(f"{_STORED} WHERE keys.person_id = %s ORDER BY keys.id", (person_id,)).fetchall()
+    return [_stored(row) for row in rows]
+
+
 def _stored(row: Sequence[Any]) -> StoredKey:
     key_id, kind, name, scopes, owner, live, created_at, expires_at, revoked_at, last_used_at = row
     return StoredKey(
