@@ -83,3 +83,4 @@ GRANT SELECT, INSERT ON withdrawals, remarks TO banksman_gateway;
 GRANT SELECT, INSERT, UPDATE (ended_at) ON absences TO banksman_gateway;
 GRANT SELECT, INSERT, UPDATE (until_at), DELETE ON lookings TO banksman_gateway;
 GRANT SELECT ON lent TO banksman_gateway, banksman_worker;
+GRANT SELECT (vote_id) ON withdrawals TO banksman_notifier;
