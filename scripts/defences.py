@@ -887,6 +887,21 @@ DEFENCES = (
         vital=True,
     ),
     Defence(
+        "values of different kinds are not compared",
+        "shared/banksman/comparisons.py",
+        "    if _kind(one) is not _kind(other):\n",
+        "    if False:\n",
+        ("tests/shared/test_comparisons.py",),
+        vital=True,
+    ),
+    Defence(
+        "an item of another kind is not simply absent",
+        "shared/banksman/comparisons.py",
+        "    if found or len(alike) == len(items):\n",
+        "    if True:\n",
+        ("tests/shared/test_comparisons.py",),
+    ),
+    Defence(
         "a long list is not walked through",
         "shared/banksman/conditions.py",
         "        if self._walks and scene.is_long():\n",

@@ -5,6 +5,7 @@
 An expression sees `agent`, `tool`, `args`, `requester`, `tags` and `batch` (the batch's id, empty outside of one), and
 may call `path_within`, `host_within` and `amount`. Whatever goes wrong in one (an argument that is not there, a number
 compared with a text, an answer that is neither yes nor no, too much work) is `Unevaluable`, and then a person is asked.
+Comparisons are ours (`comparisons`), because CEL's own find that ["x"] is not "x" and go on.
 
 CEL always ends, but not always soon: the library copies a list for every element that `map` adds to it. Long lists
 are therefore refused before the work and slow answers are thrown away after it, and no comprehension stands inside
@@ -22,7 +23,7 @@ from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
-from banksman import spellings
+from banksman import comparisons, spellings
 from banksman.digest import Json
 
 if TYPE_CHECKING:
@@ -59,9 +60,9 @@ class Condition:
         plain = _TEXT.sub('""', text)
         bound = set(_WALK.findall(plain))
         self._walks = bool(bound)
-        self._program = _compile(text)
-        _check_names(self._program.references(), bound)
+        _check_names(_compile(text).references(), bound)
         _check_walks(plain)
+        self._program = _compile(comparisons.guarded(text))
 
     def holds(self, scene: Scene) -> bool:
         """Whether the expression is true of a call; `Unevaluable` when it is neither true nor false."""
@@ -113,7 +114,8 @@ class Scene:
         found = self._context
         if found is None:
             found = self._context = cast(
-                "cel.Context", _library().Context(variables=self._variables, functions=self._functions)
+                "cel.Context",
+                _library().Context(variables=self._variables, functions={**self._functions, **comparisons.FUNCTIONS}),
             )
         return found
 
