@@ -1117,6 +1117,20 @@ DEFENCES = (
         (f"{PEOPLE}::test_nobody_but_an_administrator_changes_people_and_keys",),
         vital=True,
     ),
+    Defence(
+        "who manages people is looked at again in the transaction, over the API",
+        f"{GATEWAY}/people.py",
+        "        still = way.identify(conn)\n",
+        "        still = caller\n",
+        (f"{PEOPLE}::test_who_is_disabled_while_their_change_arrives_changes_nothing",),
+    ),
+    Defence(
+        "who manages people is looked at again in the transaction, on the pages",
+        f"{GATEWAY}/people_page.py",
+        "must_manage(sessions.still(conn, session)).id",
+        "session.person.id",
+        (f"{PEOPLE}::test_who_is_disabled_while_their_change_arrives_changes_nothing",),
+    ),
     # How people and programs hear of things.
     Defence(
         "what comes soon after the first message waits for a summary",

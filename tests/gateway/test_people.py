@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -11,7 +13,7 @@ from httpx2 import Response
 from starlette.testclient import TestClient
 
 from banksman import ids, ledger
-from banksman.ledger import audit, people, roster, staff
+from banksman.ledger import audit, keys, people, roster, staff
 from banksman.records import Person
 from banksman.settings import GatewaySettings
 from banksman_gateway import app
@@ -388,6 +390,46 @@ def test_keys_are_made_and_revoked_on_their_page(site: Site, boss: Person) -> No
     revoke = [form for form in forms_in(browser.get("/keys").text) if form.action.endswith("/revoke")]
     assert [browser.send(form).status_code for form in revoke] == [303]
     assert site.client.get("/v1/runs", headers=headers).status_code == 401
+
+
+@pytest.mark.parametrize("way", ["page", "api"])
+@pytest.mark.parametrize("path", ["/people", "/people/{ana}/disable", "/keys"])
+def test_who_is_disabled_while_their_change_arrives_changes_nothing(
+    site: Site, boss: Person, path: str, way: str
+) -> None:
+    site.a_person("other@example.org", "admin")
+    browser, headers, path = Browser(site), site.token(boss), path.format(ana=shown(site.ana))
+    browser.sign_in(boss)
+    fields = {"email": "new@example.org", "role-reviewer": "yes", "name": "k", "days": "1", "scope-runs:read": "yes"}
+    token = browser.form("/people").fields["form"]
+    body = {"name": "k", "scopes": ["runs:read"]} if path == "/keys" else {"email": "new@example.org"}
+
+    def change() -> Response:
+        if way == "page":
+            return browser.send(Form(path, {"form": token} | fields))
+        return site.client.post(f"/v1{path}", json=None if "disable" in path else body, headers=headers)
+
+    with ThreadPoolExecutor(1) as pool:
+        with ledger.transaction(site.gateway) as conn:
+            staff.hold(conn)
+            answer = pool.submit(change)
+            waiter = threading.Event()
+            assert any(_waits(site) or waiter.wait(0.02) for _ in range(500))
+            roster.disable(conn, "owner", boss.id)
+        came = answer.result()
+
+    assert came.status_code in {303, 401}
+    assert way == "api" or came.headers.get("location", "/sign-in").startswith("/sign-in")
+    assert [(who, what) for who, what, *_ in told(site)] == [("owner", "reviewer.disabled")]
+    with ledger.transaction(site.gateway) as conn:
+        assert all(key.name != "k" for key in keys.everything(conn))
+
+
+def _waits(site: Site) -> bool:
+    with ledger.transaction(site.worker) as conn:
+        held = "locktype = 'advisory' AND NOT granted AND datname = current_database()"
+        found = conn.execute(f"SELECT FROM pg_locks JOIN pg_database ON oid = database WHERE {held}").fetchone()
+    return found is not None
 
 
 def test_the_setting_says_how_long_a_membership_is_new(

@@ -22,7 +22,7 @@ from banksman.records import Event
 from banksman_gateway import door, problems
 from banksman_gateway.door import ToAct, ToRead
 from banksman_gateway.intake import Body, Name, StrictRoute
-from banksman_gateway.people import enter, must_look, must_manage
+from banksman_gateway.people import enter, managing, must_look, must_manage
 from banksman_gateway.shapes import Page, Shape
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=StrictRoute, responses=problems.ALSO)
@@ -121,11 +121,10 @@ def list_keys(way: ToRead) -> Response:
 def make_key(new: NewKey, way: ToAct) -> Response:
     """Make a key. Its text is in this answer alone; a repetition under an Idempotency-Key has it no more."""
     owner = None if new.owner is None else PersonId(ids.read("per", new.owner))
-    with way.enter() as (conn, caller):
-        actor = enter(caller, must_manage)
+    with managing(way) as (conn, caller):
         if (kept := way.replay(conn, caller)) is not None:
             return kept
-        made, text = make(conn, actor, name=new.name, opens=new.scopes, owner=owner, days=new.days)
+        made, text = make(conn, caller.actor, name=new.name, opens=new.scopes, owner=owner, days=new.days)
         way.answer(conn, caller, 201, shape(made))
     return door.respond(201, door.to_bytes(shape(made, text)))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Annotated
 
@@ -73,6 +74,17 @@ def enter(caller: Caller, check: Callable[[records.Person | None], records.Perso
     """The name in the audit log of a caller who passes the check, with a token that opens this."""
     caller.must("people")
     return ids.show("per", check(caller.person).id)
+
+
+@contextmanager
+def managing(way: Once) -> Generator[tuple[Connection, Caller]]:
+    """A transaction and the administrator in it, looked at again once nobody else can change people any more."""
+    with way.enter() as (conn, caller):
+        enter(caller, must_manage)
+        staff.hold(conn)
+        still = way.identify(conn)
+        enter(still, must_manage)
+        yield conn, still
 
 
 def shape(found: records.Person) -> Person:
@@ -182,8 +194,7 @@ def sign_out_person(person_id: PersonPath, way: ToAct) -> Response:
 
 
 def _act(way: Once, move: Callable[[Connection, str], records.Person], *, status: int = 200) -> Response:
-    with way.enter() as (conn, caller):
-        actor = enter(caller, must_manage)
+    with managing(way) as (conn, caller):
         if (kept := way.replay(conn, caller)) is not None:
             return kept
-        return way.answer(conn, caller, status, shape(move(conn, actor)))
+        return way.answer(conn, caller, status, shape(move(conn, caller.actor)))

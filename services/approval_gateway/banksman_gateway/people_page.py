@@ -37,9 +37,9 @@ def show_people(here: Here, session: SignedIn) -> Response:
 def add_person(here: Here, session: SignedIn, form: Posted) -> Response:
     """Let somebody sign in."""
     form.must_be_of(here.link_keys, session.secret)
-    actor = ids.show("per", must_manage(session.person).id)
     try:
         with door.transaction(here) as conn:
+            actor = _manager(conn, session)
             made = roster.add(
                 conn,
                 actor,
@@ -65,10 +65,10 @@ def show_person(person_id: str, here: Here, session: SignedIn) -> Response:
 def change_person(person_id: str, move: str, here: Here, session: SignedIn, form: Posted) -> Response:
     """`change`, `disable`, `enable`, `remove` or `sign-out`, by the administrator in the session."""
     form.must_be_of(here.link_keys, session.secret)
-    actor, wanted = ids.show("per", must_manage(session.person).id), PersonId(ids.read("per", person_id))
+    wanted = PersonId(ids.read("per", person_id))
     try:
         with door.transaction(here) as conn:
-            _move(conn, here, actor, wanted, move=move, form=form)
+            _move(conn, here, _manager(conn, session), wanted, move=move, form=form)
     except (InvalidInput, Conflict) as error:
         return _person(here, session, wanted, error)
     return html.see("/people" if move == "remove" else f"/people/{person_id}")
@@ -85,10 +85,10 @@ def show_keys(here: Here, session: SignedIn) -> Response:
 def make_key(here: Here, session: SignedIn, form: Posted) -> Response:
     """Make a key. Its text is on the answer's page and nowhere else: reloading it makes no second one by itself."""
     form.must_be_of(here.link_keys, session.secret)
-    actor = ids.show("per", must_manage(session.person).id)
     opens = [scope for scope in scopes.OF_KEYS if form.text(f"scope-{scope}") == "yes"]
     try:
         with door.transaction(here) as conn:
+            actor = _manager(conn, session)
             owner = staff.by_email(conn, form.text("owner")) if form.text("owner") else None
             if owner is None and form.text("owner"):
                 raise InvalidInput(f"There is nobody with the address {form.text('owner')[:100]!r}.")
@@ -114,7 +114,7 @@ def revoke_key(key_id: str, here: Here, session: SignedIn, form: Posted) -> Resp
         found = rows.get(conn, wanted)
         own = found.kind == "tok" and found.owner == session.person.email
         if not own:
-            must_manage(session.person)
+            _manager(conn, session)
         keys.revoke(conn, ids.show("per", session.person.id), wanted)
     return html.see("/account" if own else "/keys")
 
@@ -146,6 +146,13 @@ def sign_out(here: Here, session: SignedIn, form: Posted) -> Response:
         else:
             roster.sign_out(conn, actor, session.person.id)
     return html.see("/account")
+
+
+def _manager(conn: Connection, session: Session) -> str:
+    """The administrator's name in the audit log, looked at again once nobody else can change people any more."""
+    must_manage(session.person)
+    staff.hold(conn)
+    return ids.show("per", must_manage(sessions.still(conn, session)).id)
 
 
 def _move(conn: Connection, here: Parts, actor: str, wanted: PersonId, *, move: str, form: Form) -> None:

@@ -69,6 +69,14 @@ def required(request: Request) -> Session:
     return session
 
 
+def still(conn: Connection, session: Session) -> Person:
+    """The person as they are now; `NotSignedIn` when the session has ended since the form began to arrive."""
+    person = keys.lives(conn, hash_of(session.secret), idle=IDLE)
+    if person is None:
+        raise NotSignedIn("You have been signed out meanwhile, so nothing was changed. Sign in first.")
+    return person
+
+
 SignedIn = Annotated[Session, Depends(required)]
 MaybeSignedIn = Annotated[Session | None, Depends(present)]
 
