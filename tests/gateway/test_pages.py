@@ -259,7 +259,7 @@ def test_a_runs_files_are_shown_as_text(site: Site, ana: Browser) -> None:
 
     assert "/notes.txt" in text
     assert "k⟦U+00E4⟧se" in text
-    assert "/raw.bin (2 bytes)" in text
+    assert "/raw.bin (2 bytes, as it was given)" in text
     assert "not text" in text
 
 

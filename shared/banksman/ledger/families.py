@@ -15,7 +15,7 @@ from datetime import timedelta
 from banksman import digest, vault
 from banksman.ids import RequestId, RunId
 from banksman.ledger import Connection, runs
-from banksman.records import Child, Delegation
+from banksman.records import Child, Delegation, Run
 from banksman.states import RunStatus
 
 MOST_DEEP = 50
@@ -142,6 +142,32 @@ def hold(conn: Connection, run_ids: Sequence[RunId]) -> None:
         if found <= held:
             return
         held |= found
+
+
+def below(conn: Connection, run_id: RunId, *, limit: int) -> Sequence[tuple[int, Run]]:
+    """Everything that a run delegated, to any depth: how many generations below it, and the run, each right after the
+    one that delegated it.
+    """
+    rows = conn.execute(
+        f"""
+        WITH RECURSIVE family (member, path) AS (
+            SELECT runs.id, ARRAY[runs.id]
+            FROM runs
+            WHERE parent_id = %s
+            UNION ALL
+            SELECT runs.id, path || runs.id
+            FROM runs
+            JOIN family ON parent_id = member
+        )
+        SELECT cardinality(path), {runs.COLUMNS}
+        FROM family
+        JOIN runs ON runs.id = member
+        ORDER BY path
+        LIMIT %s
+        """.encode(),
+        (run_id, limit),
+    ).fetchall()
+    return [(depth, runs.of_row(row)) for depth, *row in rows]
 
 
 def root(conn: Connection, run_id: RunId) -> RunId:
