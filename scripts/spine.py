@@ -11,8 +11,9 @@ ROOT = Path(__file__).parent.parent
 LEDGER = ROOT / "shared/banksman/ledger"
 WORKER = ROOT / "services/agent_worker/banksman_worker"
 # No run passes these on its way: reads for pages, the making of the schema, who asks and whether they asked before,
-# which agents there are, batches, policy versions, child runs, the words for what a cancelled run leaves behind, what
-# is done after a restore or with a stuck run, who comes and goes, what silence does, and how people hear of things.
+# which agents there are, batches and how far they are, policy versions, child runs, the words for what a cancelled run
+# leaves behind, what is done after a restore or with a stuck run, who comes and goes, what silence does, and how people
+# hear of things.
 ASIDE = {
     LEDGER / name
     for name in (
@@ -39,7 +40,7 @@ ASIDE = {
             "batches.py",
         ),
         *("silence.py", "roster.py", "policies.py", "rehearsal.py", "grants.py"),
-        *("absences.py", "withdrawals.py", "lookings.py", "remarks.py"),
+        *("absences.py", "withdrawals.py", "lookings.py", "remarks.py", "progress.py"),
     )
 }
 SPINE = [

@@ -85,13 +85,18 @@ def cancel_batch(batch_id: BatchPath, way: ToAct) -> Response:
             return kept
         batch = _seen(conn, caller, batch_id)
         caller.must_steer(batch)
-        if rows.mark(conn, batch.id, caller.actor):
-            audit.append(conn, Event(caller.actor, "batch.cancelled", body={"batch": batch_id}))
+        mark(conn, batch.id, caller.actor)
         # Kept with the mark, in case that this process ends before it has counted what was stopped.
         way.answer(conn, caller, 200, shapes.batch(rows.get(conn, batch.id)))
     finish_cancelling(way.here, batch.id)
     with way.enter() as (conn, caller):
         return way.answer(conn, caller, 200, shapes.batch(rows.get(conn, batch.id)))
+
+
+def mark(conn: Connection, batch_id: BatchId, actor: str) -> None:
+    """Not cancelled → cancelled: no run of it starts any more; `finish_cancelling` stops the others."""
+    if rows.mark(conn, batch_id, actor):
+        audit.append(conn, Event(actor, "batch.cancelled", body={"batch": ids.show("bat", batch_id)}))
 
 
 def finish_cancelling(here: Parts, batch_id: BatchId) -> bool:

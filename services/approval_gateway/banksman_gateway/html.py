@@ -115,17 +115,24 @@ def _prose(value: object) -> Markup:
 
 @router.get("/script/{stamp}.js")
 def script(stamp: str) -> Response:
-    """The inbox's script; its address changes with its content."""
-    keep = "public, max-age=31536000, immutable" if stamp == _script_stamp else "no-store"
-    return Response(_script, media_type="text/javascript", headers={"Cache-Control": keep})
+    """One of the scripts; its address changes with its content."""
+    keep = "public, max-age=31536000, immutable" if stamp in _scripts else "no-store"
+    return Response(_scripts.get(stamp, ""), media_type="text/javascript", headers={"Cache-Control": keep})
 
 
 _files = resources.files("banksman_gateway")
 _style = (_files / "static" / "banksman.css").read_text("utf-8")
 _icon = (_files / "static" / "icon.svg").read_text("utf-8")
 _style_stamp = hashlib.sha256(_style.encode()).hexdigest()[:12]
-_script = (_files / "static" / "triage.js").read_text("utf-8")
-_script_stamp = hashlib.sha256(_script.encode()).hexdigest()[:12]
+_scripts: dict[str, str] = {}
+
+
+def _script(name: str) -> str:
+    text = (_files / "static" / name).read_text("utf-8")
+    stamp = hashlib.sha256(text.encode()).hexdigest()[:12]
+    _scripts[stamp] = text
+    return stamp
+
 
 # `autoescape=True`, not a list of endings: no template can be named so that it goes unescaped.
 environment = Environment(
@@ -145,5 +152,9 @@ _filters: dict[str, Any] = {
     "times": times,
 }
 environment.filters.update(_filters)
-_globals: dict[str, Any] = {"style_stamp": _style_stamp, "script_stamp": _script_stamp}
+_globals: dict[str, Any] = {
+    "style_stamp": _style_stamp,
+    "script_stamp": _script("triage.js"),
+    "watch_stamp": _script("watch.js"),
+}
 environment.globals.update(_globals)

@@ -28,13 +28,14 @@ router = APIRouter(include_in_schema=False)
 
 
 @router.get("/runs")
-def show_runs(here: Here, session: SignedIn, before: str = "", status: str = "") -> Response:
-    """Runs, newest first."""
+def show_runs(here: Here, session: SignedIn, before: str = "", status: str = "", batch: str = "") -> Response:
+    """Runs, newest first; of one batch, if one is named."""
     wanted = _status(status)
     with door.transaction(here) as conn:
         found = lists.of_runs(
             conn,
             status=wanted,
+            batch_id=ids.read("bat", batch) if batch else None,
             requester_id=auth.own_only(session.person),
             before=RunId(ids.read("run", before)) if before else None,
             limit=MOST + 1,
@@ -46,6 +47,7 @@ def show_runs(here: Here, session: SignedIn, before: str = "", status: str = "")
         older=ids.show("run", found[MOST - 1].id) if len(found) > MOST else None,
         statuses=list(RunStatus),
         status=wanted,
+        batch=batch,
     )
 
 

@@ -46,14 +46,25 @@ def end(conn: Connection, session: Session) -> None:
 def present(request: Request) -> Session | None:
     """Who is signed in at this browser, if anybody."""
     here = parts.of(request.app)
-    text = cookie(request, here.settings, "session")
-    try:
-        secret = unbase64(text or "")
-    except ValueError:
+    secret = _secret(request)
+    if secret is None:
         return None
     with door.transaction(here) as conn:
         person = keys.session(conn, hash_of(secret), idle=IDLE)
     return None if person is None else Session(person, secret)
+
+
+def held(request: Request) -> bytes | None:
+    """The hash of the session that this browser says it has, for whoever looks without keeping it alive."""
+    secret = _secret(request)
+    return None if secret is None else hash_of(secret)
+
+
+def _secret(request: Request) -> bytes | None:
+    try:
+        return unbase64(cookie(request, parts.of(request.app).settings, "session") or "")
+    except ValueError:
+        return None
 
 
 def signed_in(here: Parts, session: Session) -> dict[str, Any]:

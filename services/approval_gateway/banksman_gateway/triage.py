@@ -13,7 +13,7 @@ from pydantic import BaseModel, StringConstraints
 
 from banksman import ids
 from banksman.errors import InvalidInput, NotAllowed, NotSignedIn
-from banksman.ids import RequestId, RunId
+from banksman.ids import BatchId, RequestId, RunId
 from banksman.ledger import inbox, keys
 from banksman.ledger.inbox import Wanted
 from banksman.states import Tier
@@ -89,6 +89,8 @@ class Filters(BaseModel):
     def wanted(self) -> Wanted:
         """What the ledger looks for: an id that was pasted is looked up as one."""
         tier = self.tier or None
+        if self.q.startswith("bat_"):
+            return Wanted(tier=tier, batch_id=BatchId(ids.read("bat", self.q)))
         for prefix in ("req", "run"):
             if self.q.startswith(f"{prefix}_"):
                 found = ids.read(prefix, self.q)

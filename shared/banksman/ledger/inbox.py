@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from banksman import quorum, vault
-from banksman.ids import RequestId, RunId
+from banksman.ids import BatchId, RequestId, RunId
 from banksman.ledger import Connection
 from banksman.records import Person, Requirement
 from banksman.states import Kind, RequestState, Tier
@@ -47,12 +47,15 @@ Queue = Literal["mine", "groups", "expiring", "escalated", "outcome", "resuming"
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What to look for in a queue. `text` is found in tool, agent or requester, or is the id of a request or a run."""
+    """What to look for in a queue. `text` is found in tool, agent or requester; an id is a request's, a run's or a
+    batch's.
+    """
 
     text: str = ""
     tier: Tier | None = None
     run_id: RunId | None = None
     request_id: RequestId | None = None
+    batch_id: BatchId | None = None
 
 
 def page(
@@ -75,6 +78,7 @@ def page(
                OR position(lower(%(text)s) IN lower(requester)) > 0)
           AND (%(tier)s::text IS NULL OR tier = %(tier)s)
           AND (%(run)s::uuid IS NULL OR requests.run_id = %(run)s)
+          AND (%(batch)s::uuid IS NULL OR batch_id = %(batch)s)
           AND (%(one)s::uuid IS NULL OR requests.id = %(one)s)
           AND (%(at)s::timestamptz IS NULL OR ({place}, requests.id) {beyond} (%(at)s, %(id)s::uuid))""",
         f"{place} {direction}, requests.id {direction}",
@@ -84,6 +88,7 @@ def page(
             "text": wanted.text,
             "tier": wanted.tier,
             "run": wanted.run_id,
+            "batch": wanted.batch_id,
             "one": wanted.request_id,
             "at": after and after[0],
             "id": after and after[1],

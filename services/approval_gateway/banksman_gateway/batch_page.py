@@ -1,0 +1,125 @@
+"""The pages of batches: which there are, how far one has come, whom it waits for, and a form to stop it.
+
+An open page looks again by itself every few seconds, at the part that changes alone; looking keeps no session alive.
+Without scripts, reloading it does the same.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from banksman import ids
+from banksman.errors import NotAllowed, NotFound, NotSignedIn
+from banksman.ids import BatchId
+from banksman.ledger import Connection, keys, progress
+from banksman.ledger import batches as rows
+from banksman.records import Batch, Person
+from banksman.states import FINAL, RunStatus
+from banksman_gateway import auth, batches, door, html, sessions
+from banksman_gateway.forms import Posted
+from banksman_gateway.parts import Here
+from banksman_gateway.sessions import SignedIn
+
+MOST = 20
+"""How many batches a page lists: each is counted run by run."""
+
+WINDOW = timedelta(minutes=10)
+"""So far back does the pace look."""
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.get("/batches")
+def show_batches(here: Here, session: SignedIn, before: str = "") -> Response:
+    """Batches, newest first."""
+    with door.transaction(here) as conn:
+        found = progress.listed(
+            conn,
+            requester_id=auth.own_only(session.person),
+            before=BatchId(ids.read("bat", before)) if before else None,
+            limit=MOST + 1,
+        )
+    return html.page(
+        "batches.html",
+        **sessions.signed_in(here, session),
+        batches=[(batch, _over(batch), sum(batch.runs.values())) for batch in found[:MOST]],
+        older=ids.show("bat", found[MOST - 1].id) if len(found) > MOST else None,
+    )
+
+
+@router.get("/batches/{batch_id}")
+def show_batch(batch_id: str, here: Here, session: SignedIn) -> Response:
+    """One batch as it stands."""
+    with door.transaction(here) as conn:
+        batch = _seen(conn, session.person, batch_id)
+        figures = _figures(conn, batch)
+    return html.page(
+        "batch.html",
+        **sessions.signed_in(here, session),
+        **figures,
+        may_stop=auth.may_steer(session.person, batch) and not _is_over(batch) and batch.cancelled_at is None,
+    )
+
+
+@router.get("/batches/{batch_id}/now")
+def show_now(batch_id: str, request: Request, here: Here) -> Response:
+    """The part of a batch's page that changes, for the page itself to read again."""
+    held = sessions.held(request)
+    with door.transaction(here) as conn:
+        person = None if held is None else keys.lives(conn, held, idle=sessions.IDLE)
+        if person is None:
+            raise NotSignedIn("Sign in first.")
+        figures = _figures(conn, _seen(conn, person, batch_id))
+    return html.page("_batch.html", **figures)
+
+
+@router.post("/batches/{batch_id}/cancel")
+def cancel(batch_id: str, here: Here, session: SignedIn, form: Posted) -> Response:
+    """Stop a batch, by the person in the session."""
+    form.must_be_of(here.link_keys, session.secret)
+    with door.transaction(here) as conn:
+        batch = _seen(conn, session.person, batch_id)
+        if not auth.may_steer(session.person, batch):
+            raise NotAllowed(auth.STEER)
+        batches.mark(conn, batch.id, ids.show("per", session.person.id))
+    batches.finish_cancelling(here, batch.id)
+    return html.see(f"/batches/{batch_id}")
+
+
+def _seen(conn: Connection, person: Person, batch_id: str) -> Batch:
+    """The batch, for somebody who may see it; for the others there is none."""
+    batch = rows.get(conn, BatchId(ids.read("bat", batch_id)))
+    own = auth.own_only(person)
+    if own is not None and own != batch.requester_id:
+        raise NotFound(f"There is no batch {batch_id}.")
+    return batch
+
+
+def _figures(conn: Connection, batch: Batch) -> dict[str, Any]:
+    """What the changing part of a batch's page is filled with."""
+    total, over = sum(batch.runs.values()), _over(batch)
+    pace = progress.pace(conn, batch.id, window=WINDOW)
+    # A stuck run waits for somebody to act, which no pace foretells.
+    left = total - over - batch.runs[RunStatus.STUCK]
+    return {
+        "batch": batch,
+        "total": total,
+        "over": over,
+        "is_over": _is_over(batch),
+        "pace": pace,
+        "per_minute": pace.ended / max(pace.span / timedelta(minutes=1), 1 / 60),
+        "expected_at": pace.until(left) if left else None,
+        "waiting": progress.waiting(conn, batch.id),
+        "used": progress.used(conn, batch.id),
+    }
+
+
+def _over(batch: Batch) -> int:
+    return sum(count for status, count in batch.runs.items() if status in FINAL)
+
+
+def _is_over(batch: Batch) -> bool:
+    return batch.finished_at is not None
