@@ -17,7 +17,11 @@ import pytest
 
 from banksman.embedded import processes
 
-DEMO = "import sys; from banksman.embedded.demo import run_demo; sys.exit(run_demo())"
+# A person's Ctrl-C arrives, even where the tests themselves were started in the background and ignore it.
+DEMO = (
+    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    " from banksman.embedded.demo import run_demo; sys.exit(run_demo())"
+)
 
 
 def environ(folder: Path) -> dict[str, str]:
@@ -84,9 +88,11 @@ class Terminal:
         os.write(self._fd, text.encode())
 
     def end(self) -> int:
+        deadline = time.monotonic() + 90
         try:
-            while os.read(self._fd, 65536):
-                pass
+            while select.select([self._fd], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                if not os.read(self._fd, 65536):
+                    break
         except OSError:
             pass
         return self.popen.wait(30)
