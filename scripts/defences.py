@@ -54,6 +54,7 @@ SILENCE = "tests/gateway/test_silence.py"
 PEOPLE = "tests/gateway/test_people.py"
 LINKS = "tests/gateway/test_link_page.py"
 PAGES = "tests/gateway/test_pages.py"
+TURNS = "tests/notifier/test_turns.py"
 STORIES = "tests/model/test_stories.py"
 DIGEST = "tests/shared/test_digest.py"
 SIGNING = "tests/shared/test_signing.py"
@@ -1132,6 +1133,27 @@ DEFENCES = (
         (f"{PEOPLE}::test_who_is_disabled_while_their_change_arrives_changes_nothing",),
     ),
     # How people and programs hear of things.
+    Defence(
+        "nothing is sent late in a claim that runs out",
+        f"{NOTIFIER}/turns.py",
+        "            if now >= self._ends:\n",
+        "            if False:\n",
+        (f"{TURNS}::test_what_comes_after_slow_messages_is_put_back_before_the_claim_runs_out",),
+    ),
+    Defence(
+        "what another claim took over while others were sent is not sent",
+        f"{NOTIFIER}/turns.py",
+        "        self._lost.update(notice_id for notice_id, _ in fences if notice_id not in ours)\n",
+        "",
+        (TURNS,),
+    ),
+    Defence(
+        "nobody is told what was decided while others were told",
+        f"{NOTIFIER}/turns.py",
+        "replace(self.matters[notice_id], wanted=matter.wanted)",
+        "self.matters[notice_id]",
+        (TURNS,),
+    ),
     Defence(
         "what comes soon after the first message waits for a summary",
         f"{NOTIFIER}/gathering.py",

@@ -24,10 +24,10 @@ from banksman.wire import Wire
 from banksman_notifier import compose
 from banksman_notifier.channels import Channel, ChannelError, Message, Opener
 from banksman_notifier.gateway import Gateway, GatewayAway, Link
+from banksman_notifier.turns import Claimed, Turn
 
-Claimed = tuple[Notice, int]
 Ways = Callable[[Opener], Channel]
-Errand = Callable[[Ways], object]
+Errand = Callable[[Ways, Turn], object]
 Sort = Callable[[Connection, Sequence[Claimed], dict[NoticeId, Matter]], tuple[Sequence[Claimed], Sequence[Errand]]]
 
 HANDFUL = 50
@@ -57,6 +57,7 @@ def deliver(office: Office, only: Sequence[NoticeId] | None = None) -> int:
     with ledger.transaction(office.pool) as conn:
         claimed = notices.claim(conn, only=only, lease=office.lease, limit=HANDFUL)
         matters = notices.matters(conn, [notice.id for notice, _ in claimed]) if claimed else {}
+        turn = Turn(office.pool, office.lease, matters)
         singly, errands = office.sort(conn, claimed, matters)
     links = _links(office, [notice.id for notice, _ in singly if matters[notice.id].wanted])
     with ExitStack() as stack:
@@ -65,12 +66,12 @@ def deliver(office: Office, only: Sequence[NoticeId] | None = None) -> int:
             return stack.enter_context(opener())
 
         way = cache(open_way)
-        for notice, fence in singly:
+        for notice, fence in turn.each(singly):
             matter = matters[notice.id]
             outcome = _attempt(office, notice, fence, matter, links=links, way=way)
             _settle(office, notice, matter, outcome)
         for errand in errands:
-            errand(way)
+            errand(way, turn)
     return len(claimed)
 
 

@@ -29,8 +29,9 @@ from banksman.records import Event, Matter, Notice, Preferences, Waiting
 from banksman.states import Tier
 from banksman_notifier import compose, quiet, receipts
 from banksman_notifier.channels import ChannelError
-from banksman_notifier.deliver import Claimed, Errand, Office, Ways, copy, delay_after
+from banksman_notifier.deliver import Errand, Office, Ways, copy, delay_after
 from banksman_notifier.gateway import GatewayAway
+from banksman_notifier.turns import Claimed, Turn
 
 _MOST = 10_000
 _LONGEST = timedelta(days=1)
@@ -85,8 +86,7 @@ def sort(
         desk = _Desk(conn, office, windows, likes, *inboxes[person], facts, matters)
         told, summary, held[person] = desk.sort(items)
         if len(summary) > 1:
-            group = [(notice, fence, matters[notice.id]) for notice, fence in summary]
-            errands.append(partial(_send, office, group, likes.channel))
+            errands.append(partial(_send, office, summary, likes.channel))
         else:
             told += summary
         if likes.channel != "email" or any(item[0].id not in facts or facts[item[0].id].held for item in told):
@@ -187,8 +187,11 @@ def _moment(at: datetime) -> str:
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
-def _send(office: Office, group: Sequence[tuple[Notice, int, Matter]], channel: str, ways: Ways) -> None:
+def _send(office: Office, summary: Sequence[Claimed], channel: str, ways: Ways, turn: Turn) -> None:
     """One summary: compose, send, and record what became of each notice in it."""
+    group = _left(office, summary, turn)
+    if not group:
+        return
     claimed = [(notice.id, fence) for notice, fence, _ in group]
     attempts = max(notice.attempts for notice, _, _ in group)
     action, move = "notice.postponed", None
@@ -228,6 +231,15 @@ def _send(office: Office, group: Sequence[tuple[Notice, int, Matter]], channel: 
     for run in {matter.run_id for _, _, matter in group[:100]}:
         if run is not None:
             office.wire.changed(run=run)
+
+
+def _left(office: Office, summary: Sequence[Claimed], turn: Turn) -> Sequence[tuple[Notice, int, Matter]]:
+    """What of a summary is still ours and wanted when its turn comes."""
+    group = [(notice, fence, turn.matters[notice.id]) for notice, fence in turn.left(summary)]
+    if unwanted := [(notice.id, fence) for notice, fence, matter in group if not matter.wanted]:
+        with ledger.transaction(office.pool) as conn:
+            rows.drop(conn, unwanted)
+    return [item for item in group if item[2].wanted]
 
 
 def _event(action: str, notice: Notice, matter: Matter, channel: str) -> Event:

@@ -179,6 +179,20 @@ def drop(conn: Connection, claimed: Fenced) -> None:
     )
 
 
+def ours(conn: Connection, claimed: Fenced) -> set[NoticeId]:
+    """Those that are still held by this claim."""
+    found = conn.execute(
+        """
+        SELECT id
+        FROM notices
+        JOIN unnest(%s::uuid[], %s::integer[]) AS claimed (notice, its_fence) ON id = notice AND fence = its_fence
+        WHERE state = 'claimed'
+        """,
+        ([item[0] for item in claimed], [item[1] for item in claimed]),
+    ).fetchall()
+    return {NoticeId(row[0]) for row in found}
+
+
 def postpone(conn: Connection, claimed: Fenced, *, error: str, delay: timedelta, counted: bool) -> set[NoticeId]:
     """Claimed → due again after `delay`, keeping what went wrong; uncounted when it was not really tried."""
     return _moved(
