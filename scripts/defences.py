@@ -40,6 +40,8 @@ SEGMENT = "tests/worker/test_segment.py"
 TASKS = "tests/worker/test_tasks.py"
 ONCE = "tests/gateway/test_at_once.py"
 RULES = "tests/shared/test_rules.py"
+SUSPICION = "tests/shared/test_suspicion.py"
+HIDING = "tests/worker/test_suspicion.py"
 SPELLINGS = "tests/shared/test_spellings.py"
 RULEBOOK = "tests/worker/test_rulebook.py"
 GRANTS = "tests/worker/test_grants.py"
@@ -871,6 +873,58 @@ DEFENCES = (
         "        if False:\n",
         (RULEBOOK,),
         vital=True,
+    ),
+    Defence(
+        "text that could deceive raises the tier",
+        "shared/banksman/standing_policy.py",
+        '        if judged.verdict != "ask" or asked is None or not signs:\n',
+        "        if True:\n",
+        (SUSPICION, HIDING),
+        vital=True,
+    ),
+    Defence(
+        "no agent gets rid of a rule's groups by hiding something",
+        "shared/banksman/standing_policy.py",
+        "reach.raised(asked, self.people, call.requester) or reach.at_least(asked, Tier.HIGH)",
+        "reach.highest(asked, self.people, call.requester)",
+        (SUSPICION,),
+    ),
+    Defence(
+        "no rule allows a call in which something hides",
+        "shared/banksman/rules.py",
+        '            if rule.then == "allow" and call.hides:\n',
+        "            if False:\n",
+        (SUSPICION, HIDING),
+        vital=True,
+    ),
+    Defence(
+        "no setting allows a call in which something hides",
+        "shared/banksman/policy.py",
+        "    for pattern in () if call.hides else policy.allow_tools:\n",
+        "    for pattern in policy.allow_tools:\n",
+        (SUSPICION,),
+        vital=True,
+    ),
+    Defence(
+        "hidden text opens no folder for writing",
+        "shared/banksman/policy.py",
+        "    if call.tool not in WRITERS or not call.local or call.hides:\n",
+        "    if call.tool not in WRITERS or not call.local:\n",
+        (SUSPICION,),
+    ),
+    Defence(
+        "what honest writing needs cannot be strung together to carry a message",
+        "shared/banksman/suspicion.py",
+        '"|(?<=[\\u00a9-\\u3299\\U0001f000-\\U0001faff])[\\ufe0e\\ufe0f]"',
+        '"|[\\ufe0e\\ufe0f]"',
+        (SUSPICION,),
+    ),
+    Defence(
+        "names in the reason for a raised tier carry no message",
+        "shared/banksman/suspicion.py",
+        'return f"`{argument}`" if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,39}", argument) else "an argument"',
+        'return f"`{argument}`"',
+        (SUSPICION,),
     ),
     Defence(
         "a version that disappears brings no older one back",

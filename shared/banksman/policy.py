@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Literal, Protocol
 
-from banksman import quorum
+from banksman import quorum, suspicion
 from banksman.digest import Json
 from banksman.records import Grant, Requirement, Rung
 from banksman.states import Tier
@@ -46,6 +46,11 @@ class Call:
     """The hash of the tool's schema."""
     operands: Mapping[str, Json] = field(default_factory=dict[str, Json])
     """The hashes of the files that it names."""
+
+    @property
+    def hides(self) -> bool:
+        """Whether something in its arguments would not be seen in plain text. No rule allows such a call."""
+        return any(sign.hides for sign in suspicion.signs(self.arguments))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +109,7 @@ def _by_settings(policy: Policy, call: Call) -> Judgement:
     below = _write_below(policy, call)
     if below is not None:
         return Judgement("allow", "writes-below", f"Files below {below} may be written without asking.")
-    for pattern in policy.allow_tools:
+    for pattern in () if call.hides else policy.allow_tools:
         if fnmatch.fnmatchcase(call.tool, pattern):
             return Judgement("allow", "allow-tools", f"The tool {pattern} is allowed.")
     if call.flagged:
@@ -151,7 +156,7 @@ def path_within(path: Json, folder: str) -> bool:
 
 
 def _write_below(policy: Policy, call: Call) -> str | None:
-    if call.tool not in WRITERS or not call.local:
+    if call.tool not in WRITERS or not call.local or call.hides:
         return None
     path = call.arguments.get("path")
     return next((folder for folder in policy.allow_writes_below if path_within(path, folder)), None)

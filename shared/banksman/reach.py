@@ -28,11 +28,19 @@ def highest(base: Requirement, people: Sequence[Person], requester: str) -> Requ
     Its groups stay where they can be had; where not even the lowest tier can be reached, it is tier high that waits.
     """
     for groups in dict.fromkeys((tuple(base.groups.items()), ())):
-        for tier in (Tier.HIGH, Tier.MEDIUM):
-            raised = at_least(replace(base, groups=dict(groups)), tier)
-            if raised.tier is tier and reachable(raised, people, besides=requester):
-                return raised
+        found = raised(replace(base, groups=dict(groups)), people, requester)
+        if found is not None:
+            return found
     return at_least(base, Tier.HIGH)
+
+
+def raised(base: Requirement, people: Sequence[Person], requester: str) -> Requirement | None:
+    """The requirement, of its own groups, raised as far as people other than the requester can reach; else None."""
+    for tier in (Tier.HIGH, Tier.MEDIUM):
+        found = at_least(base, tier)
+        if found.tier is tier and reachable(found, people, besides=requester):
+            return found
+    return None
 
 
 def at_least(base: Requirement, tier: Tier) -> Requirement:

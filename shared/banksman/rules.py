@@ -2,7 +2,8 @@
 
 A rule names agents and tools (with `*`) and may have a condition. One whose condition cannot be worked out for a call
 ends the search as well: the call is asked at the highest tier that can be reached, and the request says why. So
-arguments that nobody foresaw never slip past a rule to a milder one below it.
+arguments that nobody foresaw never slip past a rule to a milder one below it. A rule that allows is passed over for a
+call in whose arguments something hides: its author thought of what they can see.
 """
 
 from __future__ import annotations
@@ -83,6 +84,8 @@ class Rules:
                     continue
             except Unevaluable as error:
                 return self._unclear(rule, error, call, people)
+            if rule.then == "allow" and call.hides:
+                continue  # what comes below it is never milder
             return self._said(rule)
         if otherwise.requirement is None:
             return otherwise

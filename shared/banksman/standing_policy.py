@@ -13,7 +13,7 @@ from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 
-from banksman import reach, rule_file
+from banksman import reach, rule_file, suspicion
 from banksman.digest import Json
 from banksman.errors import BanksmanError, ConfigurationError, NotGenuine
 from banksman.policy import Call, Judgement, Policy
@@ -21,6 +21,7 @@ from banksman.records import Person, Requirement
 from banksman.rules import Rules
 from banksman.settings import PolicySettings
 from banksman.signing import Signed, Verifier
+from banksman.states import Tier
 
 REFUSED = "refused"
 """What a requirement names as its policy while the one in force cannot be used."""
@@ -41,7 +42,20 @@ class Standing:
             base = otherwise.requirement or Requirement()
             asked = replace(base, policy=REFUSED, rule="policy-refused", because=because)
             return Judgement("ask", asked.rule, because, reach.highest(asked, self.people, call.requester))
-        return otherwise if self.rules is None else self.rules.judge(call, otherwise, self.people)
+        judged = otherwise if self.rules is None else self.rules.judge(call, otherwise, self.people)
+        return self._raised(judged, call)
+
+    def _raised(self, judged: Judgement, call: Call) -> Judgement:
+        """Whatever is asked about text that could deceive is asked at the highest tier that its groups can reach."""
+        asked = judged.requirement
+        signs = suspicion.signs(call.arguments)
+        if judged.verdict != "ask" or asked is None or not signs:
+            return judged
+        # Of its own groups alone: no agent gets rid of the people that a rule names by hiding something in its call.
+        found = reach.raised(asked, self.people, call.requester) or reach.at_least(asked, Tier.HIGH)
+        how = "Raised to" if found.tier is not asked.tier else "At"
+        because = f"{how} tier {found.tier.value}: {suspicion.in_words(signs)}. {judged.because}"
+        return replace(judged, because=because, requirement=replace(found, because=because))
 
 
 def statement(number: int, text: str, *, author: str, at: datetime) -> Mapping[str, Json]:

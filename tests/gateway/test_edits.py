@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from banksman import digest, ids, ledger, render
+from banksman import diffs, digest, ids, ledger
 from banksman.digest import Json
 from banksman.records import NewRequest, Person
 from banksman.states import Kind, Tier, Verdict
@@ -151,7 +151,7 @@ def test_at_tier_high_an_edit_takes_everybody_but_its_author(site: Site) -> None
 def test_a_large_edit_is_compared_in_no_time() -> None:
     old, new = ({"content": "".join(f"{n % period}\n" for n in range(60_000))} for period in (7, 5))
 
-    [block] = render.edited(old, new)
+    [block] = diffs.edited(old, new)
 
     assert sum(line.mark in "- " for line in block.lines) == 60_001
 
@@ -168,7 +168,7 @@ def test_a_large_edit_is_compared_in_no_time() -> None:
     ],
 )
 def test_what_an_edit_changed_is_exact(old: dict[str, Json], new: dict[str, Json], lines: list[str]) -> None:
-    [block] = render.edited({**old, "same": 1}, {**new, "same": 1})
+    [block] = diffs.edited({**old, "same": 1}, {**new, "same": 1})
 
     assert [line.mark + line.text for line in block.lines] == lines
 

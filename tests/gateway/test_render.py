@@ -11,16 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from banksman import digest, render
+from banksman import digest, letters, render
 from banksman.digest import Json
 
 SAFE = re.compile(r"[\n -~⟦⟧]*")
 
-letters = st.one_of(
+characters = st.one_of(
     st.characters(exclude_categories=["Cs"]),
     st.sampled_from('\t\r\x1b\x08\x7f\x00\u202e\u200b\u2066\u00ad\u3164\u2028\ufeff\U000e0041⟦⟧|>\n -+:"\\'),
 )
-texts = st.text(letters, max_size=30)
+texts = st.text(characters, max_size=30)
 scalars = st.one_of(texts, st.none(), st.booleans(), st.integers(-(2**53) + 1, 2**53 - 1))
 values = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3), max_leaves=6
@@ -72,15 +72,15 @@ def test_two_different_calls_never_look_alike(
 @given(texts)
 @settings(max_examples=800, deadline=None)
 def test_exact_text_can_be_read_back(value: str) -> None:
-    back = re.sub(r"⟦U\+([0-9A-F]{4,6})⟧", lambda found: chr(int(found[1], 16)), render.visible(value))
+    back = re.sub(r"⟦U\+([0-9A-F]{4,6})⟧", lambda found: chr(int(found[1], 16)), letters.visible(value))
     assert back == value
-    assert "\n" not in render.line(value)
+    assert "\n" not in letters.line(value)
 
 
 @given(texts)
 @settings(max_examples=800, deadline=None)
 def test_prose_keeps_letters_and_spells_out_what_nobody_can_see(value: str) -> None:
-    shown = render.prose(value)
+    shown = letters.prose(value)
     back = re.sub(r"⟦U\+([0-9A-F]{4,6})⟧", lambda found: chr(int(found[1], 16)), shown)
     assert back == value
     assert not [letter for letter in shown if letter != "\n" and unicodedata.category(letter)[0] == "C"]
@@ -94,13 +94,13 @@ def test_no_code_point_that_is_invisible_or_steers_survives_anywhere() -> None:
     for point in ignorable:
         if point == 0x0A:
             continue
-        assert chr(point) not in render.visible(chr(point)) or point == 0x20
-        assert chr(point) not in render.prose(chr(point)) or point == 0x20
+        assert chr(point) not in letters.visible(chr(point)) or point == 0x20
+        assert chr(point) not in letters.prose(chr(point)) or point == 0x20
 
 
 def test_a_lone_surrogate_is_shown_and_does_not_stop_the_page() -> None:
-    assert render.visible("a\ud800") == "a⟦U+D800⟧"
-    assert render.prose("a\ud800") == "a⟦U+D800⟧"
+    assert letters.visible("a\ud800") == "a⟦U+D800⟧"
+    assert letters.prose("a\ud800") == "a⟦U+D800⟧"
 
 
 def test_a_new_file_is_shown_whole_with_its_size() -> None:
@@ -168,11 +168,11 @@ def test_a_script_that_a_command_runs_is_shown_under_the_hash_that_is_approved()
     ],
 )
 def test_text_that_plays_tricks_is_pointed_out(value: str, word: str) -> None:
-    assert word in " ".join(render.suspicious(a_call("execute", command=value), {}))
+    assert word in " ".join(render.warnings(a_call("execute", command=value), {}))
 
 
 def test_plain_text_is_not_suspicious() -> None:
-    assert render.suspicious(a_call("execute", command="make\tall && ls -la\n"), {}) == []
+    assert render.warnings(a_call("execute", command="make\tall && ls -la\n"), {}) == []
 
 
 def test_words_in_another_script_can_be_read_beside_their_exact_form() -> None:

@@ -378,7 +378,8 @@ def test_the_pages_conditional_approval_as_policy_is_fooled_by_no_spelling_of_a_
     ours = Call("sysadmin", "write_file", {"path": path, "content": ""}, effects="workspace", local=True)
 
     assert rules.judge(ours, OTHERWISE).verdict == verdict
-    assert rules.judge(Call("sysadmin", "read_file", {"path": path}), OTHERWISE).verdict == "allow"
+    read = rules.judge(Call("sysadmin", "read_file", {"path": path}), OTHERWISE)
+    assert read.verdict == ("ask" if "\u202e" in path else "allow")
 
 
 def test_a_write_tool_of_an_authors_own_is_asked_because_nobody_here_knows_its_links() -> None:

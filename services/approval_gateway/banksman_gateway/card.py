@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import cast
 
-from banksman import digest, render
+from banksman import diffs, digest, render
+from banksman.blocks import Block
 from banksman.digest import Json
 from banksman.errors import InvalidInput
 from banksman.ids import PersonId, RequestId
@@ -39,7 +40,7 @@ class Earlier:
     author: str
     text: str
     lines: int
-    changes: Sequence[render.Block]
+    changes: Sequence[Block]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class Card:
     action: Mapping[str, Json]
     context: Mapping[str, Json]
     requirement: Requirement
-    blocks: Sequence[render.Block]
+    blocks: Sequence[Block]
     schema: Mapping[str, Json]
     """Of the tool, where the request is asked again."""
     warnings: Sequence[str]
@@ -130,11 +131,11 @@ class Card:
         return render.text({"tool": self.request.tool, **was}, {}) if was else ""
 
     @property
-    def changes(self) -> Sequence[render.Block]:
+    def changes(self) -> Sequence[Block]:
         """What has changed since it was approved."""
         before: dict[str, Json] = self.context.get("before") or {}
         now = {**self.action, "schema": self.schema, "files": self.context.get("files")}
-        return render.changes(before, now) if before else []
+        return diffs.changes(before, now) if before else []
 
     @property
     def options(self) -> Sequence[str]:
@@ -165,7 +166,7 @@ def read(conn: Connection, request_id: RequestId, reader: Person | None, channel
         requirement=requirement,
         blocks=render.blocks(action, context),
         schema=digest.parse(requests.schema(conn, request.schema_hash)) if context.get("before") else {},
-        warnings=render.suspicious(action, context),
+        warnings=render.warnings(action, context),
         genuine=genuine,
         siblings=lists.siblings(conn, request),
         says=[_say(item, _who(item, names), stands) for item in cast_],
@@ -237,7 +238,7 @@ def _earlier(
     for (number, _, author), old, new in zip(versions, actions, actions[1:], strict=False):
         text = render.text(old, context)
         by = "the agent" if author is None else names[author]
-        found.append(Earlier(number, by, text, text.count("\n"), render.edited(old["arguments"], new["arguments"])))
+        found.append(Earlier(number, by, text, text.count("\n"), diffs.edited(old["arguments"], new["arguments"])))
     return found
 
 

@@ -14,7 +14,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from banksman import ids, render
+from banksman import ids, letters
 from banksman_gateway.problems import Problem
 
 
@@ -93,12 +93,12 @@ _TAIL = re.compile(r" +$")
 
 
 def _marked(shown: str) -> Markup:
-    """Text that `render` made visible, its numbers and trailing spaces set apart for the eye."""
+    """Text that `letters` made visible, its numbers and trailing spaces set apart for the eye."""
     tail = _TAIL.search(shown)
     body = shown[: tail.start()] if tail else shown
     out = [
         Markup('<b class="n">{}</b>').format(piece) if numbered else escape(piece)
-        for numbered, piece in render.pieces(body)
+        for numbered, piece in letters.pieces(body)
     ]
     if tail:
         out.append(Markup('<span class="tail">{}</span>').format(tail[0]))
@@ -106,11 +106,11 @@ def _marked(shown: str) -> Markup:
 
 
 def _exact(value: object) -> Markup:
-    return _marked(render.line(str(value)))
+    return _marked(letters.line(str(value)))
 
 
 def _prose(value: object) -> Markup:
-    return _marked(render.prose(str(value).replace("\r\n", "\n")))
+    return _marked(letters.prose(str(value).replace("\r\n", "\n")))
 
 
 @router.get("/script/{stamp}.js")

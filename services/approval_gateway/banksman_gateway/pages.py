@@ -8,7 +8,7 @@ from typing import cast
 
 from fastapi import APIRouter, Response
 
-from banksman import digest, ids, render
+from banksman import blocks, digest, ids, letters
 from banksman.digest import Json
 from banksman.errors import InvalidInput
 from banksman.ids import RunId
@@ -58,7 +58,7 @@ def gist(item: Item) -> str:
     except InvalidInput:
         return ""
     arguments = cast("Mapping[str, Json]", action.get("arguments") or {})
-    parts = [f"{render.line(name)}: {_short(value)}" for name, value in sorted(arguments.items(), key=_weight)]
+    parts = [f"{letters.line(name)}: {_short(value)}" for name, value in sorted(arguments.items(), key=_weight)]
     text = ", ".join(parts)
     return text if len(text) <= _GIST else text[:_GIST].rpartition(" ")[0] + " … (cut; open it to read all)"
 
@@ -74,8 +74,8 @@ def _is_long(value: Json) -> bool:
 
 def _short(value: Json) -> str:
     if _is_long(value):
-        return render.whole("text", "", value).summary.partition(", ends")[0]
-    return render.line(json.dumps(value, ensure_ascii=False))
+        return blocks.whole("text", "", value).summary.partition(", ends")[0]
+    return letters.line(json.dumps(value, ensure_ascii=False))
 
 
 def _status(text: str) -> RunStatus | None:

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from fastapi import APIRouter, Request, Response
 
-from banksman import digest, ids, render
+from banksman import diffs, digest, ids, render
 from banksman.digest import Json
 from banksman.errors import BanksmanError, Changed, Conflict, InvalidInput, NotAllowed, NotFound, NotSignedIn
 from banksman.ids import NoticeId, RequestId
@@ -133,8 +133,8 @@ def confirm(request_id: str, here: Here, session: SignedIn, form: Posted) -> Res
         arguments=digest.canonical(arguments).decode(),
         rendered=render.hash(edited, shown.context).hex(),
         blocks=render.blocks(edited, shown.context),
-        warnings=render.suspicious(edited, shown.context),
-        changes=render.edited(shown.action["arguments"], arguments),
+        warnings=render.warnings(edited, shown.context),
+        changes=diffs.edited(shown.action["arguments"], arguments),
     )
 
 

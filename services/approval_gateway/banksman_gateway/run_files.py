@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from banksman import render
+from banksman import blocks, diffs
 from banksman.digest import Json
 from banksman.ids import RunId
 from banksman.ledger import Connection, snapshots, views
@@ -29,8 +29,8 @@ class File:
     size: int
     versions: int
     """How many contents the run's snapshots know of it."""
-    now: render.Block | None
-    changes: Sequence[render.Block]
+    now: blocks.Block | None
+    changes: Sequence[blocks.Block]
     """From what it was at first to what it is now."""
 
 
@@ -61,8 +61,8 @@ def read(conn: Connection, run_id: RunId, kept: Sequence[Snapshot]) -> Sequence[
                 fate=fate,
                 size=sizes.get(names[-1], 0),
                 versions=len(names),
-                now=None if new is None or fate == "removed" else render.whole("file", path, new),
-                changes=render.changes(_as_file(path, old), _as_file(path, new)) if differs else [],
+                now=None if new is None or fate == "removed" else blocks.whole("file", path, new),
+                changes=diffs.changes(_as_file(path, old), _as_file(path, new)) if differs else [],
             )
         )
     return found

@@ -9,7 +9,8 @@ from typing import Any, Generic, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from banksman import ids, quorum, records, render
+from banksman import diffs, ids, quorum, records, render
+from banksman.blocks import Block
 from banksman.digest import Json
 from banksman.ledger.views import Around, Happening
 from banksman.signing import base64url
@@ -405,7 +406,7 @@ def _revisions(around: Around) -> Sequence[Revision]:
     before: dict[str, Json] | None = None
     for old in around.revisions:
         action = _read(old.action)
-        blocks = () if before is None else render.edited(before.get("arguments") or {}, action.get("arguments") or {})
+        blocks = () if before is None else diffs.edited(before.get("arguments") or {}, action.get("arguments") or {})
         found.append(
             Revision(
                 revision=old.revision,
@@ -419,7 +420,7 @@ def _revisions(around: Around) -> Sequence[Revision]:
     return found
 
 
-def _change(block: render.Block) -> Change:
+def _change(block: Block) -> Change:
     return Change(argument=block.label, lines=[line.mark + line.text for line in block.lines])
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from banksman import digest, render
+from banksman import digest, letters, render
 from banksman.digest import Json
 from banksman.ledger.groups import Member
 
@@ -76,8 +76,8 @@ def table(members: Sequence[Member]) -> Table:
         )
         for place, member in enumerate(members)
     ]
-    common = [(render.line(name), _shown(values[name][0])) for name in sorted(same)]
-    return Table([render.line(name) for name in columns], common, rows)
+    common = [(letters.line(name), _shown(values[name][0])) for name in sorted(same)]
+    return Table([letters.line(name) for name in columns], common, rows)
 
 
 def _alone(
@@ -90,7 +90,7 @@ def _alone(
         return "is too long for this table"
     if action.get("operands"):
         return "refers to files"
-    if render.suspicious(action, context):
+    if render.warnings(action, context):
         return "has text that needs a closer look"
     return "is asked again" if context.get("why_again") else ""
 
@@ -103,7 +103,7 @@ def _shown(value: Json) -> str:
 
 
 def _visible(value: Json) -> str:
-    return render.line(_dumped(value))
+    return letters.line(_dumped(value))
 
 
 def _dumped(value: Json) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, cast
 
-from banksman import render
+from banksman import letters
 from banksman.digest import Json
 
 MOST = 1_000_000
@@ -128,11 +128,11 @@ _RETURNED = {
 
 def _part(voice: Voice, what: str, content: Json, tool: str = "") -> Part:
     """Words to read: letters of any script stand, what is invisible stands as its number."""
-    return Part(voice, what, tool, render.prose(_words(content).replace("\r\n", "\n")))
+    return Part(voice, what, tool, letters.prose(_words(content).replace("\r\n", "\n")))
 
 
 def _other(kind: str, raw: Json) -> Part:
-    return Part("system", f"Something else ({kind})", "", render.visible(_dumped(raw)))
+    return Part("system", f"Something else ({kind})", "", letters.visible(_dumped(raw)))
 
 
 def _exact(arguments: Json) -> str:
@@ -141,8 +141,8 @@ def _exact(arguments: Json) -> str:
         try:
             arguments = json.loads(arguments)
         except ValueError:
-            return render.visible(str(arguments))
-    return render.visible(_dumped({} if arguments is None else arguments))
+            return letters.visible(str(arguments))
+    return letters.visible(_dumped({} if arguments is None else arguments))
 
 
 def _words(content: Json) -> str:

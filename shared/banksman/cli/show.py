@@ -140,9 +140,9 @@ def output(value: object) -> str:
 
 def prose(text: str) -> str:
     """Text from elsewhere that cannot move the cursor, hide or reorder anything."""
-    from banksman import render
+    from banksman import letters
 
-    return "\n".join(render.prose(line) for line in text.split("\n"))
+    return "\n".join(letters.prose(line) for line in text.split("\n"))
 
 
 def moment(at: datetime | None) -> str:
