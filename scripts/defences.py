@@ -1173,6 +1173,20 @@ DEFENCES = (
         vital=True,
     ),
     Defence(
+        "what extends has not expired before the sweep comes",
+        f"{LEDGER}/lasting.py",
+        " OR requests.requirement ->> 'on_expiry' IS NOT DISTINCT FROM 'extend')",
+        ")",
+        (f"{SILENCE}::test_between_a_deadline_that_extends_and_the_sweep_everything_else_counts_too",),
+    ),
+    Defence(
+        "a link of what extends has not expired before the sweep comes",
+        f"{LEDGER}/lasting.py",
+        "extending.state = 'open'",
+        "false",
+        (f"{SILENCE}::test_between_a_deadline_that_extends_and_the_sweep_everything_else_counts_too",),
+    ),
+    Defence(
         "who manages people is looked at again in the transaction, over the API",
         f"{GATEWAY}/people.py",
         "        still = way.identify(conn)\n",

@@ -40,7 +40,7 @@ ASIDE = {
             "batches.py",
         ),
         *("silence.py", "roster.py", "policies.py", "rehearsal.py", "grants.py"),
-        *("absences.py", "withdrawals.py", "lookings.py", "remarks.py", "progress.py"),
+        *("absences.py", "withdrawals.py", "lookings.py", "remarks.py", "lasting.py", "progress.py"),
     )
 }
 SPINE = [

@@ -18,13 +18,15 @@ import pytest
 
 from banksman import ids, ledger
 from banksman.digest import parse
-from banksman.ids import RequestId, RunId
+from banksman.ids import NoticeId, RequestId, RunId
 from banksman.ledger import audit, decisions, notices, people, requests, runs
-from banksman.records import NewRequest, Person, Rung
-from banksman.states import Kind, RunStatus
+from banksman.records import NewRequest, Notice, Person, Rung
+from banksman.states import Kind, RunStatus, Tier
 from banksman_gateway import decide, silence
 from tests.conftest import Database
+from tests.gateway.browser import code_of, page_of
 from tests.gateway.scenes import Site, asking
+from tests.gateway.test_link_page import opened
 
 HOUR = 3600
 LADDER: dict[str, Any] = {
@@ -176,6 +178,58 @@ def test_a_vote_between_a_deadline_that_extends_and_the_sweep_counts(site: Site,
     with ledger.transaction(site.gateway) as conn:
         row = conn.execute("SELECT start_by > clock_timestamp() + interval '23 h' FROM decisions").fetchone()
     assert row == (True,)
+
+
+def test_between_a_deadline_that_extends_and_the_sweep_everything_else_counts_too(
+    site: Site, database: Database
+) -> None:
+    opens = asking(expires_after=HOUR, on_expiry="extend", tier=Tier.LOW, approvals=2)
+    _, [asked] = site.a_waiting_run(opens)
+    [notice] = heard_by(site, asked)
+    ana = site.token(site.ana)
+    assert site.vote(asked, ana).status_code == 200
+
+    later(database, asked, 40 * HOUR)
+    passed(database, notice.id)
+    path = f"/v1/requests/{ids.show('req', asked)}"
+    looks = site.client.post(f"{path}/looking", headers=ana)
+    says = site.client.post(f"{path}/remarks", json={"text": "Why?"}, headers=ana)
+    back = site.client.post(f"{path}/withdraw", headers=ana)
+    browser = opened(site, asked, notice.id)
+    typed = browser.send(browser.form(page_of(asked), "approve"), code=code_of(site, notice.id))
+
+    assert [item.status_code for item in (looks, says, back, typed)] == [200, 200, 200, 303], typed.text
+    with ledger.transaction(site.gateway) as conn:
+        assert notices.matters(conn, [notice.id])[notice.id].wanted is False  # used now
+        assert notices.get(conn, notice.id).used_at is not None
+
+
+def test_a_deadline_that_does_not_extend_ends_all_of_it(site: Site, database: Database) -> None:
+    _, [asked] = site.a_waiting_run(asking(expires_after=HOUR, tier=Tier.LOW, approvals=2))
+    [notice] = heard_by(site, asked)
+    ana = site.token(site.ana)
+    assert site.vote(asked, ana).status_code == 200
+
+    later(database, asked, 2 * HOUR)
+    passed(database, notice.id)
+    path = f"/v1/requests/{ids.show('req', asked)}"
+    calls = [("looking", None), ("remarks", {"text": "Why?"}), ("withdraw", None)]
+    answers = [site.client.post(f"{path}/{move}", json=body, headers=ana) for move, body in calls]
+
+    assert [item.status_code for item in answers] == [409] * 3
+    [unusable] = heard_by(site, asked)
+    assert not unusable.live
+
+
+def heard_by(site: Site, request_id: RequestId) -> Sequence[Notice]:
+    with ledger.transaction(site.gateway) as conn:
+        return notices.of_request(conn, request_id)
+
+
+def passed(database: Database, notice: NoticeId) -> None:
+    """The notice as if its time were over."""
+    with psycopg.connect(database.owner) as conn:
+        conn.execute("UPDATE notices SET expires_at = clock_timestamp() - interval '1 h' WHERE id = %s", (notice,))
 
 
 def test_an_approval_that_waits_for_an_extended_sibling_is_signed_again(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from banksman.ids import PersonId, RequestId
-from banksman.ledger import Connection
+from banksman.ledger import Connection, lasting
 
 
 def look(conn: Connection, request_id: RequestId, person_id: PersonId, *, lease: timedelta) -> bool:
@@ -23,11 +23,11 @@ def look(conn: Connection, request_id: RequestId, person_id: PersonId, *, lease:
     )
     return (
         conn.execute(
-            """
+            f"""
             INSERT INTO lookings (request_id, person_id, until_at)
             SELECT id, %s, clock_timestamp() + %s
             FROM requests
-            WHERE id = %s AND state = 'open' AND expires_at > clock_timestamp()
+            WHERE id = %s AND state = 'open' AND {lasting.REQUEST}
             ON CONFLICT (request_id, person_id) DO UPDATE SET until_at = EXCLUDED.until_at
             """,
             (person_id, lease, request_id),

@@ -9,7 +9,7 @@ from typing import Any, LiteralString
 
 from banksman.errors import NotFound
 from banksman.ids import NoticeId, PersonId, RequestId, RunId
-from banksman.ledger import Connection
+from banksman.ledger import Connection, lasting
 from banksman.records import Matter, Notice, Requirement
 from banksman.states import Kind, NoticeState
 
@@ -43,9 +43,9 @@ def claim(
 def matters(conn: Connection, notice_ids: Collection[NoticeId]) -> dict[NoticeId, Matter]:
     """What notices are about, and whether anybody still needs them: a settled or changed request needs nobody told."""
     rows = conn.execute(
-        """
+        f"""
         SELECT notices.id, people.email,
-               people.disabled_at IS NULL AND notices.used_at IS NULL AND notices.expires_at > clock_timestamp()
+               people.disabled_at IS NULL AND notices.used_at IS NULL AND {lasting.NOTICE}
                AND (requests.id IS NULL OR (requests.state = 'open' AND requests.revision = notices.revision)),
                notices.created_at, notices.expires_at,
                requests.id, requests.run_id, requests.kind, requests.agent, requests.tool, requests.requirement,
@@ -124,9 +124,9 @@ def try_code(conn: Connection, notice_id: NoticeId, *, tries: int) -> bool:
     """
     return _moved(
         conn,
-        """
+        f"""
         UPDATE notices SET code_tries = code_tries + 1
-        WHERE id = %s AND code_tries < %s AND used_at IS NULL AND expires_at > clock_timestamp()
+        WHERE id = %s AND code_tries < %s AND used_at IS NULL AND {lasting.NOTICE}
         """,
         (notice_id, tries),
     )
@@ -136,17 +136,17 @@ def use(conn: Connection, notice_id: NoticeId) -> bool:
     """The link or code decided or signed in, once; False when it was used or has run out."""
     return _moved(
         conn,
-        """
+        f"""
         UPDATE notices SET used_at = clock_timestamp()
-        WHERE id = %s AND used_at IS NULL AND expires_at > clock_timestamp()
+        WHERE id = %s AND used_at IS NULL AND {lasting.NOTICE}
         """,
         (notice_id,),
     )
 
 
-COLUMNS = """notices.id, notices.kind, notices.person_id, notices.request_id, notices.revision, notices.channel,
+COLUMNS = f"""notices.id, notices.kind, notices.person_id, notices.request_id, notices.revision, notices.channel,
        notices.state, notices.attempts, notices.code_tries, notices.used_at, notices.expires_at,
-       notices.expires_at > clock_timestamp() AND notices.used_at IS NULL"""
+       {lasting.NOTICE} AND notices.used_at IS NULL"""
 
 
 def get(conn: Connection, notice_id: NoticeId) -> Notice:

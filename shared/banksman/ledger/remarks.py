@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from banksman import vault
 from banksman.ids import NoticeId, PersonId, RemarkId, RequestId
-from banksman.ledger import Connection
+from banksman.ledger import Connection, lasting
 
 
 def add(
@@ -15,11 +15,11 @@ def add(
     """Nothing → a remark, while the request is open and has fewer than `most` of them."""
     return (
         conn.execute(
-            """
+            f"""
             INSERT INTO remarks (id, request_id, person_id, body)
             SELECT %(id)s, requests.id, %(person)s, %(body)s
             FROM requests
-            WHERE requests.id = %(request)s AND state = 'open' AND expires_at > clock_timestamp()
+            WHERE requests.id = %(request)s AND state = 'open' AND {lasting.REQUEST}
               AND (SELECT count(*) FROM remarks WHERE remarks.request_id = requests.id) < %(most)s
             """,
             {

@@ -11,7 +11,7 @@ from psycopg.types.json import Jsonb
 from banksman import quorum, silence, vault
 from banksman.errors import NotFound
 from banksman.ids import PersonId, RequestId, RunId, show
-from banksman.ledger import Connection
+from banksman.ledger import Connection, lasting
 from banksman.records import Decision, NewRequest, Request, Requirement, Settled
 from banksman.signing import Signed
 from banksman.states import Kind, RequestState, Tier
@@ -178,11 +178,11 @@ def last_deadline(conn: Connection, run_id: RunId) -> tuple[datetime, datetime]:
     return row[0], row[1]
 
 
-SELECT = """
+SELECT = f"""
     SELECT requests.id, requests.run_id, requests.segment, step, call_id, kind, state, requests.agent, tool, tier,
            requirement, requests.revision, action, digest, author_id, schema_hash, context, requester, requester_id,
            expires_at, requests.created_at, settled_at, extended, unreachable_at,
-           expires_at <= clock_timestamp() AND requirement ->> 'on_expiry' IS DISTINCT FROM 'extend',
+           NOT {lasting.REQUEST},
            COALESCE(settled_at, clock_timestamp()) - requests.created_at
     FROM requests
     JOIN runs ON runs.id = requests.run_id
