@@ -28,6 +28,8 @@ class Form:
 
     action: str
     fields: dict[str, str] = field(default_factory=dict[str, str])
+    verdicts: set[str] = field(default_factory=set[str])
+    """Those of its buttons, where a form has one for each."""
 
 
 class Browser:
@@ -116,7 +118,8 @@ def form_in(page: str, verdict: str | None = None) -> Form:
     """The form for a verdict, or the only one outside the page's head."""
     found = [form for form in forms_in(page) if form.action != "/sign-out"]
     if verdict is not None:
-        found = [form for form in found if form.fields.get("verdict") == verdict]
+        found = [form for form in found if verdict in {form.fields.get("verdict"), *form.verdicts}]
+        found = [replace(form, fields=form.fields | {"verdict": verdict}) for form in found]
     assert len(found) == 1, [form.action for form in found]
     return found[0]
 
@@ -140,6 +143,8 @@ class _Forms(HTMLParser):
             self.found.append(Form(given["action"]))
         elif tag == "input" and given.get("type") not in ("checkbox", "radio"):
             self.found[-1].fields[given["name"]] = given.get("value", "")
+        elif tag == "button" and given.get("name") == "verdict":
+            self.found[-1].verdicts.add(given["value"])
         elif tag == "textarea":
             self._area = given["name"]
             self.found[-1].fields[self._area] = ""

@@ -74,7 +74,7 @@ def show_run(run_id: str, here: Here, session: SignedIn) -> Response:
         asked=_ways(asked, timeline, called),
         steps=[line for line in timeline if not _is_told(line)],
         told=[line for line in timeline if _is_told(line)],
-        results={(call.step, call.call_id, call.attempt): call.result for call in called},
+        results={(call.step, call.call_id, call.attempt): _words(call.result) for call in called if call.result},
         words=_WORDS,
         talk=transcript.read(conversation(kept)),
         files=files,
@@ -139,6 +139,22 @@ _COUNTED = {
 
 def _number(value: Json) -> str:
     return f"{value:,}" if isinstance(value, int | float) else str(value)
+
+
+def _words(result: bytes) -> str:
+    """What a call returned: the value itself, where it is kept as one, else everything that is kept."""
+    text = result.decode("utf-8", "replace")
+    try:
+        kept: Json = json.loads(text)
+    except ValueError:
+        return text
+    match kept:
+        case {"kind": "value", "value": str(words), **rest} if not rest:
+            return words
+        case {"kind": "value", "value": value, **rest} if not rest:
+            return json.dumps(value, ensure_ascii=False, indent=2)
+        case _:
+            return text
 
 
 def _output(output: Json) -> str | None:

@@ -21,6 +21,7 @@ MOST = 1_000_000
 Voice = Literal["people", "agent", "tool", "system"]
 
 _LONG_LINES, _LONG = 30, 2_000
+_LONG_INSTRUCTIONS = 300
 _HEAD, _TAIL = 4, 8
 
 
@@ -41,7 +42,7 @@ class Part:
     @property
     def is_long(self) -> bool:
         """Whether it is folded, its size said in front."""
-        return self.lines > _LONG_LINES or len(self.shown) > _LONG
+        return self.lines > _LONG_LINES or len(self.shown) > (_LONG_INSTRUCTIONS if self.voice == "system" else _LONG)
 
 
 @dataclass(frozen=True, slots=True)
