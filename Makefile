@@ -27,10 +27,10 @@ UV_SYSTEM_CERTS ?= $(if $(wildcard /etc/ssl/cert.pem /etc/ssl/certs/*.pem /etc/s
 export UV_SYSTEM_CERTS
 export UV_PROJECT_ENVIRONMENT := .venv
 
-.PHONY: help setup demo up test chaos fuzz mutants pairs check spine format lock clean
+.PHONY: help setup demo up test chaos fuzz mutants pairs screenshots check spine format lock clean
 
 help: ## Print this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 setup: $(READY) ## Make .venv from uv.lock, with everything that demo, test and check need
 
@@ -54,6 +54,9 @@ mutants: $(READY) ## Take each defence away in turn; its tests must go red (SHOR
 
 pairs: $(OTHER)/.synced ## Run the worker's tests on the other pair of agent libraries
 	@$(OTHER)/bin/pytest -n $(N) --dist loadfile tests/worker tests/compat $(ARGS)
+
+screenshots: $(READY) ## Take the documentation's pictures of a real stack in Chromium (ARGS="inbox trap" some of them)
+	@$(BIN)/python scripts/screenshots.py $(ARGS)
 
 check: $(READY) ## Lint, types, import walls, the spine's line count, the compose file
 	$(BIN)/ruff check

@@ -84,6 +84,17 @@ def test_every_link_between_pages_leads_somewhere(page: Path) -> None:
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
+def test_every_picture_is_small_and_shown_with_words_that_say_what_is_on_it() -> None:
+    taken = {path.name: path.stat().st_size for path in (ROOT / "docs" / "images").glob("*.png")}
+    text = "\n".join(page.read_text() for page in PAGES)
+    shown = {name: words for words, name in re.findall(r"!\[([^\]]+)\]\((?:docs/)?images/([\w-]+\.png)\)", text)}
+    shown |= dict(re.findall(r'<img src="images/([\w-]+\.png)"[^>]* alt="([^"]+)">', text))
+
+    assert taken.keys() == shown.keys()
+    assert max(taken.values()) < 250_000
+    assert min(len(words) for words in shown.values()) > 60
+
+
 def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run make as from a shell, without the flags of a make that may be running this test."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
