@@ -19,6 +19,7 @@ from banksman.ids import RequestId, RunId
 from banksman.ledger import families, requests, runs
 from banksman.records import Delegation
 from banksman.states import RunStatus
+from banksman_gateway import silence
 from tests.gateway.scenes import LEASE, Site, asking, bound
 from tests.gateway.test_batches import a_batch, url
 
@@ -164,6 +165,26 @@ def test_who_denies_in_a_child_run_and_stops_stops_the_whole_family(site: Site) 
             assert "ana@example.org stopped the run at write_file: No more of this." in str(
                 runs.get(conn, run_id).error
             )
+
+
+@pytest.mark.parametrize("silence_means", ["stop", "deny"])
+def test_silence_that_stops_a_child_run_stops_the_whole_family_as_a_denial_does(
+    site: Site, owner_pool: ledger.Pool, silence_means: str
+) -> None:
+    root = site.a_run()
+    child = delegated(site, root)
+    a_child_that_asks(site, root, child, expires_after=0, on_expiry=silence_means)
+
+    def sweep() -> Response:
+        assert silence.act(site.parts) == 1
+        return Response(200)
+
+    if silence_means == "stop":
+        can_be_had(owner_pool, root, child, sweep)
+        assert statuses(site, [root, child]) == {RunStatus.CANCELLED}
+    else:
+        sweep()
+        assert (statuses(site, [root]), statuses(site, [child])) == ({RunStatus.WAITING}, {RunStatus.QUEUED})
 
 
 def test_who_only_denies_in_a_child_run_lets_the_family_go_on(site: Site) -> None:

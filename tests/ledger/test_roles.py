@@ -109,6 +109,7 @@ WRITES: dict[str, set[tuple[str, str]]] = {
         ("endpoints", "UPDATE"),
         ("deliveries", "INSERT"),
         ("deliveries", "UPDATE"),
+        ("deliveries", "DELETE"),
     },
 }
 

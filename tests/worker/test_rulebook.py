@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -12,9 +12,10 @@ import pytest
 
 from banksman import ids, ledger, rule_file, standing_policy
 from banksman.digest import Json
-from banksman.ledger import audit, policies
+from banksman.ids import BatchId, RunId
+from banksman.ledger import agents, audit, families, policies, runs
 from banksman.policy import Policy
-from banksman.records import Person, Request
+from banksman.records import Delegation, Person, Request
 from banksman.signing import Purpose, Signed, Signer, Verifier
 from banksman.states import RunStatus, Tier
 from banksman_worker.rulebook import Rulebook
@@ -291,6 +292,28 @@ def test_a_rule_sees_the_runs_tags(site: SiteMaker, book: Rulebook, upload: Uplo
     assert asked(here).requirement.tier is Tier.HIGH
     run_id = here.submit("payer", tags=("eu",))
     assert here.advance(run_id).status is RunStatus.FINISHED
+
+
+def test_a_rule_sees_the_tags_and_the_batch_of_the_run_that_delegated(
+    site: SiteMaker, book: Rulebook, upload: Upload, database: Database
+) -> None:
+    here = the_site(site, book)
+    batch = BatchId(ids.new())
+    when = f'"eu" in tags && batch == "{ids.show("bat", batch)}"'
+    upload(f'[[rule]]\nname = "eu"\ntool = "pay"\nwhen = \'{when}\'\nthen = "allow"\n{HIGH}')
+    refresh(here, book)
+    root, child = here.submit("payer", tags=("eu",)), RunId(ids.new())
+    with psycopg.connect(database.owner) as conn:
+        conn.execute("INSERT INTO batches (id, requester) VALUES (%s, 'r@example.org')", (batch,))
+        conn.execute("UPDATE runs SET batch_id = %s WHERE id = %s", (batch, root))
+    with ledger.transaction(here.worker.pool) as conn:
+        agents.announce(conn, {"payer": ("1", {})})
+        claim = runs.claim(conn, root, 0, owner="w", lease=timedelta(minutes=1))
+        assert claim is not None
+        families.send_out(conn, root, 0, Delegation(child, "payer", "Pay.", 1, "c1"), hint=timedelta(minutes=1))
+        runs.park(conn, root, claim.fence, version="1", usage={})
+
+    assert here.advance(child).status is RunStatus.FINISHED
 
 
 def test_a_policy_that_can_no_longer_be_read_lets_nothing_through(

@@ -22,7 +22,7 @@ from banksman import silence as ladder
 from banksman.digest import Json
 from banksman.errors import Crossed, NotGenuine, Unavailable
 from banksman.ids import NoticeId, RequestId, RunId
-from banksman.ledger import Connection, audit, requests, runs, staff, stops, votes
+from banksman.ledger import Connection, audit, families, requests, runs, staff, stops, votes
 from banksman.ledger import silence as rows
 from banksman.ledger.silence import Reached
 from banksman.records import Event, Request
@@ -75,6 +75,8 @@ def _step(here: Parts, run_id: RunId, request_id: RequestId) -> bool:
     told: Sequence[NoticeId] = ()
     segment: int | None = None
     with ledger.transaction(here.pool) as conn:
+        if requests.get(conn, request_id).requirement.on_expiry == "stop":
+            families.hold_whole(conn, request_id)
         runs.lock(conn, run_id)
         reached = rows.reached(conn, request_id)
         if reached is None:
@@ -97,7 +99,9 @@ def _expire(conn: Connection, here: Parts, request: Request) -> int | None:
         return None
     _note(conn, request, "request.expired")
     if request.requirement.on_expiry == "stop":
-        stops.stop(conn, [request.run_id], ACTOR, because="Nobody decided in time.")
+        stops.stop(
+            conn, [families.root(conn, request.run_id), request.run_id], ACTOR, because="Nobody decided in time."
+        )
         return None
     return runs.wake(conn, request.run_id, hint=here.hint)
 

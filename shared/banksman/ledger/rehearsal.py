@@ -95,7 +95,7 @@ def named(conn: Connection, request_ids: Sequence[RequestId]) -> Sequence[Past]:
 
 _SELECT = """
     SELECT requests.id, requests.run_id, requests.agent, tool, state, requirement, action, context, requester, tags,
-           batch_id
+           COALESCE(batch_id, CASE WHEN runs.parent_id IS NOT NULL THEN batch_above(runs.parent_id) END)
     FROM requests
     JOIN runs ON runs.id = requests.run_id
     JOIN revisions ON revisions.request_id = requests.id AND revisions.revision = 1

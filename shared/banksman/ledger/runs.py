@@ -71,7 +71,7 @@ def claim(conn: Connection, run_id: RunId, segment: int, *, owner: str, lease: t
           AND NOT EXISTS (SELECT FROM batches WHERE batches.id = runs.batch_id AND cancelled_at IS NOT NULL)
         RETURNING fence, attempts, agent, prompt, requester, requester_id, usage, parent_id, EXISTS (
             SELECT FROM delegations WHERE delegations.parent_id = %(id)s AND delegations.segment = %(segment)s - 1),
-            batch_id, tags
+            COALESCE(batch_id, CASE WHEN parent_id IS NOT NULL THEN batch_above(parent_id) END), tags
         """,
         {"id": run_id, "segment": segment, "owner": owner, "lease": lease},
     ).fetchone()
