@@ -101,6 +101,16 @@ def test_a_key_that_cannot_be_is_refused_by_name(
     assert told(site) == []
 
 
+def test_two_keys_of_a_name_may_count_and_no_third(owner: Owner, site: Site) -> None:
+    arguments = ("keys", "create", "--name", "ci", "--scope", "runs:read")
+    ended = [owner(*arguments) for _ in range(3)]
+
+    assert [item.returncode for item in ended[:2]] == [0, 0]
+    assert ended[2].returncode != 0
+    assert "Two keys called 'ci' count already" in ended[2].stderr
+    assert len(json.loads(owner("keys", "list", "--json").stdout)) == 2
+
+
 def test_revoking_a_key_that_is_not_there_revokes_none(owner: Owner, site: Site) -> None:
     site.key("runs:read")
     [there] = json.loads(owner("keys", "list", "--json").stdout)

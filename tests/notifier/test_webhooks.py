@@ -396,3 +396,30 @@ def test_a_gateway_that_is_away_costs_no_attempt(
     with ledger.transaction(owner_pool) as conn:
         found = conn.execute("SELECT state, attempts FROM deliveries").fetchall()
     assert (found, there.posted) == ([("due", 0)], [])
+
+
+def test_what_has_been_over_for_a_month_is_forgotten_and_nothing_else(
+    box: Outbox, endpoint: EndpointId, gateway_pool: ledger.Pool, owner_pool: ledger.Pool,
+) -> None:  # fmt: skip
+    say(gateway_pool, *["run.finished"] * 6)
+    outbox.tail(box)
+    with ledger.transaction(owner_pool) as conn:
+        found = [row[0] for row in conn.execute("SELECT id FROM deliveries ORDER BY id").fetchall()]
+        for delivery, state, days in zip(
+            found, ("sent", "dead", "sent", "dead", "due", "claimed"), (31, 31, 29, 29, 31, 31), strict=True
+        ):
+            conn.execute(
+                "UPDATE deliveries SET state = %(state)s, happened_at = now() - %(days)s * interval '1 day',"
+                " due_at = CASE WHEN %(state)s IN ('due', 'claimed') THEN due_at END WHERE id = %(id)s",
+                {"state": state, "days": days, "id": delivery},
+            )
+        assert found
+
+    with ledger.transaction(box.pool) as conn:
+        more = rows.purge(conn, limit=1)
+    outbox.purge(box)
+
+    assert more
+    with ledger.transaction(owner_pool) as conn:
+        left = conn.execute("SELECT id FROM deliveries WHERE endpoint_id = %s ORDER BY id", (endpoint,)).fetchall()
+    assert [row[0] for row in left] == found[2:]

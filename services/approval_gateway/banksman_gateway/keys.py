@@ -28,8 +28,6 @@ from banksman_gateway.shapes import Page, Shape
 router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=StrictRoute, responses=problems.ALSO)
 
 MOST_DAYS = 365
-MOST_LIVE = 2
-"""How many keys of one name count at a time: the one in use, and the one that takes its place."""
 
 KeyPath = Annotated[str, Path(examples=["key_0192f0c1a2b37c4d8e5f60718293a4b5"])]
 
@@ -66,9 +64,7 @@ def make(
     wanted = scopes.of_a_key(opens)
     if owner is not None and (person := people.get(conn, owner)).disabled:
         raise Conflict(f"{person.email} is disabled and can own no key.")
-    rows.hold(conn)
-    if rows.alike(conn, name) >= MOST_LIVE:
-        raise Conflict(f"Two keys called {name!r} count already. Revoke one of them first.")
+    rows.must_have_room(conn, name)
     minted = tokens.mint("key")
     lifetime = timedelta(days=days)
     key_id = rows.store(conn, minted, kind="key", name=name, scopes=wanted, person=owner, lifetime=lifetime)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -31,6 +32,7 @@ _EVENTS = 500
 _THREADS = 8
 _FIRST_DELAY, _LONGEST_DELAY = 5.0, 4 * 3600.0
 _GIVEN_UP_AFTER = timedelta(days=3)
+_PURGE_SECONDS = 600.0
 _LEASE = timedelta(minutes=5)
 
 log = logs.get(__name__)
@@ -51,6 +53,14 @@ def tail(box: Outbox) -> None:
     while more:
         with ledger.transaction(box.pool) as conn:
             more = rows.tail(conn, limit=_EVENTS)
+
+
+def purge(box: Outbox, stopping: Signal | None = None) -> None:
+    """What has been over for a month is forgotten, a batch in each transaction."""
+    more = True
+    while more and not (stopping is not None and stopping.is_set()):
+        with ledger.transaction(box.pool) as conn:
+            more = rows.purge(conn)
 
 
 def claim(box: Outbox) -> Sequence[Parcel]:
@@ -152,10 +162,14 @@ class Post:
         self._senders.shutdown(wait=False, cancel_futures=True)
 
     def _run(self) -> None:
+        purge_at = time.monotonic()
         while not self._stopping.wait(self._every):
             try:
                 tail(self._box)
                 self._send_due()
+                if time.monotonic() >= purge_at:
+                    purge(self._box, self._stopping)
+                    purge_at = time.monotonic() + _PURGE_SECONDS
             except Unavailable as error:
                 log.warning("The outbox waits for PostgreSQL.", error=str(error)[:200])
             except Exception:  # the edge of a thread: without it, nobody would be told any more

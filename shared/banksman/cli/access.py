@@ -61,6 +61,7 @@ def create(
         person = _person(conn, owner) if owner else None
         if person is not None and person.disabled:
             raise Conflict(f"{person.email} is disabled and can own no key.")
+        rows.must_have_room(conn, name)
         key_id = rows.store(
             conn,
             minted,

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from banksman import ids
-from banksman.errors import NotFound
+from banksman.errors import Conflict, NotFound
 from banksman.ids import KeyId, PersonId
 from banksman.ledger import Connection
 from banksman.ledger.people import person_of
@@ -73,7 +73,18 @@ def hold(conn: Connection) -> None:
     conn.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
 
 
-def alike(conn: Connection, name: str) -> int:
+MOST_LIVE = 2
+"""How many keys of one name count at a time: the one in use, and the one that takes its place."""
+
+
+def must_have_room(conn: Connection, name: str) -> None:
+    """Nothing, while another API key of this name may be made; one is made at a time until the transaction ends."""
+    hold(conn)
+    if _alike(conn, name) >= MOST_LIVE:
+        raise Conflict(f"Two keys called {name!r} count already. Revoke one of them first.")
+
+
+def _alike(conn: Connection, name: str) -> int:
     """How many API keys of this name count now."""
     row = conn.execute(
         """

@@ -174,3 +174,23 @@ def put_back(conn: Connection, parcels: Sequence[Parcel], *, delay: timedelta) -
         """,
         (delay, [parcel.id for parcel in parcels], [parcel.fence for parcel in parcels]),
     )
+
+
+def purge(conn: Connection, *, limit: int = 1000) -> bool:
+    """Sent or dead for a month → gone, at most `limit` of them; whether there may be more."""
+    return (
+        conn.execute(
+            """
+            DELETE FROM deliveries
+            WHERE id IN (
+                SELECT id
+                FROM deliveries
+                WHERE state IN ('sent', 'dead') AND happened_at < clock_timestamp() - interval '30 days'
+                ORDER BY happened_at
+                LIMIT %s
+                FOR UPDATE SKIP LOCKED)
+            """,
+            (limit,),
+        ).rowcount
+        == limit
+    )
