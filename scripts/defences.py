@@ -486,7 +486,7 @@ DEFENCES = (
         f"{GATEWAY}/withdraw.py",
         "request = requests.hold(conn, request_id)",
         "request = requests.get(conn, request_id)",
-        (f"{ONCE}::test_of_fifty_people_who_vote_and_take_it_back_at_once_no_decision_counts_what_was_taken_back",),
+        (f"{ONCE}::test_a_vote_is_taken_back_only_once_the_runs_row_is_free",),
         vital=True,
     ),
     Defence(

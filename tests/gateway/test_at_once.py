@@ -199,6 +199,23 @@ def test_of_fifty_people_who_vote_and_take_it_back_at_once_no_decision_counts_wh
     assert (place.status(run_id), place.wakeups()) == (RunStatus.QUEUED, {run_id.hex: 1})
 
 
+def test_a_vote_is_taken_back_only_once_the_runs_row_is_free(place: Place) -> None:
+    run_id, [request_id] = place.site.a_waiting_run(asking(approvals=2))
+    ana = place.site.token(place.site.ana)
+    assert place.vote(request_id, ana)().status_code == 200
+
+    with ThreadPoolExecutor(1) as pool:
+        with psycopg.connect(place.owner) as conn:  # another vote has begun, and counts this one
+            conn.execute("SELECT FROM runs WHERE id = %s FOR UPDATE", (run_id,))
+            back = pool.submit(place.withdrawal(request_id, ana))
+            with psycopg.connect(place.owner, autocommit=True) as looking:
+                waiting = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+                while not looking.execute(waiting).rowcount:
+                    assert not back.done(), "it was taken back while another vote was counting it"
+                    time.sleep(0.01)
+        assert back.result().status_code == 200
+
+
 def test_one_person_in_ten_tabs_at_once_is_one_person(place: Place) -> None:
     run_id, [request_id] = place.site.a_waiting_run(asking(approvals=2))
     call = place.vote(request_id, place.site.token(place.site.ana))
