@@ -1118,8 +1118,8 @@ DEFENCES = (
     Defence(
         "a deadline that extends allows nothing and voids no vote",
         f"{LEDGER}/requests.py",
-        " AND requirement ->> 'on_expiry' IS DISTINCT FROM 'extend'",
-        "",
+        "           NOT {lasting.REQUEST},\n",
+        "           requests.expires_at <= clock_timestamp(),\n",
         (f"{SILENCE}::test_a_vote_between_a_deadline_that_extends_and_the_sweep_counts",),
     ),
     Defence(
