@@ -1343,4 +1343,18 @@ DEFENCES = (
         "    if caller.person is None:\n",
         ("tests/gateway/test_hearing.py::test_nobody_but_an_administrator_sees_or_changes_webhooks",),
     ),
+    Defence(
+        "who has no role sees no batch of others",
+        f"{GATEWAY}/batch_page.py",
+        "    if own is not None and own != batch.requester_id:",
+        "    if False:",
+        ("tests/gateway/test_batch_page.py::test_who_has_no_role_sees_their_own_batches_alone",),
+    ),
+    Defence(
+        "a conversation is made visible before it is shown",
+        f"{GATEWAY}/transcript.py",
+        'letters.prose(_words(content).replace("\\r\\n", "\\n"))',
+        "_words(content)",
+        ("tests/gateway/test_run_page.py::test_the_conversation_tells_whose_words_are_whose_and_interprets_none",),
+    ),
 )
