@@ -102,6 +102,9 @@ def test_the_inbox_says_so_in_a_quiet_line_and_the_page_shows_the_draft(site: Si
     decide(site, ["approve"] * 4)
 
     assert "4 like decisions in a row" in browser.get("/").text
+    assert "4 like decisions in a row" in browser.get("/?queue=done").text
+    site.a_waiting_run()
+    assert "in a row" not in browser.get("/").text
     page = browser.get("/policy").text
     assert "it would have allowed 4, 0 of which people denied" in page
     assert "drafted: approve pay of plain" in page

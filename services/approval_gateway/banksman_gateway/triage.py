@@ -58,7 +58,7 @@ class Queue:
 
 _ONE = {"wait": "waits", "run": "runs", "have": "has", "are": "is"}
 
-COUNTED = 1000
+COUNTED = 100
 """So far are queues counted."""
 
 QUEUES = (
@@ -119,7 +119,8 @@ def show(wanted: Annotated[Filters, Query()], here: Here, session: SignedIn) -> 
     with door.transaction(here) as conn:
         found = inbox.page(conn, person, wanted.queue, wanted.wanted(), after=_place(wanted.after), limit=MOST + 1)
         counted = inbox.counts(conn, person, most=COUNTED)
-        drafted = drafts.offered(conn, here, person)
+        # Where there is time for it: with nothing left to decide, or among what was decided.
+        drafted = drafts.offered(conn, here, person) if wanted.queue == "done" or not found else []
     queues = [replace(queue, count=counted.get(queue.name, 0)) for queue in QUEUES]
     items, more = found[:MOST], len(found) > MOST
     return html.page(

@@ -69,59 +69,51 @@ def page(
 ) -> Sequence[Item]:
     """One page of a queue: nearest deadline first, what is settled latest first; `after` is the last one's place."""
     place, direction = ("settled_at", "DESC") if queue == "done" else ("expires_at", "ASC")
-    beyond = "<" if queue == "done" else ">"
+    narrowed: dict[str, tuple[str, object]] = {
+        "text": (_FOUND, wanted.text or None),
+        "tier": ("tier = %(tier)s", wanted.tier),
+        "run": ("requests.run_id = %(run)s", wanted.run_id),
+        "batch": ("batch_id = %(batch)s", wanted.batch_id),
+        "one": ("requests.id = %(one)s", wanted.request_id),
+        "at": (f"({place}, requests.id) {'<' if queue == 'done' else '>'} (%(at)s, %(id)s)", after and after[0]),
+    }
+    # What is not looked for stands nowhere in the statement: PostgreSQL plans for the rest alone.
+    where = [_QUEUES[queue], *(condition for condition, value in narrowed.values() if value is not None)]
     return _items(
         conn,
-        f"""{_QUEUES[queue]}
-          AND (%(text)s = '' OR position(lower(%(text)s) IN lower(tool)) > 0
-               OR position(lower(%(text)s) IN lower(requests.agent)) > 0
-               OR position(lower(%(text)s) IN lower(requester)) > 0)
-          AND (%(tier)s::text IS NULL OR tier = %(tier)s)
-          AND (%(run)s::uuid IS NULL OR requests.run_id = %(run)s)
-          AND (%(batch)s::uuid IS NULL OR batch_id = %(batch)s)
-          AND (%(one)s::uuid IS NULL OR requests.id = %(one)s)
-          AND (%(at)s::timestamptz IS NULL OR ({place}, requests.id) {beyond} (%(at)s, %(id)s::uuid))""",
+        " AND ".join(where),
         f"{place} {direction}, requests.id {direction}",
         person,
-        {
-            "limit": limit,
-            "text": wanted.text,
-            "tier": wanted.tier,
-            "run": wanted.run_id,
-            "batch": wanted.batch_id,
-            "one": wanted.request_id,
-            "at": after and after[0],
-            "id": after and after[1],
-        },
+        {name: value for name, (_, value) in narrowed.items()} | {"limit": limit, "id": after and after[1]},
     )
 
 
 def counts(conn: Connection, person: Person, *, most: int) -> dict[Queue, int]:
     """How much is in each queue but the settled ones, counted up to `most`."""
-    found: dict[Queue, int] = {}
-    for queue in ("mine", "groups", "expiring", "escalated", "outcome", "resuming", "others"):
-        row = conn.execute(
-            f"""
-            SELECT count(*)
-            FROM (SELECT
-                  FROM requests
-                  JOIN runs ON runs.id = requests.run_id
-                  JOIN revisions ON revisions.request_id = requests.id AND revisions.revision = requests.revision
-                  WHERE {_QUEUES[queue]}
-                  LIMIT %(most)s) AS found
-            """.encode(),
-            values(person) | {"most": most},
-        ).fetchone()
-        assert row is not None
-        found[queue] = row[0]
-    return found
+    each = [
+        f"(SELECT count(*) FROM (SELECT FROM {_FROM if 'runs.' in where or 'revisions.' in where else 'requests'}"
+        f" WHERE {where} LIMIT %(most)s) AS found)"
+        for where in _COUNTED.values()
+    ]
+    row = conn.execute(f"SELECT {', '.join(each)}".encode(), values(person) | {"most": most}).fetchone()
+    assert row is not None
+    return {queue: int(count) for queue, count in zip(_COUNTED, row, strict=True)}
 
 
-_OPEN = "state = 'open' AND expires_at > clock_timestamp()"
+_FROM = """requests
+        JOIN runs ON runs.id = requests.run_id
+        JOIN revisions ON revisions.request_id = requests.id AND revisions.revision = requests.revision"""
+
+_FOUND = """(position(lower(%(text)s) IN lower(tool)) > 0
+          OR position(lower(%(text)s) IN lower(requests.agent)) > 0
+          OR position(lower(%(text)s) IN lower(requester)) > 0)"""
+
+_OPEN = "state = 'open' AND expires_at > statement_timestamp()"
 
 _MAY = """(
           (audience && %(standing)s::text[]
-           OR (%(reviews)s AND EXISTS (SELECT
+           OR (audience && (SELECT array_agg(one) FROM lent, unnest(groups) AS one WHERE stand_in_id = %(person)s)
+               AND %(reviews)s AND EXISTS (SELECT
                                        FROM lent
                                        JOIN people ON people.id = absent_id
                                        WHERE lent.stand_in_id = %(person)s
@@ -146,17 +138,17 @@ MINE = f"{_OPEN} AND {_MAY}"
 _QUEUES: dict[Queue, str] = {
     "mine": MINE,
     "groups": f"{_OPEN} AND audience && %(groups)s::text[]",
-    "expiring": f"{_OPEN} AND expires_at < clock_timestamp() + interval '1 hour' AND {_MAY}",
-    "escalated": f"""{_OPEN} AND EXISTS (
-          SELECT
-          FROM jsonb_array_elements(requirement -> 'escalation') AS rung
-          WHERE requests.created_at + make_interval(secs => (rung ->> 'after')::integer) <= clock_timestamp())""",
+    "expiring": f"{_OPEN} AND expires_at < statement_timestamp() + interval '1 hour' AND {_MAY}",
+    "escalated": f"""{_OPEN} AND jsonb_path_exists(
+          requirement, '$.escalation[*] ? (@.after <= $age)',
+          jsonb_build_object('age', extract(epoch FROM statement_timestamp() - requests.created_at)))""",
     "outcome": f"{_OPEN} AND kind = 'outcome'",
-    "resuming": """state IN ('approved', 'denied', 'answered', 'expired') AND status = 'queued'
+    "resuming": """state IN ('approved', 'denied', 'answered', 'expired') AND status = 'queued' AND runs.segment > 0
           AND requests.segment = runs.segment - 1""",
     "others": f"{_OPEN} AND NOT {_MAY}",
     "done": "state <> 'open'",
 }
+_COUNTED: dict[Queue, str] = {queue: where for queue, where in _QUEUES.items() if queue != "done"}
 
 
 def values(person: Person) -> dict[str, Any]:
@@ -182,12 +174,10 @@ def _items(conn: Connection, where: str, order: str, person: Person, wanted: Map
                ARRAY(SELECT name
                      FROM lookings
                      JOIN people ON people.id = person_id
-                     WHERE request_id = requests.id AND until_at > clock_timestamp() AND person_id <> %(person)s
+                     WHERE request_id = requests.id AND until_at > statement_timestamp() AND person_id <> %(person)s
                        AND disabled_at IS NULL),
-               extended, unreachable_at, requirement, COALESCE(settled_at, clock_timestamp()) - requests.created_at
-        FROM requests
-        JOIN runs ON runs.id = requests.run_id
-        JOIN revisions ON revisions.request_id = requests.id AND revisions.revision = requests.revision
+               extended, unreachable_at, requirement, COALESCE(settled_at, statement_timestamp()) - requests.created_at
+        FROM {_FROM}
         WHERE {where}
         ORDER BY {order}
         LIMIT %(limit)s
