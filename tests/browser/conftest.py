@@ -62,7 +62,14 @@ class Place:
 
 
 @pytest.fixture
+def dwell() -> float:
+    """Seconds before anybody agrees at tier high."""
+    return 0
+
+
+@pytest.fixture
 def place(
+    dwell: float,
     database: Database,
     broker: str,
     link_key: str,
@@ -82,7 +89,7 @@ def place(
         sweep_seconds=3600,
         redispatch_seconds=30,
         membership_seconds=0,
-        dwell_seconds=0,
+        dwell_seconds=dwell,
         log_level="error",
     )
     made = app.create(settings)

@@ -53,6 +53,79 @@ def test_leaving_the_page_sends_what_was_held(place: Place, open_as: OpenAs) -> 
     until(page, place, only, "approved")
 
 
+def test_signing_out_sends_what_was_held_first(place: Place, open_as: OpenAs) -> None:
+    one, two = (waiting(place, f"/{n}.txt", expires_after=1000 * n) for n in (1, 2))
+    page = open_as(place.site.ana)
+    for path in ("/1.txt", "/2.txt"):
+        in_pane(page, path)
+        page.keyboard.press("a")
+
+    page.get_by_role("button", name="Sign out").click()
+
+    expect(page).to_have_url(place.url + "/sign-in")
+    assert (state(place, one), state(place, two)) == ("approved", "approved")
+
+
+def test_who_signs_out_sees_first_which_vote_was_refused(place: Place, open_as: OpenAs) -> None:
+    only = waiting(place, "/1.txt")
+    page = open_as(place.site.ana)
+    in_pane(page, "/1.txt")
+    page.keyboard.press("a")
+    place.site.vote(only, place.site.token(place.site.ben), verdict="deny")
+
+    page.get_by_role("button", name="Sign out").click()
+
+    expect(page.locator("#waiting")).to_contain_text("Not counted")
+    expect(page).to_have_url(place.url + "/")
+
+
+def test_a_vote_too_large_to_be_sent_while_leaving_is_sent_at_once(place: Place, open_as: OpenAs) -> None:
+    only = waiting(place, "/1.txt", expires_after=1000)
+    waiting(place, "/2.txt", expires_after=2000)
+    page = open_as(place.site.ana)
+    in_pane(page, "/1.txt")
+    page.keyboard.press("e")
+    page.locator("#arg-content").fill("much " * 20_000)
+    page.get_by_role("button", name="Show what changes").click()
+    page.get_by_role("button", name="Approve with these changes").click()
+
+    expect(page.locator("#held")).to_be_hidden()
+    in_pane(page, "/2.txt")
+    until(page, place, only, "approved")
+
+
+def test_of_votes_that_are_too_large_together_the_first_is_sent_and_none_is_lost(place: Place, open_as: OpenAs) -> None:
+    asked = [waiting(place, f"/{n}.txt", expires_after=1000 * n) for n in (1, 2, 3)]
+    page = open_as(place.site.ana)
+    for number in (1, 2, 3):
+        in_pane(page, f"/{number}.txt")
+        page.locator("#pane #reason-deny").fill("é" * 3900)
+        page.get_by_role("button", name="Deny", exact=True).click()
+    became(page, asked[0], "denied")
+    page.goto("/runs")
+
+    for one in asked[1:]:
+        until(page, place, one, "denied")
+
+
+def test_an_argument_is_changed_in_the_pane_in_a_field_of_its_own(place: Place, open_as: OpenAs) -> None:
+    only = waiting(place, "/1.txt")
+    page = open_as(place.site.ana)
+    in_pane(page, "/1.txt")
+
+    page.keyboard.press("e")
+    expect(page.locator("#arg-content")).to_be_focused()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Control+A")
+    page.keyboard.type("/2.txt")
+    page.keyboard.press("Enter")
+    in_pane(page, "What you changed")
+    page.get_by_role("button", name="Approve with these changes").click()
+
+    became(page, only, "approved")
+    assert place.site.request(only)["arguments"] == {"path": "/2.txt", "content": "x\n"}
+
+
 def test_a_denial_says_why(place: Place, open_as: OpenAs) -> None:
     only = waiting(place, "/1.txt")
     page = open_as(place.site.ana)

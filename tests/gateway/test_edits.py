@@ -94,7 +94,7 @@ def test_an_argument_is_set_to_null_on_the_page(site: Site) -> None:
     browser = Browser(site)
     browser.sign_in(site.ana)
 
-    confirm = browser.send(browser.form(f"{page_of(request_id)}/edit"), arguments='{"path": null}')
+    confirm = browser.send(browser.form(f"{page_of(request_id)}/edit?as=json"), arguments='{"path": null}')
     assert browser.send(form_in(confirm.text)).status_code == 303
 
     assert json.loads(stored(site, request_id).action)["arguments"] == {"path": None}

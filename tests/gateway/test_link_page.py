@@ -227,7 +227,7 @@ def test_after_an_edit_the_link_says_so_and_has_no_form(site: Site) -> None:
     form = reader.form(page_of(request_id), "approve")
     editor = Browser(site)
     editor.sign_in(site.ben)
-    edit = editor.form(f"{page_of(request_id)}/edit")
+    edit = editor.form(f"{page_of(request_id)}/edit?as=json")
     edit.fields["arguments"] = edit.fields["arguments"].replace("hello", "goodbye")
     confirmed = editor.send(edit)
     assert editor.send(form_in(confirmed.text)).status_code == 303

@@ -477,7 +477,7 @@ def test_a_form_that_does_not_say_what_was_shown_decides_nothing(site: Site, ana
 
 def test_edited_arguments_are_shown_as_a_change_before_they_are_approved(site: Site, ana: Browser) -> None:
     request_id = a_request(site)
-    form = ana.form(f"{page_of(request_id)}/edit")
+    form = ana.form(f"{page_of(request_id)}/edit?as=json")
     assert json.loads(form.fields["arguments"]) == {"path": "/a.txt", "content": "hello\n"}
 
     confirm = ana.send(form, arguments='{"path": "/var/a.txt", "content": "hello\\n"}')
@@ -502,7 +502,7 @@ def test_edited_arguments_are_shown_as_a_change_before_they_are_approved(site: S
 
 def test_an_edit_that_cannot_be_used_is_shown_again_with_the_reason(site: Site, ana: Browser) -> None:
     request_id = a_request(site)
-    form = ana.form(f"{page_of(request_id)}/edit")
+    form = ana.form(f"{page_of(request_id)}/edit?as=json")
     unusable = [
         "",
         "{",
@@ -524,7 +524,7 @@ def test_an_edit_that_cannot_be_used_is_shown_again_with_the_reason(site: Site, 
 def test_an_edit_that_does_not_fit_the_tool_is_refused(site: Site, ana: Browser) -> None:
     request_id = a_request(site)
 
-    answer = ana.send(ana.form(f"{page_of(request_id)}/edit"), arguments='{"path": 7, "content": ""}')
+    answer = ana.send(ana.form(f"{page_of(request_id)}/edit?as=json"), arguments='{"path": 7, "content": ""}')
 
     assert answer.status_code == 422
     assert "do not fit the tool" in answer.text
@@ -534,7 +534,7 @@ def test_an_edit_that_does_not_fit_the_tool_is_refused(site: Site, ana: Browser)
 def test_nothing_hides_in_the_box_for_editing(site: Site, ana: Browser) -> None:
     request_id = a_request(site, arguments={"path": "/a", "content": "\u202e\u200bé"})
 
-    assert ana.form(f"{page_of(request_id)}/edit").fields["arguments"].isascii()
+    assert ana.form(f"{page_of(request_id)}/edit?as=json").fields["arguments"].isascii()
 
 
 # Forms from elsewhere

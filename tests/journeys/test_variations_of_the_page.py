@@ -82,7 +82,7 @@ def test_modification_the_timeout_that_the_reviewer_wrote_is_the_one_that_runs(c
             "ana@example.org", calm.mail, page=f"/sign-in?next=/requests/{asked['write_file']['id']}"
         )
         browser.send(form_in(write, "approve"))
-        form = form_in(browser.open(f"{execute}/edit"))
+        form = form_in(browser.open(f"{execute}/edit?as=json"))
         edited = form.fields["arguments"].replace('"timeout": 60', '"timeout": 30')
         confirm = browser.send(form, arguments=edited)
         browser.send(form_in(confirm, "approve"))

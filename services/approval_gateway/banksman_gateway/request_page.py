@@ -1,4 +1,4 @@
-"""The page of a request, and the forms on it: approve, deny, edit, answer, say what happened.
+"""The page of a request, and the forms on it: approve, deny, answer, say what happened.
 
 A signed-in person decides in their session. Whoever comes by a mailed link, and is not signed in, sees what the link
 is for, and at tier low may decide with the typed code of the same mail. The vote itself is cast by `decide`.
@@ -6,14 +6,13 @@ is for, and at tier low may decide with the typed code of the same mail. The vot
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 from fastapi import APIRouter, Request, Response
 
-from banksman import diffs, digest, ids, render
+from banksman import digest, ids, render
 from banksman.digest import Json
 from banksman.errors import BanksmanError, Changed, Conflict, InvalidInput, NotAllowed, NotFound, NotSignedIn
 from banksman.ids import NoticeId, RequestId
@@ -27,13 +26,11 @@ from banksman_gateway import (
     decide,
     door,
     dwell,
-    edits,
     html,
     link_page,
     looking,
     problems,
     remarks,
-    sessions,
     withdraw,
 )
 from banksman_gateway.card import Card
@@ -95,47 +92,6 @@ def vote(request_id: str, request: Request, here: Here, session: MaybeSignedIn, 
         here.wire.run(outcome.resume)
     here.wire.changed(run=outcome.request.run_id, request=wanted)
     return html.see(f"/requests/{ids.show('req', wanted)}")
-
-
-@router.get("/requests/{request_id}/edit")
-def edit(request_id: str, here: Here, session: SignedIn) -> Response:
-    """The arguments as JSON to change; nothing is changed until the next page is confirmed."""
-    wanted = RequestId(ids.read("req", request_id))
-    with door.transaction(here) as conn:
-        shown = _editable(conn, here, session, wanted)
-    # Everything outside ASCII is written as \uXXXX, so that nothing hides in the box.
-    return _edit_page(here, session, shown, json.dumps(shown.action["arguments"], indent=2))
-
-
-@router.post("/requests/{request_id}/edit")
-def confirm(request_id: str, here: Here, session: SignedIn, form: Posted) -> Response:
-    """What was and what would be, side by side, before the edited call is approved. Changes nothing."""
-    form.must_be_of(here.link_keys, session.secret)
-    wanted = RequestId(ids.read("req", request_id))
-    text = form.fields.get("arguments", "")
-    with door.transaction(here) as conn:
-        shown = _editable(conn, here, session, wanted)
-    try:
-        _must_be_shown(shown, form)
-        # Once through its canonical form, so that what is confirmed is what the next form carries: 1.0 is 1.
-        arguments = _arguments(digest.canonical(_arguments(text)).decode())
-        with door.transaction(here) as conn:
-            edits.must_match_schema(conn, shown.request, arguments)
-    except BanksmanError as error:
-        return _edit_page(here, session, shown, text, error=error)
-    edited = {**shown.action, "arguments": arguments}
-    if digest.of_action(edited) == shown.request.digest:
-        return _edit_page(here, session, shown, text, error=InvalidInput("Nothing was changed."))
-    return html.page(
-        "confirm.html",
-        **sessions.signed_in(here, session),
-        card=shown,
-        arguments=digest.canonical(arguments).decode(),
-        rendered=render.hash(edited, shown.context).hex(),
-        blocks=render.blocks(edited, shown.context),
-        warnings=render.warnings(edited, shown.context),
-        changes=diffs.edited(shown.action["arguments"], arguments),
-    )
 
 
 @router.post("/requests/{request_id}/{move}")
@@ -261,12 +217,12 @@ def _ballot(shown: Card, form: Form, *, by_link: bool) -> Ballot:
         verdict = Verdict(form.text("verdict"))
     except ValueError:
         raise InvalidInput("Choose what to decide.") from None
-    revision, seen_digest, rendered = _must_be_shown(shown, form)
+    revision, seen_digest, rendered = must_be_shown(shown, form)
     arguments = None
     if "arguments" in form.fields:
         if by_link:
             raise NotAllowed("A mailed link decides on what is shown; to change it, sign in.")
-        arguments = _arguments(form.fields["arguments"])
+        arguments = arguments_in(form.fields["arguments"])
         now = render.hash({**shown.action, "arguments": arguments}, shown.context)
     else:
         now = render.hash(shown.action, shown.context)
@@ -299,7 +255,7 @@ def _must_have_read(here: Parts, reader: Reader, shown: Card, ballot: Ballot, fo
         raise InvalidInput("Tick the box that says that you have read all of it.")
 
 
-def _must_be_shown(shown: Card, form: Form) -> tuple[int, bytes, str]:
+def must_be_shown(shown: Card, form: Form) -> tuple[int, bytes, str]:
     """What the form says its reader was shown; `decide` compares it with what is asked."""
     if not shown.genuine:
         raise InvalidInput("The stored request does not match its own digest. Nothing can be decided on it.")
@@ -322,30 +278,8 @@ def _answer(shown: Card, verdict: Verdict, form: Form) -> Json:
     return digest.check(text, what="The answer")
 
 
-def _editable(conn: Connection, here: Here, session: Session, wanted: RequestId) -> Card:
-    shown = card.read(conn, wanted, session.person, "session", here.link_keys)
-    if shown.request.kind is not Kind.APPROVAL or not shown.open or not shown.genuine:
-        raise NotAllowed("Only an open approval can be edited.")
-    if shown.hindrance is not None:
-        raise NotAllowed(shown.hindrance)
-    return shown
-
-
-def _edit_page(
-    here: Parts, session: Session, shown: Card, text: str, *, error: BanksmanError | None = None
-) -> Response:
-    problem = None if error is None else problems.of(error)
-    return html.page(
-        "edit.html",
-        200 if problem is None else problem.status,
-        **sessions.signed_in(here, session),
-        card=shown,
-        text=text,
-        problem=problem,
-    )
-
-
-def _arguments(text: str) -> dict[str, Json]:
+def arguments_in(text: str) -> dict[str, Json]:
+    """Edited arguments, from JSON."""
     arguments = digest.parse(text, what="The edited text")
     if not isinstance(arguments, dict):
         raise InvalidInput("The arguments must stay a JSON object: { … }.")

@@ -5,6 +5,8 @@
 "use strict";
 
 const HOLD_MS = 5000;
+// A browser goes on sending, after its page is left, no more than 64 KiB for all requests together.
+const AFTER_LEAVING = 60_000;
 const SUBMIT = "button:not([type=button])";
 const OVER = ["approved", "denied", "answered", "expired", "cancelled", "superseded"].map((end) => `request.${end}`);
 const NEWS = [
@@ -24,6 +26,7 @@ const help = document.querySelector("#keys");
 
 const pages = new Map(); // address -> promise of the <main> of that page
 const held = new Map(); // request -> a vote that is not sent yet
+const sending = new Set(); // votes that are on their way
 let current = null; // the row that is looked at
 let shown = ""; // the request whose page is in the pane, whole
 
@@ -112,10 +115,17 @@ function hold(form, submitter) {
     body: new URLSearchParams(new FormData(form, submitter)),
     label: `${verdictOf(form)} ${row?.dataset.tool ?? ""}`,
   };
-  vote.timer = setTimeout(() => send(vote), HOLD_MS);
-  held.get(request)?.timer && clearTimeout(held.get(request).timer);
-  held.set(request, vote);
-  mark(row, "held", `${vote.label}: not sent yet`);
+  vote.size = vote.body.toString().length;
+  clearTimeout(held.get(request)?.timer);
+  held.delete(request);
+  // What could not be sent any more when the page is left is sent now: first this one alone, then the oldest.
+  if (vote.size > AFTER_LEAVING) send(vote);
+  else {
+    for (const oldest of [...held.values()]) if (sizeOf(held.values()) + vote.size > AFTER_LEAVING) send(oldest);
+    vote.timer = setTimeout(() => send(vote), HOLD_MS);
+    held.set(request, vote);
+    mark(row, "held", `${vote.label}: not sent yet`);
+  }
   tellHeld();
   const next = neighbour(row, 1) ?? neighbour(row, -1);
   row.dataset.done = "held";
@@ -134,28 +144,43 @@ function undo() {
   look(vote.row);
 }
 
-async function send(vote, { last = false } = {}) {
+const sizeOf = (votes) => [...votes].reduce((sum, vote) => sum + vote.size, 0);
+
+// Whether the server counted it.
+function send(vote) {
+  vote.sent = deliver(vote);
+  return vote.sent;
+}
+
+async function deliver(vote) {
   clearTimeout(vote.timer);
   held.delete(vote.request);
+  vote.keepalive = sizeOf(sending) + vote.size <= AFTER_LEAVING;
+  sending.add(vote);
   tellHeld();
   mark(vote.row, "sent", `${vote.label}: sending`);
   pages.delete(vote.action.replace(/\/vote$/, ""));
+  const refused = (words) => {
+    mark(vote.row, "bad", words);
+    delete vote.row.dataset.done;
+    return false;
+  };
   try {
-    const answer = await fetched(vote.action, { method: "POST", body: vote.body, keepalive: last });
+    const answer = await fetched(vote.action, { method: "POST", body: vote.body, keepalive: vote.keepalive });
     if (answer.url.startsWith("/sign-in")) {
       pages.clear();
-      mark(vote.row, "bad", `Not sent. ${SIGNED_OUT}`);
-      delete vote.row.dataset.done;
-    } else if (answer.ok) {
-      mark(vote.row, "good", `${vote.label}: ${answer.main.querySelector(".tag")?.textContent ?? "done"}`);
-    } else {
-      const note = answer.main.querySelector(".note.bad")?.textContent.trim() ?? `refused (${answer.status})`;
-      mark(vote.row, "bad", `Not counted. ${note}`);
-      delete vote.row.dataset.done;
+      return refused(`Not sent. ${SIGNED_OUT}`);
     }
+    if (!answer.ok) {
+      const note = answer.main.querySelector(".note.bad")?.textContent.trim() ?? `refused (${answer.status})`;
+      return refused(`Not counted. ${note}`);
+    }
+    mark(vote.row, "good", `${vote.label}: ${answer.main.querySelector(".tag")?.textContent ?? "done"}`);
+    return true;
   } catch {
-    mark(vote.row, "bad", "Not sent: the gateway does not answer. Vote again.");
-    delete vote.row.dataset.done;
+    return refused("Not sent: the gateway does not answer. Vote again.");
+  } finally {
+    sending.delete(vote);
   }
 }
 
@@ -218,6 +243,13 @@ function press(verdict) {
   form.requestSubmit(button);
 }
 
+// The next part of what does not fit: of a box first, then of the pane.
+function readOn() {
+  const box = [...pane.querySelectorAll(".lines")].find((one) => one.scrollTop + one.clientHeight < one.scrollHeight - 4);
+  box?.scrollIntoView({ block: "nearest" });
+  (box ?? pane).scrollBy(0, (box ?? pane).clientHeight * 0.9);
+}
+
 const KEYS = {
   j: () => move(1),
   k: () => move(-1),
@@ -228,6 +260,7 @@ const KEYS = {
   },
   e: () => pane.querySelector('a[href$="/edit"]')?.click(),
   x: () => current?.querySelector("input[name=pick]")?.click(),
+  r: readOn,
   u: undo,
   o: () => current && location.assign(addressOf(current)),
   g: () => location.assign("/groups"),
@@ -273,7 +306,7 @@ pane.addEventListener("submit", async (event) => {
 });
 
 pane.addEventListener("click", async (event) => {
-  const edit = event.target.closest('a[href$="/edit"]');
+  const edit = event.target.closest('a[href*="/edit"]');
   const preset = event.target.closest("button[data-preset]");
   if (preset) {
     preset.form.querySelector("textarea").value = preset.dataset.preset;
@@ -283,9 +316,9 @@ pane.addEventListener("click", async (event) => {
   event.preventDefault();
   const before = shown;
   const page = await fetched(edit.getAttribute("href"));
-  if (before && shown === before && page.url === edit.getAttribute("href")) {
+  if (before && shown === before && page.url === new URL(edit.href).pathname) {
     put(page);
-    pane.querySelector("textarea")?.focus();
+    pane.querySelector("form :is(input:not([type=hidden]), textarea, select)")?.focus();
   }
 });
 
@@ -299,7 +332,20 @@ list.addEventListener("click", (event) => {
 bar.querySelector("button").addEventListener("click", undo);
 help.querySelector("button").addEventListener("click", () => help.close());
 addEventListener("pagehide", () => {
-  for (const vote of [...held.values()]) send(vote, { last: true });
+  for (const vote of [...held.values()]) send(vote);
+});
+addEventListener("beforeunload", (event) => {
+  const open = [...held.values(), ...sending];
+  if (sizeOf(open) > AFTER_LEAVING || open.some((vote) => vote.keepalive === false)) event.preventDefault();
+});
+// Signing out ends the session before the page is left: what is held goes first, and what was refused is seen.
+document.addEventListener("submit", async (event) => {
+  const form = event.target;
+  if (form.getAttribute("action") !== "/sign-out" || !(held.size || sending.size)) return;
+  event.preventDefault();
+  for (const vote of [...held.values()]) send(vote);
+  const counted = await Promise.all([...sending].map((vote) => vote.sent));
+  if (counted.every(Boolean)) form.submit();
 });
 
 for (const toggle of document.querySelectorAll("input[name=keys]")) {
