@@ -34,9 +34,9 @@ because = "A voucher is money."
 def _pay(seen: Seen) -> Turn:
     del seen
     invoice = {
-        "recipient": "Nordlicht Lamps\u200b GmbH",
-        "account": "DE02 1203 0000 0000 2020 51",
-        "remittance_mail": "billing@nordlicht-l\u0430mps.example.org",
+        "recipient": "The\u200b Supplier",
+        "account": "XX00 EXAMPLE 0001",
+        "remittance_mail": "invoices@suppli\u0435r.example.org",
         "amount": "4810.00",
         "currency": "EUR",
     }

@@ -203,7 +203,7 @@ def _furnish(facts: dict[str, Any], browser: Browser) -> Studio:
             "issue_refund": asked(
                 "desk", "The customer of order A-1042 writes that the lamp arrived broken. Refund it."
             ),
-            "pay_invoice": asked("payables", "Pay the invoice that Nordlicht Lamps sent by mail."),
+            "pay_invoice": asked("payables", "Pay the invoice that came by mail."),
             "edit_file": asked("keeper", "Back up /srv/invoices too."),
             "finished": asked("keeper", "Back up /srv/invoices too, and tell me what you changed."),
         }
