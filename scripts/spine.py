@@ -13,7 +13,7 @@ WORKER = ROOT / "services/agent_worker/banksman_worker"
 # No run passes these on its way: reads for pages, the making of the schema, who asks and whether they asked before,
 # which agents there are, batches and how far they are, policy versions, child runs, the words for what a cancelled run
 # leaves behind, what is done after a restore or with a stuck run, who comes and goes, what silence does, and how people
-# hear of things.
+# hear of things, and the seal of the audit log.
 ASIDE = {
     LEDGER / name
     for name in (
@@ -41,6 +41,7 @@ ASIDE = {
         ),
         *("silence.py", "roster.py", "policies.py", "rehearsal.py", "grants.py"),
         *("absences.py", "withdrawals.py", "lookings.py", "remarks.py", "lasting.py", "progress.py"),
+        *("seals.py", "trail.py"),
     )
 }
 SPINE = [

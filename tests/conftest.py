@@ -33,6 +33,7 @@ class Database:
     worker: str
     gateway: str
     notifier: str
+    sealer: str
 
 
 @pytest.fixture(scope="session")
@@ -96,6 +97,12 @@ def gateway_pool(database: Database) -> Iterator[ledger.Pool]:
 def notifier_pool(database: Database) -> Iterator[ledger.Pool]:
     """Connections with the notifier's rights."""
     yield from _pool(database.notifier, "test-notifier")
+
+
+@pytest.fixture
+def sealer_pool(database: Database) -> Iterator[ledger.Pool]:
+    """Connections with the sealer's rights."""
+    yield from _pool(database.sealer, "test-sealer")
 
 
 @pytest.fixture

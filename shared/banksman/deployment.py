@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from banksman import files
 from banksman.errors import ConfigurationError
-from banksman.key_life import Keys
+from banksman.key_life import Keys, new_sealing_key
 
 _EMAIL = re.compile(r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
 _URL = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._~/-]*)?")
@@ -39,7 +39,7 @@ def write_deployment(folder: Path, *, admin_email: str, public_url: str) -> list
             f"copies, or, if nothing was ever started with these secrets, move {target} away and run this again."
         )
     else:
-        written += _one_broker_password_each(target)
+        written += _one_broker_password_each(target) + _a_sealer(target)
 
     compose = folder / ".env"
     if not compose.exists():
@@ -54,9 +54,10 @@ _FILES = ("postgres", "valkey", "migrate", *_SERVICES)
 
 def _secrets(admin_email: str, public_url: str) -> dict[str, str]:
     """The content of each container's file, all from one throw of the dice."""
-    owner, worker, gateway, notifier = (secrets.token_urlsafe(32) for _ in range(4))
+    owner, worker, gateway, notifier, sealer = (secrets.token_urlsafe(32) for _ in range(5))
     broker_urls, broker = _broker()
     keys = Keys.make()
+    sealing_key, seal_verify_keys = new_sealing_key()
     notifier_token = secrets.token_urlsafe(32)
 
     def database_url(user: str, password: str) -> str:
@@ -75,6 +76,8 @@ def _secrets(admin_email: str, public_url: str) -> dict[str, str]:
                 "BANKSMAN_WORKER_PASSWORD": worker,
                 "BANKSMAN_GATEWAY_PASSWORD": gateway,
                 "BANKSMAN_NOTIFIER_PASSWORD": notifier,
+                "BANKSMAN_SEALER_PASSWORD": sealer,
+                "BANKSMAN_SEAL_VERIFY_KEYS": seal_verify_keys,
                 "BANKSMAN_ADMIN_EMAIL": admin_email,
             },
         ),
@@ -88,7 +91,8 @@ def _secrets(admin_email: str, public_url: str) -> dict[str, str]:
             },
         ),
         "gateway": _lines(
-            "The approval gateway: the only holder of the key that signs decisions. Keep a copy offline.",
+            "The approval gateway: the only holder of the keys that sign decisions and seal the audit log.\n"
+            "Keep a copy offline.",
             {
                 "BANKSMAN_DATABASE_URL": database_url("banksman_gateway", gateway),
                 "BANKSMAN_BROKER_URL": broker_urls["gateway"],
@@ -97,6 +101,8 @@ def _secrets(admin_email: str, public_url: str) -> dict[str, str]:
                 "BANKSMAN_VERIFY_KEYS": keys.verify_keys,
                 "BANKSMAN_LINK_KEYS": keys.link_keys,
                 "BANKSMAN_NOTIFIER_TOKEN": notifier_token,
+                "BANKSMAN_SEALER_DATABASE_URL": database_url("banksman_sealer", sealer),
+                "BANKSMAN_SEALING_KEY": sealing_key,
             },
         ),
         "notifier": _lines(
@@ -139,6 +145,26 @@ def _one_broker_password_each(target: Path) -> list[Path]:
     changed[target / "valkey.env"] = broker
     for path, text in changed.items():
         files.write_private(path, text)
+    return list(changed)
+
+
+def _a_sealer(target: Path) -> list[Path]:
+    """Nobody to seal the audit log → a role of its own in the database, and a key."""
+    migrate, gateway = target / "migrate.env", target / "gateway.env"
+    known = files.settings_in(migrate.read_text())
+    if "BANKSMAN_SEALER_PASSWORD" in known:
+        return []
+    password, (key, verify) = secrets.token_urlsafe(32), new_sealing_key()
+    url = urlsplit(known["BANKSMAN_DATABASE_URL"])
+    host = url.netloc.rpartition("@")[2]
+    sealer = url._replace(netloc=f"banksman_sealer:{password}@{host}").geturl()
+    # What migrates comes last: should this be cut short, the next call finds it as it was and does all of it again.
+    changed = {
+        gateway: {"BANKSMAN_SEALER_DATABASE_URL": sealer, "BANKSMAN_SEALING_KEY": key},
+        migrate: {"BANKSMAN_SEALER_PASSWORD": password, "BANKSMAN_SEAL_VERIFY_KEYS": verify},
+    }
+    for path, values in changed.items():
+        files.write_private(path, files.with_settings(path.read_text(), values))
     return list(changed)
 
 

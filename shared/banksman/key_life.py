@@ -36,6 +36,13 @@ class Keys:
         return cls(text, signer.public(), _new_link(()))
 
 
+def new_sealing_key() -> tuple[str, str]:
+    """A key for the seal of the audit log, and the line by which anybody verifies what it signs."""
+    seed = secrets.token_bytes(32)
+    signer = Signer(_new_kid("s", ()), seed)
+    return f"{signer.kid}:{base64url(seed)}", signer.public()
+
+
 @dataclass(frozen=True, slots=True)
 class Listed:
     """One key, without what is secret of it."""

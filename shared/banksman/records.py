@@ -408,6 +408,8 @@ class Matter:
     """The first notice to this person about this request: later mails are answers to its mail."""
     receipt: Sequence[ReceiptLine] = ()
     """Of a receipt: what it says."""
+    audit_head: str = ""
+    """Of a receipt: the audit log's newest head, in a line."""
 
 
 @dataclass(frozen=True, slots=True)

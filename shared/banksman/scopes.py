@@ -7,13 +7,24 @@ from typing import Literal, get_args
 
 from banksman.errors import InvalidInput
 
-ScopeOfKeys = Literal["runs:submit", "runs:submit-as", "runs:read", "runs:cancel", "requests:read", "requests:answer"]
+ScopeOfKeys = Literal[
+    "runs:submit", "runs:submit-as", "runs:read", "runs:cancel", "requests:read", "requests:answer", "audit:read"
+]
 Scope = ScopeOfKeys | Literal["votes", "people", "policy"]
 
 OF_KEYS: Sequence[str] = get_args(ScopeOfKeys)
 """What an API key may be given."""
 
-OF_A_LOGIN: Sequence[Scope] = ("runs:submit", "runs:read", "runs:cancel", "requests:read", "votes", "people", "policy")
+OF_A_LOGIN: Sequence[Scope] = (
+    "runs:submit",
+    "runs:read",
+    "runs:cancel",
+    "requests:read",
+    "votes",
+    "people",
+    "policy",
+    "audit:read",
+)
 """What a token by `banksman login` opens of what its person may do."""
 
 

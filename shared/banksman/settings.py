@@ -120,8 +120,13 @@ class GatewaySettings(PolicySettings):
     webhook_allow: Words = ()
     dwell_seconds: float = Field(5, ge=0, le=300)
     receipt_hour: int | None = Field(default=17, ge=0, le=23)
+    sealer_database_url: SecretStr | None = None
+    sealing_key: SecretStr | None = None
+    seal_verify_keys: str = ""
+    seal_seconds: float | None = Field(default=10, gt=0)
+    audit_anchor: str = ""
 
-    @field_validator("receipt_hour", mode="before")
+    @field_validator("receipt_hour", "seal_seconds", mode="before")
     @classmethod
     def _never(cls, value: Any) -> Any:
         return None if value == "never" else value
@@ -168,6 +173,8 @@ class MigrateSettings(Settings):
     worker_password: SecretStr | None = None
     gateway_password: SecretStr | None = None
     notifier_password: SecretStr | None = None
+    sealer_password: SecretStr | None = None
+    seal_verify_keys: str = ""
     admin_email: str = ""
 
 

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from banksman import digest
 from banksman.errors import ConfigurationError, NotGenuine
 
-Purpose = Literal["decision", "policy", "grant"]
+Purpose = Literal["decision", "policy", "grant", "head"]
 """What a statement is signed as. It is part of what is signed: none can be taken for one of another kind."""
 
 KeyStatus = Literal["current", "retired", "revoked"]
@@ -40,15 +40,13 @@ class Signer:
         self._key = Ed25519PrivateKey.from_private_bytes(seed)
 
     @classmethod
-    def read(cls, text: str) -> Signer:
-        """From the setting `kid:base64url-seed`."""
+    def read(cls, text: str, *, setting: str = "BANKSMAN_SIGNING_KEY") -> Signer:
+        """From a setting `kid:base64url-seed`."""
         kid, _, seed = text.partition(":")
         try:
             return cls(kid, unbase64(seed))
         except ValueError:
-            raise ConfigurationError(
-                "BANKSMAN_SIGNING_KEY must read `kid:seed`, the seed being 32 bytes in base64url."
-            ) from None
+            raise ConfigurationError(f"{setting} must read `kid:seed`, the seed being 32 bytes in base64url.") from None
 
     def sign(self, statement: Mapping[str, digest.Json], purpose: Purpose = "decision") -> Signed:
         """A statement → its canonical bytes and their signature."""
@@ -67,7 +65,7 @@ class Verifier:
         self._keys = dict(keys)
 
     @classmethod
-    def read(cls, text: str) -> Verifier:
+    def read(cls, text: str, *, setting: str = "BANKSMAN_VERIFY_KEYS") -> Verifier:
         """From the setting `kid:current|retired|revoked:base64url-public-key`, separated by commas."""
         keys: dict[str, tuple[KeyStatus, Ed25519PublicKey]] = {}
         for item in filter(None, map(str.strip, text.split(","))):
@@ -75,16 +73,16 @@ class Verifier:
             status, _, public = rest.partition(":")
             if status not in ("current", "retired", "revoked"):
                 raise ConfigurationError(
-                    f"BANKSMAN_VERIFY_KEYS: key {kid!r} must be current, retired or revoked, not {status[:20]!r}."
+                    f"{setting}: key {kid!r} must be current, retired or revoked, not {status[:20]!r}."
                 )
             try:
                 keys[kid] = (status, Ed25519PublicKey.from_public_bytes(unbase64(public)))
             except ValueError:
                 raise ConfigurationError(
-                    f"BANKSMAN_VERIFY_KEYS: key {kid!r} is not a public key of 32 bytes in base64url."
+                    f"{setting}: key {kid!r} is not a public key of 32 bytes in base64url."
                 ) from None
         if not keys:
-            raise ConfigurationError("BANKSMAN_VERIFY_KEYS names no key, so no decision could ever be verified.")
+            raise ConfigurationError(f"{setting} names no key, so nothing could ever be verified.")
         return cls(keys)
 
     def listed(self) -> dict[str, tuple[KeyStatus, str]]:

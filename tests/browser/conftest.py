@@ -90,6 +90,9 @@ def place(
         redispatch_seconds=30,
         membership_seconds=0,
         dwell_seconds=dwell,
+        sealer_database_url=SecretStr(database.sealer),
+        sealing_key=SecretStr("s1:" + signing.base64url(bytes([5] * 32))),
+        seal_seconds=3600,
         log_level="error",
     )
     made = app.create(settings)

@@ -303,7 +303,7 @@ class Site:
             return self.postgres.url(user=f"banksman_{role}", password=self._ring.role_passwords[role])
 
         return Addresses(
-            database_urls={role: as_role(role) for role in keyring.ROLES},
+            database_urls={role: as_role(role) for role in keyring.DATABASE_ROLES},
             broker_urls={role: _at(self.valkey.url(role), self.proxy) for role in keyring.ROLES},
             gateway_port=self._gateway_port,
             gateway_url=self.url,

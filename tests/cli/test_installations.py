@@ -60,7 +60,7 @@ def test_a_missing_setting_is_named(tmp_path: Path) -> None:
 def test_the_roles_are_printed_for_whoever_may_make_them(tmp_path: Path) -> None:
     ended = run("migrate", "--print-roles", cwd=tmp_path)
 
-    assert [f"CREATE ROLE {role} LOGIN" in ended.stdout for role in migrate.ROLES] == [True] * 3
+    assert [f"CREATE ROLE {role} LOGIN" in ended.stdout for role in migrate.ROLES] == [True] * 4
 
 
 def test_a_deployments_secrets_are_written_once(tmp_path: Path) -> None:

@@ -41,6 +41,9 @@ def served(database: Database, broker: str, link_key: str) -> Iterator[GatewaySe
         redispatch_seconds=30,
         membership_seconds=3600,
         dwell_seconds=0,
+        sealer_database_url=SecretStr(database.sealer),
+        sealing_key=SecretStr("s1:" + signing.base64url(bytes([5] * 32))),
+        seal_seconds=3600,
     )
     made = app.create(settings)
     config = uvicorn.Config(made, host="127.0.0.1", port=port, log_config=None, access_log=False)

@@ -260,7 +260,7 @@ CALLER = {"PATH": "/bin", "OPENAI_API_KEY": "sk", "BANKSMAN_SIGNING_KEY": "mine"
 
 def test_only_the_worker_inherits_what_the_caller_has_and_none_the_callers_secrets() -> None:
     where = environment.Addresses(
-        database_urls={"worker": "w", "gateway": "g", "notifier": "n"},
+        database_urls={"worker": "w", "gateway": "g", "notifier": "n", "sealer": "s"},
         broker_urls=dict.fromkeys(("worker", "gateway", "notifier"), "b"),
         gateway_port=1,
         gateway_url="u",
@@ -284,7 +284,7 @@ def test_only_the_worker_inherits_what_the_caller_has_and_none_the_callers_secre
 )
 def test_every_setting_of_a_service_is_either_the_stacks_or_the_callers(kind: type[Settings], service: str) -> None:
     where = environment.Addresses(
-        database_urls=dict.fromkeys(("worker", "gateway", "notifier"), "u"),
+        database_urls=dict.fromkeys(("worker", "gateway", "notifier", "sealer"), "u"),
         broker_urls=dict.fromkeys(("worker", "gateway", "notifier"), "b"),
         gateway_port=ports.free(),
         gateway_url="u",

@@ -33,6 +33,9 @@ def gateway_settings(database: Database, broker: str, link_key: str) -> GatewayS
         redispatch_seconds=30,
         membership_seconds=3600,
         dwell_seconds=0,
+        sealer_database_url=SecretStr(database.sealer),
+        sealing_key=SecretStr("s1:" + signing.base64url(bytes([5] * 32))),
+        seal_seconds=3600,
         log_level="error",
     )
 

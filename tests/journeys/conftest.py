@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.journeys.stacks import Stack
+from tests.journeys.stacks import Stack, cli, until
 
+SEALED = {"BANKSMAN_SEAL_SECONDS": "0.5"}
 QUICK = {"BANKSMAN_LEASE_SECONDS": "2", "BANKSMAN_SWEEP_SECONDS": "0.2", "BANKSMAN_REDISPATCH_SECONDS": "2"}
 """So that a lost worker or message is noticed within the patience of a test."""
 
@@ -15,8 +17,12 @@ QUICK = {"BANKSMAN_LEASE_SECONDS": "2", "BANKSMAN_SWEEP_SECONDS": "0.2", "BANKSM
 @pytest.fixture(scope="session")
 def calm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack that is only used."""
-    settings = {"BANKSMAN_ALLOW_WRITES_BELOW": "/workspace", "BANKSMAN_TIERS": "issue_refund=low,sign_off=high"}
-    with Stack(tmp_path_factory.mktemp("calm") / "data", settings=settings) as stack:
+    settings = {
+        "BANKSMAN_ALLOW_WRITES_BELOW": "/workspace",
+        "BANKSMAN_TIERS": "issue_refund=low,sign_off=high",
+    } | SEALED
+    data = tmp_path_factory.mktemp("calm") / "data"
+    with Stack(data, settings=SEALED | settings | _anchor(data)) as stack:
         yield stack
         assert stack.refused() == []
 
@@ -24,10 +30,27 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 @pytest.fixture(scope="session")
 def rough(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack with two workers. A story that hurts it leaves it as it was: everything up."""
-    settings = QUICK | {"BANKSMAN_ALLOW_WRITES_BELOW": "/workspace"}
-    with Stack(tmp_path_factory.mktemp("rough") / "data", workers=2, settings=settings) as stack:
+    settings = SEALED | QUICK | {"BANKSMAN_ALLOW_WRITES_BELOW": "/workspace"}
+    data = tmp_path_factory.mktemp("rough") / "data"
+    with Stack(data, workers=2, settings=settings | _anchor(data)) as stack:
         yield stack
         assert stack.refused() == []
+
+
+@pytest.fixture(autouse=True)
+def the_log_holds(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After every story the audit log says what was sealed, and what was anchored."""
+    yield
+    for name in {"calm", "rough"} & set(request.fixturenames):
+        stack: Stack = request.getfixturevalue(name)
+        anchor = stack.data.with_name("heads.jsonl")
+        until(anchor.exists, what="the first anchored head")
+        done = cli("audit", "verify", "--anchor", str(anchor), data=stack.data)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _anchor(data: Path) -> dict[str, str]:
+    return {"BANKSMAN_AUDIT_ANCHOR": str(data.with_name("heads.jsonl"))}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

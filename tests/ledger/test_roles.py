@@ -7,6 +7,7 @@ import pytest
 
 from tests.conftest import Database
 
+SEAL = ("audit_homes", "audit_leaves", "audit_nodes", "audit_heads")
 HEARING = ("preferences", "inboxes", "endpoints", "deliveries")
 TABLES = [
     *(
@@ -38,6 +39,7 @@ TABLES = [
     "policies",
     *("withdrawals", "absences", "lookings", "remarks"),
     "grants",
+    *SEAL,
 ]
 
 WRITES: dict[str, set[tuple[str, str]]] = {
@@ -111,10 +113,13 @@ WRITES: dict[str, set[tuple[str, str]]] = {
         ("deliveries", "UPDATE"),
         ("deliveries", "DELETE"),
     },
+    "sealer": {("audit_leaves", "INSERT"), ("audit_nodes", "INSERT"), ("audit_heads", "INSERT")},
 }
 
 UNREADABLE: dict[str, set[str]] = {
+    "sealer": set(TABLES) - {"audit_events", *SEAL},
     "worker": {
+        *SEAL,
         *("keys", "sessions", "answers", "sign_ins", "notices", "audit_events", "migrations"),
         *("withdrawals", "absences", "lookings", "remarks"),
         *HEARING,
@@ -239,6 +244,7 @@ def test_a_statement_over_the_wall_is_refused(role: str, database: Database) -> 
 
 def test_even_the_owner_is_stopped_at_the_append_only_tables(database: Database) -> None:
     tables = ("votes", "withdrawals", "remarks", "decisions", "renewals", "revisions", "audit_events", "policies")
+    tables += SEAL
     with psycopg.connect(database.owner) as conn:
         let_through = [
             statement

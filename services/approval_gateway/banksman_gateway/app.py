@@ -16,6 +16,8 @@ from banksman.wire import Wire
 from banksman_gateway import (
     agents,
     agents_page,
+    audit,
+    audit_page,
     away,
     away_page,
     batch_page,
@@ -55,6 +57,7 @@ from banksman_gateway import (
 from banksman_gateway.envelope import Envelope
 from banksman_gateway.parts import Parts
 from banksman_gateway.pulse import Pulse
+from banksman_gateway.seal import Seal
 from banksman_gateway.sweep import Sweep
 
 POOL_SIZE = 16
@@ -71,10 +74,12 @@ def create(settings: GatewaySettings) -> FastAPI:
         sweep = Sweep(here)
         here.pulse.start()
         sweep.start()
+        here.seal.start()
         try:
             yield
         finally:
             sweep.close()
+            here.seal.close()
             here.pulse.close()
             here.wire.close()
             here.pool.close()
@@ -112,6 +117,7 @@ def create(settings: GatewaySettings) -> FastAPI:
         looking,
         remarks,
         away,
+        audit,
         internal,
     )
     shown = (
@@ -131,6 +137,7 @@ def create(settings: GatewaySettings) -> FastAPI:
         receipts,
         sign_in,
         away_page,
+        audit_page,
     )
     for module in (*api, *shown):
         app.include_router(module.router)
@@ -149,9 +156,11 @@ def build(settings: GatewaySettings) -> Parts:
     verifier = Verifier.read(settings.verify_keys or signer.public())
     verifier.allow(signer)
     link_keys = LinkKeys.read(settings.link_keys.get_secret_value())
+    pool = ledger.open_pool(settings.database_url.get_secret_value(), size=POOL_SIZE, name="banksman-gateway")
     return Parts(
         settings=settings,
-        pool=ledger.open_pool(settings.database_url.get_secret_value(), size=POOL_SIZE, name="banksman-gateway"),
+        pool=pool,
+        seal=Seal(settings, pool),
         signer=signer,
         link_keys=link_keys,
         wire=Wire(broker_url, expires=settings.redispatch_seconds),

@@ -19,7 +19,7 @@ from banksman.errors import InvalidInput, NotAllowed
 from banksman.ledger import insights as rows
 from banksman.ledger.insights import Line, OfPerson, OfRule
 from banksman.states import RequestState
-from banksman_gateway import door, problems
+from banksman_gateway import door, problems, shapes
 from banksman_gateway.auth import Caller
 from banksman_gateway.door import ToRead
 from banksman_gateway.intake import Body, StrictRoute
@@ -88,6 +88,7 @@ class Receipt(Shape):
     until: datetime
     figures: Reviewer
     items: Sequence[Item]
+    audit_head: shapes.AuditHead | None
 
 
 class Span(Body):
@@ -130,7 +131,12 @@ def receipt(wanted: Annotated[Day, Query()], way: ToRead) -> Response:
     if mine is None:
         mine = OfPerson(caller.person, 0, 0, 0, None, 0, 0)
     body = Receipt(
-        person=caller.person.email, since=since, until=until, figures=_reviewer(mine), items=[*map(_item, lines)]
+        person=caller.person.email,
+        since=since,
+        until=until,
+        figures=_reviewer(mine),
+        items=[*map(_item, lines)],
+        audit_head=shapes.audit_head(way.here.seal.head),
     )
     return door.respond(200, door.to_bytes(body))
 

@@ -17,6 +17,7 @@ from banksman.signing import Signer, Verifier
 from banksman.wire import Wire
 from banksman_gateway.decide import Pen
 from banksman_gateway.pulse import Pulse
+from banksman_gateway.seal import Seal
 
 
 @dataclass(slots=True)
@@ -36,6 +37,7 @@ class Parts:
     link_keys: LinkKeys
     wire: Wire
     pulse: Pulse
+    seal: Seal
     verifier: Verifier
     """The public keys that the workers have, to see a policy as they do."""
     file_rules: Rules | None = None

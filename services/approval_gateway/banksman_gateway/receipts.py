@@ -39,7 +39,13 @@ def show(day: str, here: Here, session: SignedIn) -> Response:
     with door.transaction(here) as conn:
         lines = insights.receipt(conn, session.person.id, since, until)
     return html.page(
-        "receipt.html", **sessions.signed_in(here, session), since=since, until=until, lines=lines, calls=insights.CALLS
+        "receipt.html",
+        **sessions.signed_in(here, session),
+        since=since,
+        until=until,
+        lines=lines,
+        calls=insights.CALLS,
+        head=here.seal.head,
     )
 
 

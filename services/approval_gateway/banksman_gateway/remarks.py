@@ -39,10 +39,15 @@ class Said(Body):
     text: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=LONGEST)]
 
 
+def may(request: Request, person: Person) -> bool:
+    """Whether this person may write below this request: who may vote, and who asked for the run."""
+    return bool(quorum.standing(person)) or request.asked_by(person)
+
+
 def add(conn: Connection, request_id: RequestId, person: Person, text: str) -> tuple[Request, Sequence[NoticeId]]:
     """A remark below an open request, and the notices to wake the notifier for."""
     request = asked.get(conn, request_id)
-    if not quorum.standing(person) and not request.asked_by(person):
+    if not may(request, person):
         if auth.own_only(person) is not None:
             raise NotFound(f"There is no request {ids.show('req', request_id)}.")
         raise NotAllowed("Only reviewers and whoever asked for the run write here.")

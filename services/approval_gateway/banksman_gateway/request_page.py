@@ -174,6 +174,8 @@ def _page(
         "opened": dwell.stamp(here.link_keys, reader.secret, shown.request),
         "dwell": here.settings.dwell_seconds,
         "presets": PRESETS,
+        "head": here.seal.head,
+        "may_remark": remarks.may(shown.request, reader.person),
     }
     status = 200 if problem is None else problem.status
     if reader.notice is None:

@@ -192,7 +192,7 @@ def show(conn: Connection, here: Parts, found: Sequence[Record], *, listed: bool
     around = views.around(conn, found, remarks=not listed)
     cast = [(request, [vote for vote, _ in around[request.id].votes], around[request.id].decision) for request in found]
     tallies = tally.of_each(conn, cast, here.link_keys)
-    return [shapes.request(request, around[request.id], tallies[request.id]) for request in found]
+    return [shapes.request(request, around[request.id], tallies[request.id], here.seal.head) for request in found]
 
 
 def tell(here: Parts, *outcomes: Outcome) -> None:

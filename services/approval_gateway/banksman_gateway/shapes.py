@@ -13,6 +13,7 @@ from banksman import diffs, ids, quorum, records, render
 from banksman.blocks import Block
 from banksman.digest import Json
 from banksman.ledger.views import Around, Happening
+from banksman.sealing.heads import Head
 from banksman.signing import base64url
 from banksman_gateway.tally import Tally
 
@@ -188,6 +189,15 @@ class Context(Shape):
     options: Sequence[Any] | None
 
 
+class AuditHead(Shape):
+    """The audit log's newest head: so many events, this root (RFC 9162). A log that was rolled back lacks it."""
+
+    number: int
+    size: int
+    root: str
+    at: datetime
+
+
 class Request(Shape):
     """A request as it stands, with what its digest covers."""
 
@@ -222,6 +232,7 @@ class Request(Shape):
     siblings: Sequence[Sibling]
     revisions: Sequence[Revision]
     context: Context
+    audit_head: AuditHead | None = None
 
 
 class File(Shape):
@@ -329,7 +340,12 @@ def agent(found: records.Agent) -> Agent:
     )
 
 
-def request(found: records.Request, around: Around, stands: Tally) -> Request:
+def audit_head(head: Head | None) -> AuditHead | None:
+    """A head's shape."""
+    return None if head is None else AuditHead.model_validate(head.short())
+
+
+def request(found: records.Request, around: Around, stands: Tally, head: Head | None) -> Request:
     """A request's shape. What is shown comes from the very bytes that were hashed."""
     action = _read(found.action)
     context = _read(found.context)
@@ -374,6 +390,7 @@ def request(found: records.Request, around: Around, stands: Tally) -> Request:
             before=context.get("before"),
             options=context.get("options"),
         ),
+        audit_head=audit_head(head),
     )
 
 

@@ -53,6 +53,7 @@ def of_notice(kind: str, matter: Matter, link: Link) -> Message:
                 "votes": sum(line.count for line in matter.receipt),
                 "lines": [_receipt_line(line) for line in matter.receipt[:_MOST_LINES]],
                 "more": sum(line.count for line in matter.receipt[_MOST_LINES:]),
+                "audit_head": matter.audit_head,
             },
             url=link.page,
         )

@@ -6,8 +6,9 @@ from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
 
-from banksman.ledger import Connection, insights
+from banksman.ledger import Connection, insights, seals
 from banksman.records import Matter, Notice, ReceiptLine
+from banksman.sealing import heads
 
 
 def fill(conn: Connection, notice: Notice, matter: Matter) -> Matter:
@@ -15,4 +16,9 @@ def fill(conn: Connection, notice: Notice, matter: Matter) -> Matter:
     until = notice.expires_at - insights.RECEIPT_LIFE
     lines = insights.receipt(conn, notice.person_id, until - timedelta(days=1), until)
     counted = Counter((line.verdict, line.tool, line.agent, line.outcome) for line in lines)
-    return replace(matter, receipt=tuple(ReceiptLine(count, *what) for what, count in counted.most_common()))
+    signed = seals.newest_head(conn)
+    return replace(
+        matter,
+        receipt=tuple(ReceiptLine(count, *what) for what, count in counted.most_common()),
+        audit_head="" if signed is None else heads.read(signed).in_words(),
+    )

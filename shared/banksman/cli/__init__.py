@@ -9,6 +9,7 @@ import typer
 from banksman.cli import (
     access,
     agents,
+    audit,
     batches,
     bench,
     company,
@@ -88,6 +89,7 @@ app.add_typer(batches.batch, name="batch")
 app.add_typer(notify.notify, name="notify")
 app.add_typer(notify.webhooks, name="webhooks")
 app.add_typer(policy.policy, name="policy")
+app.add_typer(audit.audit, name="audit")
 app.command("requests")(review.requests)
 app.command()(review.approve)
 app.command()(review.deny)

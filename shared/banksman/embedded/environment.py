@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from banksman.embedded.keyring import Keyring
+from banksman.signing import Signer
 
 _PLAIN = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "PYTHONPATH", "SSL_CERT_FILE", "SSL_CERT_DIR")
 _LOGS = ("LOG_FORMAT", "LOG_LEVEL")
@@ -32,7 +33,7 @@ TUNING: Mapping[str, tuple[str, ...]] = {
     ),
     "gateway": (
         *(*_LOGS, *_POLICY, "SWEEP_SECONDS", "REDISPATCH_SECONDS", "MEMBERSHIP_SECONDS", "WEBHOOK_ALLOW"),
-        *("DWELL_SECONDS", "RECEIPT_HOUR"),
+        *("DWELL_SECONDS", "RECEIPT_HOUR", "SEAL_SECONDS", "AUDIT_ANCHOR"),
     ),
     "notifier": (
         *_LOGS,
@@ -96,6 +97,9 @@ def of_gateway(caller: Mapping[str, str], where: Addresses, keyring: Keyring) ->
             "BANKSMAN_VERIFY_KEYS": keyring.verify_keys,
             "BANKSMAN_LINK_KEYS": keyring.link_keys,
             "BANKSMAN_NOTIFIER_TOKEN": keyring.notifier_token,
+            "BANKSMAN_SEALER_DATABASE_URL": where.database_urls["sealer"],
+            "BANKSMAN_SEALING_KEY": keyring.sealing_key,
+            "BANKSMAN_SEAL_VERIFY_KEYS": Signer.read(keyring.sealing_key).public(),
         }
     )
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from banksman import files
 from banksman.errors import ConfigurationError
-from banksman.key_life import Keys
+from banksman.key_life import Keys, new_sealing_key
 
 ROLES = ("worker", "gateway", "notifier")
+DATABASE_ROLES = (*ROLES, "sealer")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +37,7 @@ class Keyring:
     verify_keys: str
     link_keys: str
     notifier_token: str
+    sealing_key: str
     credentials: Credentials = Credentials()
 
     @classmethod
@@ -44,13 +46,14 @@ class Keyring:
         keys = Keys.make()
         return cls(
             owner_password=secrets.token_urlsafe(32),
-            role_passwords=_passwords(),
+            role_passwords=_passwords(DATABASE_ROLES),
             broker_password=secrets.token_urlsafe(32),
-            broker_passwords=_passwords(),
+            broker_passwords=_passwords(ROLES),
             signing_key=keys.signing_key,
             verify_keys=keys.verify_keys,
             link_keys=keys.link_keys,
             notifier_token=secrets.token_urlsafe(32),
+            sealing_key=new_sealing_key()[0],
         )
 
 
@@ -71,14 +74,17 @@ def load_or_make(path: Path, *, data_exists: bool) -> Keyring:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}.") from error
     try:
         found: dict[str, Any] = json.loads(text)
-        # The broker takes its passwords from here at each start, so a service without one is given one.
-        given = "broker_passwords" in found
-        found.setdefault("broker_passwords", _passwords())
+        before = json.dumps(found, sort_keys=True)
+        # Broker and database take their passwords from here at each start, so who has none is given one.
+        found.setdefault("broker_passwords", _passwords(ROLES))
+        found.setdefault("sealing_key", new_sealing_key()[0])
+        found["role_passwords"] = {**_passwords(DATABASE_ROLES), **found["role_passwords"]}
+        completed = json.dumps(found, sort_keys=True) != before
         credentials = Credentials(**found.pop("credentials"))
         ring = Keyring(**found, credentials=credentials)
     except (ValueError, TypeError, KeyError):
         raise ConfigurationError(f"{path} is damaged: bring back a copy of it.") from None
-    if not given:
+    if completed:
         save(path, ring)
     return ring
 
@@ -88,5 +94,5 @@ def save(path: Path, keyring: Keyring) -> None:
     files.write_private(path, json.dumps(asdict(keyring), indent=2) + "\n")
 
 
-def _passwords() -> dict[str, str]:
-    return {role: secrets.token_urlsafe(32) for role in ROLES}
+def _passwords(roles: Sequence[str]) -> dict[str, str]:
+    return {role: secrets.token_urlsafe(32) for role in roles}

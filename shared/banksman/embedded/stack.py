@@ -123,7 +123,7 @@ class _Starting:
             return None
         ring = self._fill(owner_url, ring)
         where = Addresses(
-            database_urls={role: _as_role(owner_url, role, ring.role_passwords[role]) for role in ROLES},
+            database_urls={role: _as_role(owner_url, role, word) for role, word in ring.role_passwords.items()},
             broker_urls=broker_urls,
             gateway_port=gateway_port,
             gateway_url=f"http://localhost:{gateway_port}",

@@ -39,7 +39,7 @@ def since(
         SELECT actor, action, run_id, request_id, body, at, xid::text::bigint, id
         FROM audit_events
         WHERE (xid, id) > (%(xid)s::text::xid8, %(id)s)
-          AND xid < pg_snapshot_xmin(pg_current_snapshot())
+          AND xid < audit_horizon()
           AND (%(run)s::uuid IS NULL OR run_id = %(run)s)
         ORDER BY xid, id
         LIMIT %(limit)s
@@ -54,7 +54,7 @@ def since(
 
 def horizon(conn: Connection) -> tuple[int, int]:
     """The cursor of now: everything below it can be read, nothing below it is still to come."""
-    row = conn.execute("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint").fetchone()
+    row = conn.execute("SELECT audit_horizon()::text::bigint").fetchone()
     assert row is not None
     return (row[0], 0)
 

@@ -16,7 +16,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from banksman.errors import ConfigurationError, Unavailable
 
-ROLES = ("banksman_worker", "banksman_gateway", "banksman_notifier")
+ROLES = ("banksman_worker", "banksman_gateway", "banksman_notifier", "banksman_sealer")
 _LOCK = 0x62616E6B
 
 
@@ -38,7 +38,9 @@ def migrate(owner_url: str, *, passwords: Mapping[str, str]) -> Sequence[str]:
                     f"PostgreSQL {conn.info.server_version // 10000} is too old: Banksman needs 15 or newer."
                 )
             _make_roles(conn, passwords)
-            return _apply(conn)
+            applied = _apply(conn)
+            _settle(conn)
+            return applied
     except psycopg.OperationalError as error:
         raise Unavailable(f"PostgreSQL cannot be reached for the migration: {error}") from error
 
@@ -92,6 +94,43 @@ def _apply(conn: psycopg.Connection) -> Sequence[str]:
             f"This database has migration {unknown[-1]:04d}, which this release does not know: run a newer release."
         )
     return applied
+
+
+def _settle(conn: psycopg.Connection) -> None:
+    """The audit log came from another PostgreSQL → its places go on from where they were, whatever is counted here."""
+    found = conn.execute("SELECT system_identifier FROM pg_control_system()").fetchone()
+    last = conn.execute("SELECT number, cluster FROM audit_homes ORDER BY number DESC LIMIT 1").fetchone()
+    assert found is not None
+    if last is not None and last[1] == found[0]:
+        return
+    # Whoever is writing an event finishes first; whoever comes next writes with the new shift.
+    conn.execute("LOCK TABLE audit_events IN ACCESS EXCLUSIVE MODE")
+    row = conn.execute(
+        """
+        SELECT greatest(
+                   audit_shift(),
+                   greatest((SELECT max(xid)::text::bigint FROM audit_events),
+                            (SELECT max(xid)::text::bigint FROM endpoints),
+                            (SELECT max((convert_from(statement, 'UTF8')::jsonb ->> 'ceiling')::bigint)
+                             FROM (SELECT statement FROM audit_heads ORDER BY number DESC LIMIT 1) AS newest))
+                   + 1 - pg_snapshot_xmin(pg_current_snapshot())::text::bigint),
+               pg_snapshot_xmin(pg_current_snapshot())::text::bigint
+        """
+    ).fetchone()
+    assert row is not None
+    shift = 0 if last is None else row[0]
+    conn.execute(
+        sql.SQL(
+            "CREATE OR REPLACE FUNCTION audit_shift() RETURNS bigint LANGUAGE sql IMMUTABLE RETURN {}::bigint"
+        ).format(sql.Literal(shift))
+    )
+    conn.execute(
+        """
+        INSERT INTO audit_homes (number, cluster, xid, floor)
+        VALUES (%s, %s, %s::text::xid8, (SELECT coalesce(max(id), 0) FROM audit_events))
+        """,
+        (1 if last is None else last[0] + 1, found[0], str(row[1] + shift)),
+    )
 
 
 def _files() -> Sequence[tuple[int, str, bytes]]:

@@ -35,7 +35,7 @@ def tail(conn: Connection, *, limit: int) -> bool:
             """
             SELECT xid::text, id, at, action, run_id, request_id
             FROM audit_events
-            WHERE (xid, id) > (%s::xid8, %s) AND xid < pg_snapshot_xmin(pg_current_snapshot())
+            WHERE (xid, id) > (%s::xid8, %s) AND xid < audit_horizon()
             ORDER BY xid, id
             LIMIT %s
             """,

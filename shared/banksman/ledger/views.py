@@ -402,7 +402,7 @@ def news_of_run(
         """
         SELECT finished_at IS NOT NULL AND NOT EXISTS (
                    SELECT FROM audit_events
-                   WHERE run_id = runs.id AND xid >= pg_snapshot_xmin(pg_current_snapshot()))
+                   WHERE run_id = runs.id AND xid >= audit_horizon())
         FROM runs
         WHERE id = %s
         """,
@@ -419,7 +419,7 @@ def news_of_requests(conn: Connection, cursor: tuple[int, int], *, limit: int = 
         SELECT actor, action, run_id, request_id, body, at, xid::text::bigint, id
         FROM audit_events
         WHERE (xid, id) > (%(xid)s::text::xid8, %(id)s)
-          AND xid < pg_snapshot_xmin(pg_current_snapshot())
+          AND xid < audit_horizon()
           AND request_id IS NOT NULL
         ORDER BY xid, id
         LIMIT %(limit)s

@@ -1,0 +1,112 @@
+"""`banksman audit`: whoever has the database and the public key checks the log without trusting the gateway."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+
+from banksman import ids, ledger
+from banksman.sealing import tree
+from tests.cli.conftest import run
+from tests.conftest import Database
+from tests.gateway.scenes import Site
+from tests.sealing.logs import SIGNER, as_attacker, roll_back, seal
+
+KEYS = SIGNER.public()
+Audit = Callable[..., CompletedProcess[str]]
+
+
+@pytest.fixture
+def audit(database: Database, tmp_path: Path) -> Audit:
+    env = {"BANKSMAN_DATABASE_URL": database.sealer, "BANKSMAN_SEAL_VERIFY_KEYS": KEYS}
+    return lambda *arguments, **more: run("audit", *arguments, cwd=tmp_path, env=more.pop("env", env), **more)
+
+
+def test_it_is_good_tampered_with_or_unknown(
+    audit: Audit, site: Site, database: Database, sealer_pool: ledger.Pool
+) -> None:
+    site.a_run()
+    unsealed = audit("verify")
+    seal(sealer_pool)
+    good = audit("verify")
+    facts = json.loads(audit("verify", "--json").stdout)
+    with as_attacker(database.owner) as conn:
+        conn.execute("UPDATE audit_events SET actor = 'mallory' WHERE id = (SELECT min(id) FROM audit_events)")
+    tampered = audit("verify")
+    keyless = audit("verify", env={"BANKSMAN_DATABASE_URL": database.sealer})
+    nowhere = audit(
+        "verify", env={"BANKSMAN_DATABASE_URL": "postgresql://x:x@127.0.0.1:1/x", "BANKSMAN_SEAL_VERIFY_KEYS": KEYS}
+    )
+
+    assert unsealed.returncode == 2
+    assert good.returncode == 0, good.stdout + good.stderr
+    assert "The log says what was sealed." in good.stdout
+    assert (facts["good"], facts["findings"], facts["heads"]) == (True, [], 1)
+    assert tampered.returncode == 1
+    assert "is not what was sealed (position 0, head 1): mallory" in tampered.stdout
+    assert (keyless.returncode, nowhere.returncode) == (2, 2)
+
+
+def test_a_rolled_back_head_is_shown_by_kept_heads(
+    audit: Audit, site: Site, database: Database, tmp_path: Path, sealer_pool: ledger.Pool
+) -> None:
+    for _ in range(3):
+        site.a_run()
+        seal(sealer_pool)
+    kept = tmp_path / "heads.jsonl"
+    kept.write_text(audit("heads").stdout)
+    assert len(kept.read_text().splitlines()) == 3
+    whole = audit("verify", "--anchor", str(kept), "--heads", str(kept))
+    with as_attacker(database.owner) as conn:
+        roll_back(conn, heads=2)
+
+    without, against = audit("verify"), audit("verify", "--heads", str(kept))
+
+    assert whole.returncode == 0, whole.stdout
+    assert without.returncode == 0
+    assert "Checked against no anchor" in without.stdout
+    assert against.returncode == 1
+    assert "rolled back" in against.stdout
+    kept.write_text("nonsense {")
+    assert audit("verify", "--anchor", str(kept)).returncode == 2
+
+
+def test_a_proof_is_checked_without_any_database(
+    audit: Audit, site: Site, tmp_path: Path, sealer_pool: ledger.Pool
+) -> None:
+    _, [request_id] = site.a_waiting_run()
+    shown = ids.show("req", request_id)
+    assert site.vote(request_id, site.token(site.ana)).status_code == 200
+    seal(sealer_pool)
+    made = audit("prove", shown)
+    file = tmp_path / "proof.json"
+    file.write_text(made.stdout)
+
+    offline = audit("verify", "--proof", str(file), "--keys", KEYS, env={})
+    file.write_text(made.stdout.replace("request.approved", "request.denied"))
+    forged = audit("verify", "--proof", str(file), "--keys", KEYS, env={})
+    file.write_text("{}")
+    nonsense = audit("verify", "--proof", str(file), "--keys", KEYS, env={})
+
+    assert made.returncode == 0, made.stderr
+    assert offline.returncode == 0, offline.stderr
+    assert f"of {shown} are in the log under head 1" in offline.stdout
+    assert (forged.returncode, nonsense.returncode) == (1, 2)
+    assert audit("prove", "req_" + "0" * 32).returncode == 4
+
+
+def test_the_export_is_the_whole_log_as_it_was_hashed(audit: Audit, site: Site, sealer_pool: ledger.Pool) -> None:
+    site.a_waiting_run()
+    [head] = seal(sealer_pool)
+
+    exported = audit("export")
+
+    frontier = tree.Frontier()
+    frontier.extend(tree.leaf_hash(line.encode()) for line in exported.stdout.splitlines())
+    assert (frontier.size, frontier.root()) == (head.size, head.root)
+    with ledger.transaction(site.gateway) as conn:
+        assert conn.execute("SELECT count(*) FROM audit_events").fetchone() == (head.size,)
