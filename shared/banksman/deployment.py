@@ -91,8 +91,7 @@ def _secrets(admin_email: str, public_url: str) -> dict[str, str]:
             },
         ),
         "gateway": _lines(
-            "The approval gateway: the only holder of the keys that sign decisions and seal the audit log.\n"
-            "Keep a copy offline.",
+            "The approval gateway: the only holder of the keys that sign decisions and heads. Keep a copy offline.",
             {
                 "BANKSMAN_DATABASE_URL": database_url("banksman_gateway", gateway),
                 "BANKSMAN_BROKER_URL": broker_urls["gateway"],

@@ -119,6 +119,7 @@ def send_test(wanted: Test, way: ToAct) -> Response:
             raise InvalidInput(f"{person.email} is not told by {wanted.channel}, but by {usual}.")
         notice_id = NoticeId(ids.new())
         telling.test(conn, notice_id, person.id, wanted.channel or usual, lifetime=_WITHIN)
+        audit.append(conn, Event(caller.actor, "notice.tested", body={"notice": ids.show("ntc", notice_id)}))
         answer = way.answer(conn, caller, 200, _shape(telling.get(conn, notice_id)))
     way.here.wire.deliver([notice_id])
     return answer

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -160,12 +161,12 @@ def extras(name: str) -> Generator[None]:
 
 def _first_administrator(owner_url: str, email: str) -> None:
     from banksman import ledger
-    from banksman.ledger import staff
+    from banksman.ledger import roster, staff
 
     with ledger.once(owner_url, name="banksman-migrate") as conn:
         if staff.by_email(conn, email) is None:
             roles = ("reviewer", "operator", "admin")
-            staff.upsert(conn, email, name=email.partition("@")[0], roles=roles)
+            roster.add(conn, "owner", email, name="", roles=roles, groups=(), membership=timedelta(0))
             typer.echo(f"made the administrator {email}")
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hmac
 from datetime import timedelta
 
-from banksman import ledger, tokens
+from banksman import ids, ledger, tokens
 from banksman.embedded.keyring import Credentials
 from banksman.ids import PersonId
-from banksman.ledger import keys, staff
+from banksman.ledger import audit, keys, roster, staff
+from banksman.records import Event
 
 REVIEWERS = {"ana@example.org": "Ana", "ben@example.org": "Ben"}
 # On one's own machine whoever reviews may also pause and resume agents.
@@ -24,7 +25,9 @@ def seed(owner_url: str, known: Credentials) -> Credentials:
         with ledger.transaction(pool) as conn:
             fresh: dict[str, str] = {}
             for email, name in REVIEWERS.items():
-                person = staff.by_email(conn, email) or staff.upsert(conn, email, name=name, roles=_ROLES)
+                person = staff.by_email(conn, email) or roster.add(
+                    conn, "owner", email, name=name, roles=_ROLES, groups=(), membership=timedelta(0)
+                )
                 fresh[email] = _credential(conn, known.reviewer_tokens.get(email, ""), "tok", person.id)
             submit_key = _credential(conn, known.submit_key, "key", None)
     finally:
@@ -38,7 +41,7 @@ def _credential(conn: ledger.Connection, known: str, kind: str, person: PersonId
     if read and found and hmac.compare_digest(found[0], read[1]):
         return known
     minted = tokens.mint(kind)
-    keys.store(
+    key_id = keys.store(
         conn,
         minted,
         kind=kind,
@@ -48,4 +51,6 @@ def _credential(conn: ledger.Connection, known: str, kind: str, person: PersonId
         person=person,
         lifetime=_LIFETIME,
     )
+    made = "key.made" if kind == "key" else "token.made"
+    audit.append(conn, Event("owner", made, body={"key": ids.show("key", key_id)}))
     return minted.text

@@ -82,7 +82,10 @@ def look(conn: Connection) -> Findings:
 
 def end_sessions(conn: Connection) -> int:
     """Every session → ended: one that was ended since the restored moment would open the inbox again."""
-    return conn.execute("UPDATE sessions SET ended_at = clock_timestamp() WHERE ended_at IS NULL").rowcount
+    ended = conn.execute("UPDATE sessions SET ended_at = clock_timestamp() WHERE ended_at IS NULL").rowcount
+    if ended:
+        audit.append(conn, Event(ACTOR, "session.ended_everywhere", body={"sessions": ended}))
+    return ended
 
 
 def doubt(conn: Connection, after: RunId | None, *, limit: int = 1000) -> tuple[RunId | None, int]:
