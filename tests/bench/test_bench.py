@@ -32,6 +32,9 @@ def test_it_measures_banksman_beside_the_bare_library(tmp_path: Path) -> None:
     assert set(found["cpu_ms_per_run"]) >= {"worker", "gateway", "notifier", "postgres", "valkey"}
     assert found["banksman_over_floor"] > 1
     assert found["runs_per_second"] > 0
+    assert set(found["naive"]["cpu_ms_per_run"]) == {"worker", "gateway"}
+    assert 0 < found["banksman_over_naive"]["cpu"] < 50
+    assert found["naive"]["runs_per_second"] > 0
     for latencies in found["decision_to_tool_started_ms"].values():
         assert 0 < latencies["p50"] <= latencies["p95"] <= latencies["p99"]
     assert found["machine"]["pydantic-ai-slim"]

@@ -10,7 +10,7 @@ import http.client
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -125,7 +125,7 @@ def one_by_one(way: Way, runs: int, tell: Callable[[int], None]) -> list[str]:
     return ids
 
 
-def latencies(way: Way, ids: list[str]) -> list[float]:
+def latencies(way: Way, ids: Sequence[str]) -> list[float]:
     """Decision → tool started of each run, in seconds, ascending."""
     with way.program() as program:
         return sorted(program.decision_to_start(run_id) for run_id in ids)

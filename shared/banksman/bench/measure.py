@@ -1,4 +1,4 @@
-"""One measurement: the floor and Banksman in turns on this machine, as figures."""
+"""One measurement: the floor, the naive script and Banksman in turns on this machine, as figures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from banksman.bench import load
+from banksman.bench import beside, load
 from banksman.bench.cost import cpu_seconds
 from banksman.bench.load import Way
 from banksman.embedded import service
@@ -59,6 +59,9 @@ class Figures:
     cpu: Mapping[str, float]
     """CPU of each part, its idle cost taken off."""
     runs_per_second: float
+    naive_cpu: Mapping[str, float]
+    """CPU of the naive script's worker and gateway."""
+    naive_runs_per_second: float
     busy: Mapping[str, float]
     """Decision → tool started, while all runs go at once: p50, p95, p99."""
     calm: Mapping[str, float]
@@ -66,6 +69,11 @@ class Figures:
     idle: Mapping[str, float]
     """CPU of each part per second in which nothing happens."""
     machine: Mapping[str, str]
+
+    @property
+    def naive(self) -> float:
+        """CPU of the naive script's processes."""
+        return sum(self.naive_cpu.values())
 
     @property
     def ours(self) -> float:
@@ -82,43 +90,65 @@ class Figures:
             "banksman_cpu_ms_per_run": self.ours,
             "banksman_over_floor": self.ours / self.floor,
             "runs_per_second": self.runs_per_second,
+            "naive": {"cpu_ms_per_run": dict(self.naive_cpu), "runs_per_second": self.naive_runs_per_second},
+            "banksman_over_naive": {
+                "cpu": self.ours / self.naive,
+                "runs_per_second": self.runs_per_second / self.naive_runs_per_second,
+            },
             "decision_to_tool_started_ms": {"calm": dict(self.calm), "busy": dict(self.busy)},
             "idle_cpu_ms_per_second": dict(self.idle),
         }
 
 
 @dataclass(frozen=True, slots=True)
+class _Asked:
+    name: str
+    way: Way
+    pids: Mapping[str, int]
+    idle: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class _Burst:
+    ids: Sequence[str]
     cpu: Mapping[str, float]
     runs_per_second: float
-    latencies: Sequence[float]
 
 
 def measure(plan: Plan, tell: Tell) -> Figures:
     """Start a stack, measure, stop it. Nothing is kept."""
     with tempfile.TemporaryDirectory(prefix="banksman-bench-") as folder:
         tell("starting a stack", 0, 1)
-        with _stack(Path(folder), plan.workers) as facts:
+        with _stack(Path(folder), plan.workers) as facts, beside.running(Path(folder) / "naive", plan.workers) as naive:
             way = Way(facts["gateway_url"], facts["submit_key"], facts["reviewers"][0]["token"])
             load.one_by_one(way, 10, lambda done: tell("warming up", done, 10))
-            load.all_at_once(way, 50, plan.clients, lambda done: tell("warming up", done, 50))
+            for each in (way, naive.way):
+                load.all_at_once(each, 50, plan.clients, lambda done: tell("warming up", done, 50))
             time.sleep(_SETTLE_SECONDS)
             idle = _idle(facts["pids"], plan.idle_seconds, tell)
+            ours = _Asked("Banksman", way, facts["pids"], idle)
+            theirs = _Asked("the naive script", naive.way, naive.pids, _idle(naive.pids, plan.idle_seconds, tell))
             floors: list[float] = []
             bursts: list[_Burst] = []
+            naives: list[_Burst] = []
+            latencies: list[float] = []
             for number in range(1, plan.repeat + 1):
                 tell("the floor", number, plan.repeat)
                 floors.append(_floor())
-                bursts.append(_burst(way, facts["pids"], plan, idle, tell))
+                naives.append(_burst(theirs, plan, tell))
+                bursts.append(_burst(ours, plan, tell))
+                latencies += load.latencies(way, bursts[-1].ids)
             singles = load.one_by_one(way, plan.singles, lambda done: tell("one at a time", done, plan.singles))
             calm = load.latencies(way, singles)
             _none_failed(way)
     return Figures(
         plan=plan,
         floor=median(floors),
-        cpu={name: median(burst.cpu[name] for burst in bursts) for name in bursts[0].cpu},
+        cpu=_medians(bursts),
         runs_per_second=median(burst.runs_per_second for burst in bursts),
-        busy=_percentiles(sorted(found for burst in bursts for found in burst.latencies)),
+        naive_cpu=_medians(naives),
+        naive_runs_per_second=median(burst.runs_per_second for burst in naives),
+        busy=_percentiles(sorted(latencies)),
         calm=_percentiles(calm),
         idle={name: seconds * 1000 for name, seconds in idle.items()},
         machine=_machine(),
@@ -143,13 +173,17 @@ def _idle(pids: Mapping[str, int], seconds: float, tell: Tell) -> dict[str, floa
     return {name: (after[name] - before[name]) / gone for name in after}
 
 
-def _burst(way: Way, pids: Mapping[str, int], plan: Plan, idle: Mapping[str, float], tell: Tell) -> _Burst:
-    before, began = _parts(pids), time.monotonic()
-    ids, seconds = load.all_at_once(way, plan.runs, plan.clients, lambda done: tell("Banksman", done, plan.runs))
+def _burst(asked: _Asked, plan: Plan, tell: Tell) -> _Burst:
+    before, began = _parts(asked.pids), time.monotonic()
+    ids, seconds = load.all_at_once(asked.way, plan.runs, plan.clients, lambda done: tell(asked.name, done, plan.runs))
     time.sleep(_SETTLE_SECONDS)  # what goes on after the last run belongs to the runs as well
-    gone, after = time.monotonic() - began, _parts(pids)
-    cpu = {name: (after[name] - before[name] - idle[name] * gone) / plan.runs * 1000 for name in after}
-    return _Burst(cpu, plan.runs / seconds, load.latencies(way, ids))
+    gone, after = time.monotonic() - began, _parts(asked.pids)
+    cpu = {name: (after[name] - before[name] - asked.idle[name] * gone) / plan.runs * 1000 for name in after}
+    return _Burst(ids, cpu, plan.runs / seconds)
+
+
+def _medians(bursts: Sequence[_Burst]) -> dict[str, float]:
+    return {name: median(burst.cpu[name] for burst in bursts) for name in bursts[0].cpu}
 
 
 def _parts(pids: Mapping[str, int]) -> dict[str, float]:

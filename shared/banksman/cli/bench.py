@@ -24,7 +24,9 @@ def bench(
     repeat: Annotated[int, typer.Option(min=1, help="Repetitions; the median counts.")] = 3,
     as_json: given.Json = False,
 ) -> None:
-    """Measure CPU per approved run, runs per second and decision → tool started, beside the agent library alone."""
+    """Measure CPU per approved run, runs per second and decision → tool started, beside the agent library alone and a
+    naive script of Celery and Redis that keeps nothing.
+    """
     with machine.extras("all"):
         from banksman.bench import measure
 
@@ -45,6 +47,7 @@ def _print(figures: Figures) -> None:
     from banksman.bench.measure import OURS
 
     rows = [["bare agent library (floor)", _number(figures.floor), "1.00", ""]]
+    rows += [_row("naive Celery and Redis", figures, figures.naive, None)]
     rows += [_row(f"  {name}", figures, figures.cpu[name], figures.idle[name]) for name in OURS]
     rows += [_row("Banksman", figures, figures.ours, sum(figures.idle[name] for name in OURS))]
     rows += [
@@ -63,13 +66,14 @@ def _print(figures: Figures) -> None:
     )
     plan = figures.plan
     typer.echo(
-        f"\n{figures.runs_per_second:.1f} runs/s with {plan.workers} worker and {plan.clients} clients on"
-        f" {figures.machine['cpus']} CPUs ({plan.repeat} × {plan.runs} runs; medians)"
+        f"\n{figures.runs_per_second:.1f} runs/s, the naive script {figures.naive_runs_per_second:.1f}, each with"
+        f" {plan.workers} worker and {plan.clients} clients on {figures.machine['cpus']} CPUs"
+        f" ({plan.repeat} × {plan.runs} runs; medians)"
     )
 
 
-def _row(name: str, figures: Figures, cpu: float, idle: float) -> list[str]:
-    return [name, _number(cpu), f"{cpu / figures.floor:.2f}", _number(idle)]
+def _row(name: str, figures: Figures, cpu: float, idle: float | None) -> list[str]:
+    return [name, _number(cpu), f"{cpu / figures.floor:.2f}", "" if idle is None else _number(idle)]
 
 
 def _number(value: float) -> str:
