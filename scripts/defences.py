@@ -26,6 +26,8 @@ WORKER = "services/agent_worker/banksman_worker"
 GATEWAY = "services/approval_gateway/banksman_gateway"
 NOTIFIER = "services/notifier/banksman_notifier"
 
+SEALING = "shared/banksman/sealing"
+TAMPERING = "tests/sealing/test_tampering.py"
 RUNS = "tests/ledger/test_runs.py"
 STARTS = "tests/ledger/test_executions.py"
 ROLES = "tests/ledger/test_roles.py"
@@ -1356,5 +1358,57 @@ DEFENCES = (
         'letters.prose(_words(content).replace("\\r\\n", "\\n"))',
         "_words(content)",
         ("tests/gateway/test_run_page.py::test_the_conversation_tells_whose_words_are_whose_and_interprets_none",),
+    ),
+    Defence(
+        "an event is hashed again, not only its leaf believed",
+        f"{SEALING}/check.py",
+        "        if tree.leaf_hash(leaf.entry(found.event)) != found.hash:\n",
+        "        if False:\n",
+        (f"{TAMPERING}::test_an_edited_event_is_named",),
+        vital=True,
+    ),
+    Defence(
+        "leaves lead to the signed root",
+        f"{SEALING}/check.py",
+        "            if self._frontier.root() != head.root:\n",
+        "            if False:\n",
+        (f"{TAMPERING}::test_an_event_changed_along_with_its_leaf_leads_to_no_signed_root",),
+        vital=True,
+    ),
+    Defence(
+        "what stands before a head and has no leaf is named",
+        f"{SEALING}/check.py",
+        "        self._left_out(last)\n",
+        "",
+        (f"{TAMPERING}::test_an_event_put_in_at_an_older_place_is_named",),
+    ),
+    Defence(
+        "an event that says it is older than the head before it is named",
+        f"{SEALING}/check.py",
+        "        if before and at < self._times[before - 1][1] - CLOCK:\n",
+        "        if False:\n",
+        (f"{TAMPERING}::test_an_event_written_now_that_says_it_is_older_is_named",),
+    ),
+    Defence(
+        "heads that were anchored are looked for",
+        f"{SEALING}/check.py",
+        "    _anchors(conn, verifier, report, anchored)\n",
+        "",
+        (f"{TAMPERING}::test_a_log_that_was_rolled_back_shows_by_the_anchor_alone",),
+        vital=True,
+    ),
+    Defence(
+        "a damaged tree is never signed anew",
+        f"{SEALING}/sealer.py",
+        "    if frontier.root() != last.root:\n",
+        "    if False:\n",
+        ("tests/sealing/test_sealer.py::test_a_damaged_tree_is_never_signed_anew",),
+    ),
+    Defence(
+        "only auditors and administrators read the audit log",
+        f"{GATEWAY}/audit.py",
+        "    if person is None or person.roles.isdisjoint(AUDITORS):\n",
+        "    if person is None:\n",
+        ("tests/gateway/test_audit.py::test_only_auditors_administrators_and_keys_with_the_scope_read_it",),
     ),
 )
