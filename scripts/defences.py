@@ -47,6 +47,7 @@ HIDING = "tests/worker/test_suspicion.py"
 SPELLINGS = "tests/shared/test_spellings.py"
 RULEBOOK = "tests/worker/test_rulebook.py"
 GRANTS = "tests/worker/test_grants.py"
+GIVEN = "tests/gateway/test_grants.py"
 REQUESTS = "tests/gateway/test_requests.py"
 QUORUM = "tests/shared/test_quorum.py"
 WITHDRAWALS = "tests/gateway/test_withdrawals.py"
@@ -859,6 +860,27 @@ DEFENCES = (
         '    if (why := voters.hindrance(request, requirement, who, "token")) is not None:\n',
         '    if why := "":\n',
         (GRANTS,),
+    ),
+    Defence(
+        "a grant is its owner's, an operator's or an administrator's to revoke",
+        f"{GATEWAY}/grants.py",
+        "    if person is None or not may_revoke(person, stored):\n",
+        "    if person is None:\n",
+        (GIVEN,),
+    ),
+    Defence(
+        "a grant is revoked on its page by that session's form alone",
+        f"{GATEWAY}/grants_page.py",
+        "    form.must_be_of(here.link_keys, session.secret)\n",
+        "",
+        (GIVEN,),
+    ),
+    Defence(
+        "who has no role does not see what is granted",
+        f"{GATEWAY}/grants_page.py",
+        "    if auth.own_only(session.person) is not None:\n",
+        "    if False:\n",
+        (GIVEN,),
     ),
     Defence(
         "a policy's signature is verified as a policy's",

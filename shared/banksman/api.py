@@ -30,6 +30,7 @@ from banksman.shapes import (
     Endpoint,
     Figures,
     File,
+    Grant,
     Hearing,
     Json,
     Judged,
@@ -454,6 +455,24 @@ def replay(*, since: str = "30d", policy: str | None = None, cursor: str | None 
 def drafts() -> Steps[Page[Draft]]:
     """Rules drafted from 20 like decisions in a row of one's own."""
     return _page(Draft, (yield Ask("GET", "/v1/policy/drafts")))
+
+
+def grants(*, live: bool = False, limit: int = 50, cursor: str | None = None) -> Steps[Page[Grant]]:
+    """Standing grants, newest first; the live ones may let a call through still."""
+    params = _params(live=True if live else None, limit=limit, cursor=cursor)
+    return _page(Grant, (yield Ask("GET", "/v1/grants", params)))
+
+
+def grant(request: Request | str, most: int, *, lasts: str = "8h", free: Sequence[str] = ()) -> Steps[Grant]:
+    """Let an approved call of tier low be made again so often and so long; the arguments in `free` may differ."""
+    request_id = request if isinstance(request, str) else request.id
+    body: dict[str, Json] = {"request_id": request_id, "most": most, "lasts": lasts, "free": list(free)}
+    return _one(Grant, (yield _post("/v1/grants", body, None)))
+
+
+def revoke_grant(grant_id: str) -> Steps[Grant]:
+    """Take a standing grant back at once."""
+    return _one(Grant, (yield _post(f"/v1/grants/{_id(grant_id)}/revoke", {}, None)))
 
 
 def problem(status: int, body: bytes) -> BanksmanError:

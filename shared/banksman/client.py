@@ -119,6 +119,9 @@ class Client:
     simulate = _plainly(api.simulate)
     replay = _plainly(api.replay)
     drafts = _plainly(api.drafts)
+    grants = _plainly(api.grants)
+    grant = _plainly(api.grant)
+    revoke_grant = _plainly(api.revoke_grant)
 
     def events(self, run_id: str, *, after: str | None = None) -> Iterator[Event]:
         """What happens to a run as it happens, from the beginning or after a cursor, until it is over.
@@ -244,6 +247,9 @@ class AsyncClient:
     simulate = _awaiting(api.simulate)
     replay = _awaiting(api.replay)
     drafts = _awaiting(api.drafts)
+    grants = _awaiting(api.grants)
+    grant = _awaiting(api.grant)
+    revoke_grant = _awaiting(api.revoke_grant)
 
     async def events(self, run_id: str, *, after: str | None = None) -> AsyncIterator[Event]:
         """What happens to a run as it happens, from the beginning or after a cursor, until it is over.

@@ -100,6 +100,28 @@ class Judged(Shape):
     requirement: Mapping[str, Json] | None = None
 
 
+class Grant(Shape):
+    """A standing grant: what must be equal for a call to be made again without asking, and how often it was."""
+
+    id: str
+    state: str
+    owner: str
+    agent: str
+    agent_version: str | None = None
+    tool: str
+    request_id: str | None = None
+    batch_id: str | None = None
+    requester: str | None = None
+    arguments: Mapping[str, Json] | None = None
+    operands: Mapping[str, Json] | None = None
+    free: Sequence[str] = ()
+    most: int
+    used: int
+    created_at: datetime
+    expires_at: datetime
+    revoked_at: datetime | None = None
+
+
 class Difference(Shape):
     """A past request where a policy would have said otherwise than people did."""
 

@@ -12,6 +12,7 @@ from banksman.ids import RequestId
 from banksman.ledger import audit
 from banksman.records import NewRequest, Person
 from banksman.states import Tier
+from tests.gateway.browser import Browser, Words, forms_in
 from tests.gateway.scenes import Site, asking
 
 
@@ -116,3 +117,57 @@ def test_a_repeated_wish_under_one_key_gives_one_grant(site: Site) -> None:
 
     assert first.json() == second.json()
     assert len(listed(site)) == 1
+
+
+def test_the_live_ones_alone_are_listed_where_that_is_asked(site: Site) -> None:
+    request_id = approved(site)
+    first, second = (give(site, request_id, site.ana).json()["id"] for _ in range(2))
+    site.client.post(f"/v1/grants/{first}/revoke", headers=site.token(site.ana))
+
+    live = site.client.get("/v1/grants?live=true", headers=site.token(site.ben)).json()["items"]
+
+    assert [grant["id"] for grant in live] == [second]
+    assert [grant["id"] for grant in listed(site)] == [second, first]
+
+
+def test_the_page_shows_what_each_covers_and_who_may_takes_it_back_there(site: Site) -> None:
+    made = give(site, approved(site), site.ana, free=["content"]).json()
+    ben, olga = Browser(site), Browser(site)
+    ben.sign_in(site.ben)
+    olga.sign_in(site.a_person("olga@example.org", "operator"))
+
+    page = ben.get("/grants").text
+    [form] = [form for form in forms_in(olga.get("/grants").text) if form.action.startswith("/grants/")]
+    [out] = forms_in(page)
+
+    for said in ("<dd>0 of 5 times</dd>", "by ana@example.org", "<dt>May differ</dt><dd>content</dd>", made["id"]):
+        assert said in page, said
+    assert '"/a.txt"' in Words(page).text
+    assert form.action == f"/grants/{made['id']}/revoke"
+    assert ben.http.post(form.action, data=out.fields).status_code == 403
+    assert olga.http.post(form.action, data=out.fields).status_code == 403
+    assert olga.send(form).status_code == 303
+    assert listed(site)[0]["state"] == "revoked"
+    assert "None is live." in ben.get("/grants").text
+
+
+def test_what_hides_in_an_argument_is_shown_as_a_number(site: Site) -> None:
+    _, [request_id] = site.a_waiting_run(a_low_request(arguments={"path": "/a\u202e.txt", "<b>, x": "1"}))
+    assert site.vote(request_id, site.token(site.ana)).status_code == 200
+    assert give(site, request_id, site.ana, free=["<b>, x"]).status_code == 200
+    ben = Browser(site)
+    ben.sign_in(site.ben)
+
+    page = ben.get("/grants").text
+
+    assert "U+202E" in page
+    assert "\u202e" not in page
+    assert "&#34;&lt;b&gt;, x&#34;" in page
+
+
+def test_who_has_no_role_does_not_see_the_page(site: Site) -> None:
+    give(site, approved(site), site.ana)
+    nobody = Browser(site)
+    nobody.sign_in(site.a_person("nobody@example.org"))
+
+    assert nobody.get("/grants").status_code == 404

@@ -23,7 +23,7 @@ from banksman.policy import Call
 from banksman.records import Event, Grant, Person, Request, StoredGrant
 from banksman.signing import Signer, Verifier
 from banksman.states import Kind, RequestState, Tier
-from banksman_gateway import door, policies, problems, stand_ins, voters
+from banksman_gateway import agents, door, policies, problems, stand_ins, voters
 from banksman_gateway.door import ToAct, ToRead
 from banksman_gateway.intake import Body, StrictRoute
 from banksman_gateway.shapes import Page, Shape
@@ -44,8 +44,9 @@ class Wish(Body):
 
 
 class Listing(Body):
-    """Which page of grants."""
+    """Which page of grants; the `live` ones may let a call through still."""
 
+    live: bool = False
     limit: Annotated[int, Field(ge=1, le=200)] = 50
     cursor: str | None = None
 
@@ -57,11 +58,13 @@ class GrantShape(Shape):
     state: str
     owner: str
     agent: str
+    agent_version: str | None
     tool: str
     request_id: str | None
     batch_id: str | None
     requester: str | None
     arguments: dict[str, Json] | None = Field(description="What must be equal.")
+    operands: dict[str, Json] | None = Field(description="The files that the call refers to, by SHA-256.")
     free: list[str]
     most: int
     used: int
@@ -124,7 +127,23 @@ def give(conn: Connection, signer: Signer, verifier: Verifier, person: Person | 
     body: dict[str, Json] = {"grant": ids.show("gra", grant_id), "tool": call.tool, "most": wish.most,
                              "expires_at": until.isoformat(timespec="seconds"), "free": sorted(wish.free)}  # fmt: skip
     audit.append(conn, Event(ids.show("per", person.id), "grant.given", request.run_id, request.id, body))
-    return _shape(rows.get(conn, grant_id), verifier)
+    return shape(rows.get(conn, grant_id), verifier)
+
+
+def revoke(conn: Connection, verifier: Verifier, person: Person | None, wanted: GrantId) -> GrantShape:
+    """Standing → revoked, by a person who may; as it is where it was so already."""
+    stored = rows.get(conn, wanted)
+    if person is None or not may_revoke(person, stored):
+        raise NotAllowed("Only its owner, an operator or an administrator revokes a standing grant.")
+    if rows.revoke(conn, wanted, person.id):
+        body: dict[str, Json] = {"grant": ids.show("gra", wanted)}
+        audit.append(conn, Event(ids.show("per", person.id), "grant.revoked", body=body))
+    return shape(rows.get(conn, wanted), verifier)
+
+
+def may_revoke(person: Person, stored: StoredGrant) -> bool:
+    """Whether this person may take this grant back."""
+    return person.id == stored.owner_id or bool(person.roles & agents.OPERATORS)
 
 
 @router.post("", response_model=GrantShape)
@@ -143,8 +162,8 @@ def list_grants(wanted: Annotated[Listing, Query()], way: ToRead) -> Response:
     with way.enter() as (conn, caller):
         policies.must_read(caller)
         before = None if wanted.cursor is None else GrantId(ids.read("gra", wanted.cursor))
-        found = rows.listed(conn, before=before, limit=wanted.limit + 1)
-    shown = [_shape(stored, way.here.verifier) for stored in found[: wanted.limit]]
+        found = rows.listed(conn, before=before, limit=wanted.limit + 1, live=wanted.live)
+    shown = [shape(stored, way.here.verifier) for stored in found[: wanted.limit]]
     more = shown[-1].id if len(found) > wanted.limit else None
     return door.respond(200, door.to_bytes(Page[GrantShape](items=shown, next_cursor=more)))
 
@@ -156,13 +175,38 @@ def revoke_grant(grant_id: GrantPath, way: ToAct) -> Response:
         caller.must("votes")
         if (kept := way.replay(conn, caller)) is not None:
             return kept
-        stored = rows.get(conn, GrantId(ids.read("gra", grant_id)))
-        person = caller.person
-        if person is None or not (person.id == stored.owner_id or person.roles & {"operator", "admin"}):
-            raise NotAllowed("Only its owner, an operator or an administrator revokes a standing grant.")
-        if rows.revoke(conn, stored.id, person.id):
-            audit.append(conn, Event(caller.actor, "grant.revoked", body={"grant": grant_id}))
-        return way.answer(conn, caller, 200, _shape(rows.get(conn, stored.id), way.here.verifier))
+        wanted = GrantId(ids.read("gra", grant_id))
+        return way.answer(conn, caller, 200, revoke(conn, way.here.verifier, caller.person, wanted))
+
+
+def shape(stored: StoredGrant, verifier: Verifier) -> GrantShape:
+    """A grant as it is shown: what it covers is what was signed, and nothing where that cannot be verified."""
+    grant, request_id = None, None
+    try:
+        grant = standing.verified(stored, verifier)
+        request_id = str(digest.parse(stored.signed.statement, limit=4 * digest.MAX_BYTES)["request"])
+    except BanksmanError:
+        pass
+    bound = {} if grant is None else dict(grant.bound)
+    return GrantShape(
+        id=ids.show("gra", stored.id),
+        state=_state(stored, grant),
+        owner=stored.owner,
+        agent=stored.agent,
+        agent_version=bound.get("agent_version"),
+        tool=stored.tool,
+        request_id=request_id,
+        batch_id=bound.get("batch") or None,
+        requester=bound.get("requester"),
+        arguments=bound.get("arguments"),
+        operands=bound.get("operands"),
+        free=sorted(bound.get("free", ())),
+        most=stored.most,
+        used=stored.used,
+        created_at=stored.created_at,
+        expires_at=stored.expires_at,
+        revoked_at=stored.revoked_at,
+    )
 
 
 def _must_be_entitled(conn: Connection, request: Request, person: Person) -> None:
@@ -191,33 +235,6 @@ def _approved(conn: Connection, verifier: Verifier, request: Request) -> dict[st
     if statement["request"] != ids.show("req", request.id) or statement["verdict"] != RequestState.APPROVED.value:
         raise NotGenuine("The stored decision belongs to another request.")
     return statement
-
-
-def _shape(stored: StoredGrant, verifier: Verifier) -> GrantShape:
-    grant, request_id = None, None
-    try:
-        grant = standing.verified(stored, verifier)
-        request_id = str(digest.parse(stored.signed.statement, limit=4 * digest.MAX_BYTES)["request"])
-    except BanksmanError:
-        pass
-    bound = {} if grant is None else dict(grant.bound)
-    return GrantShape(
-        id=ids.show("gra", stored.id),
-        state=_state(stored, grant),
-        owner=stored.owner,
-        agent=stored.agent,
-        tool=stored.tool,
-        request_id=request_id,
-        batch_id=bound.get("batch") or None,
-        requester=bound.get("requester"),
-        arguments=bound.get("arguments"),
-        free=sorted(bound.get("free", ())),
-        most=stored.most,
-        used=stored.used,
-        created_at=stored.created_at,
-        expires_at=stored.expires_at,
-        revoked_at=stored.revoked_at,
-    )
 
 
 def _state(stored: StoredGrant, grant: Grant | None) -> str:

@@ -14,6 +14,7 @@ from banksman.cli import (
     bench,
     company,
     figures,
+    grants,
     login,
     machine,
     notify,
@@ -90,6 +91,7 @@ app.add_typer(notify.notify, name="notify")
 app.add_typer(notify.webhooks, name="webhooks")
 app.add_typer(policy.policy, name="policy")
 app.add_typer(audit.audit, name="audit")
+app.add_typer(grants.grants, name="grants")
 app.command("requests")(review.requests)
 app.command()(review.approve)
 app.command()(review.deny)

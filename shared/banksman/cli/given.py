@@ -24,7 +24,7 @@ As = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print ids only.")]
 
-_ID = re.compile(r"(?:run|req|key)_[0-9a-f]{32}")
+_ID = re.compile(r"(?:run|req|key|gra)_[0-9a-f]{32}")
 
 
 def read_ids(given: Sequence[str] | None, *, prefix: str) -> list[str]:

@@ -145,6 +145,13 @@ def prose(text: str) -> str:
     return "\n".join(letters.prose(line) for line in text.split("\n"))
 
 
+def argument(name: str, value: object) -> str:
+    """A named JSON value on one line, with a number for every letter that could pass for another."""
+    from banksman import blocks
+
+    return f"{blocks.label(name)}: {blocks.dumped(value)}"
+
+
 def moment(at: datetime | None) -> str:
     """A time as people read it here."""
     return "" if at is None else f"{at.astimezone():%Y-%m-%d %H:%M}"

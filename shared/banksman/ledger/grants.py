@@ -103,16 +103,17 @@ def get(conn: Connection, grant_id: GrantId) -> StoredGrant:
     return _stored(row)
 
 
-def listed(conn: Connection, *, before: GrantId | None, limit: int) -> Sequence[StoredGrant]:
-    """Grants, newest first."""
+def listed(conn: Connection, *, before: GrantId | None, limit: int, live: bool = False) -> Sequence[StoredGrant]:
+    """Grants, newest first; the `live` ones may let a call through still."""
     rows = conn.execute(
         f"""
         {_SELECT}
-        WHERE %(before)s::uuid IS NULL OR grants.id < %(before)s
+        WHERE (%(before)s::uuid IS NULL OR grants.id < %(before)s)
+          AND (NOT %(live)s OR revoked_at IS NULL AND expires_at > clock_timestamp() AND used < most)
         ORDER BY grants.id DESC
         LIMIT %(limit)s
         """,
-        {"before": before, "limit": limit},
+        {"before": before, "limit": limit, "live": live},
     ).fetchall()
     return [_stored(row) for row in rows]
 
