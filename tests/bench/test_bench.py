@@ -12,7 +12,7 @@ import pytest
 
 from banksman.bench.cost import cpu_seconds
 
-SMALL = ("--runs", "20", "--repeat", "1", "--clients", "2", "--json")
+SMALL = ("--runs", "20", "--repeat", "1", "--clients", "2", "--parked", "20", "--json")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="CPU times are read from /proc")
@@ -37,6 +37,8 @@ def test_it_measures_banksman_beside_the_bare_library(tmp_path: Path) -> None:
     assert found["naive"]["runs_per_second"] > 0
     for latencies in found["decision_to_tool_started_ms"].values():
         assert 0 < latencies["p50"] <= latencies["p95"] <= latencies["p99"]
+    assert set(found["mib_while_parked"]) == {"0", "20"}
+    assert all(mib > 1 for part, mib in found["mib_while_parked"]["20"].items() if part != "mail")
     assert found["machine"]["pydantic-ai-slim"]
     assert list(tmp_path.iterdir()) == []
 

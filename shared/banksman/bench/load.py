@@ -18,12 +18,12 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from banksman.bench.subject import PROMPT
 from banksman.errors import BanksmanError
 
 _PAGE = 100
 _KEPT_SECONDS = 3.0
 """A connection idle for longer may be closed by the gateway at the moment it is used again."""
-_PROMPT = "The customer of order A-1042 writes that the lamp arrived broken. Refund it."
 
 
 class Caller:
@@ -56,7 +56,7 @@ class Caller:
         return json.loads(content)
 
     def submit(self) -> str:
-        return self.ask("POST", "/v1/runs", {"agent": "bench", "prompt": _PROMPT})["id"]
+        return self.ask("POST", "/v1/runs", {"agent": "bench", "prompt": PROMPT})["id"]
 
     def approve(self, request: Mapping[str, Any]) -> None:
         vote = {"verdict": "approve", "digest": request["digest"], "revision": request["revision"]}

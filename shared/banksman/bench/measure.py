@@ -12,12 +12,13 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from banksman.bench import beside, load
+from banksman.bench import beside, load, memory
 from banksman.bench.cost import cpu_seconds
 from banksman.bench.load import Way
 from banksman.embedded import service
@@ -47,6 +48,8 @@ class Plan:
     repeat: int = 3
     singles: int = 50
     idle_seconds: float = 5.0
+    parked: tuple[int, ...] = ()
+    """So many runs are parked at last, to see what they hold in memory."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,6 +71,8 @@ class Figures:
     """The same, with one run at a time."""
     idle: Mapping[str, float]
     """CPU of each part per second in which nothing happens."""
+    parked: Mapping[int, Mapping[str, float]]
+    """MiB of each part while so many runs wait for people."""
     machine: Mapping[str, str]
 
     @property
@@ -97,6 +102,7 @@ class Figures:
             },
             "decision_to_tool_started_ms": {"calm": dict(self.calm), "busy": dict(self.busy)},
             "idle_cpu_ms_per_second": dict(self.idle),
+            "mib_while_parked": {str(count): dict(mib) for count, mib in self.parked.items()},
         }
 
 
@@ -141,6 +147,7 @@ def measure(plan: Plan, tell: Tell) -> Figures:
             singles = load.one_by_one(way, plan.singles, lambda done: tell("one at a time", done, plan.singles))
             calm = load.latencies(way, singles)
             _none_failed(way)
+            parked = memory.while_parked(way, facts["pids"], plan.parked, partial(tell, "parking"))
     return Figures(
         plan=plan,
         floor=median(floors),
@@ -151,6 +158,7 @@ def measure(plan: Plan, tell: Tell) -> Figures:
         busy=_percentiles(sorted(latencies)),
         calm=_percentiles(calm),
         idle={name: seconds * 1000 for name, seconds in idle.items()},
+        parked=parked,
         machine=_machine(),
     )
 

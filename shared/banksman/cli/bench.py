@@ -22,6 +22,9 @@ def bench(
     clients: Annotated[int, typer.Option(min=1, max=64, help="Threads that submit.")] = 8,
     workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 1,
     repeat: Annotated[int, typer.Option(min=1, help="Repetitions; the median counts.")] = 3,
+    parked: Annotated[
+        list[int] | None, typer.Option(min=1, help="Park so many runs at the end and measure memory (repeatable).")
+    ] = None,
     as_json: given.Json = False,
 ) -> None:
     """Measure CPU per approved run, runs per second and decision → tool started, beside the agent library alone and a
@@ -30,7 +33,7 @@ def bench(
     with machine.extras("all"):
         from banksman.bench import measure
 
-    plan = measure.Plan(runs=runs, clients=clients, workers=workers, repeat=repeat)
+    plan = measure.Plan(runs=runs, clients=clients, workers=workers, repeat=repeat, parked=tuple(parked or ()))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("")
@@ -64,6 +67,13 @@ def _print(figures: Figures) -> None:
             for name, found in (("one run at a time", figures.calm), ("all at once", figures.busy))
         ],
     )
+    if len(figures.parked) > 1:
+        typer.echo("")
+        parts = list(figures.parked[0])
+        show.table(
+            ["runs parked", *(f"{part}, MiB" for part in parts)],
+            [[f"{count:,}", *(_number(mib[part]) for part in parts)] for count, mib in figures.parked.items()],
+        )
     plan = figures.plan
     typer.echo(
         f"\n{figures.runs_per_second:.1f} runs/s, the naive script {figures.naive_runs_per_second:.1f}, each with"
