@@ -48,6 +48,7 @@ SPELLINGS = "tests/shared/test_spellings.py"
 RULEBOOK = "tests/worker/test_rulebook.py"
 GRANTS = "tests/worker/test_grants.py"
 GIVEN = "tests/gateway/test_grants.py"
+GATES = "tests/shared/test_gates.py"
 REQUESTS = "tests/gateway/test_requests.py"
 QUORUM = "tests/shared/test_quorum.py"
 WITHDRAWALS = "tests/gateway/test_withdrawals.py"
@@ -881,6 +882,20 @@ DEFENCES = (
         "    if auth.own_only(session.person) is not None:\n",
         "    if False:\n",
         (GIVEN,),
+    ),
+    Defence(
+        "a gate under a condition is shown as one that depends on the call",
+        "shared/banksman/gates.py",
+        "    if not perhaps:\n",
+        "    if True:\n",
+        (GATES,),
+    ),
+    Defence(
+        "what the policy makes of tools is for whoever may read the policy",
+        f"{GATEWAY}/agents.py",
+        '    may = caller.has("requests:read") and auth.own_only(caller.person) is None\n',
+        "    may = True\n",
+        ("tests/gateway/test_agents.py",),
     ),
     Defence(
         "a policy's signature is verified as a policy's",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,21 @@ def test_a_fault_is_told_with_its_line(tmp_path: Path) -> None:
 
     assert isinstance(told.exception, InvalidInput)
     assert f"{file}, rule 1 'x', line 3" in str(told.exception)
+
+
+def test_gates_are_listed_under_the_rules_of_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    check, named = ["check", "banksman_plain:agents"], {"BANKSMAN_POLICY": str(EXAMPLE)}
+
+    bare, given, found = (
+        CliRunner().invoke(cli.app, line, env=env)
+        for line, env in ((check, {}), ([*check, "--policy", str(EXAMPLE)], {}), (check, named))
+    )
+
+    assert "depends on the call" not in bare.output
+    assert "depends on the call: rule small refunds" in given.output
+    assert given.output == found.output
+    assert (given.exit_code, bare.exit_code) == (0, 0)
 
 
 def test_a_replay_is_told_in_sentences_over_all_its_pages() -> None:

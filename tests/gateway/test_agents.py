@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from banksman import ids, ledger
-from banksman.ledger import runs
+from banksman.digest import Json
+from banksman.ledger import agents, runs
 from banksman.records import Event
 from banksman.states import RunStatus
 from tests.gateway.browser import Browser, Words, forms_in
@@ -76,6 +79,48 @@ def test_the_pages_say_that_an_agent_is_paused_and_operators_find_the_form(site:
     [resume] = [form for form in forms_in(olga.get("/agents").text) if form.action.startswith("/agents/")]
     assert olga.send(resume).status_code == 303
     assert "paused" not in Words(ana.get(f"/runs/{ids.show('run', run_id)}").text).text
+
+
+def test_gates_are_shown_under_the_policy_in_force_to_whoever_may_read_it(site: Site) -> None:
+    asked: dict[str, Json] = {"verdict": "ask", "tier": "medium", "rule": "flagged", "because": "-"}
+    with ledger.transaction(site.worker) as conn:
+        agents.announce(
+            conn, {"desk": ("1", {"issue_refund": {"effects": "unknown", **asked}, "look": {"effects": "harmless"}})}
+        )
+    text = '[[rule]]\nname = "never"\ntool = "issue_refund"\nthen = "deny"\nbecause = "Not here."\n'
+    admin = site.token(site.a_person("ada@example.org", "admin", "reviewer"))
+    before = _gates(site, site.token(site.ana))
+    assert site.client.post("/v1/policy", json={"text": text}, headers=admin).status_code == 200
+
+    seen = [_gates(site, headers) for headers in (site.token(site.ana), site.key("runs:read", "requests:read"))]
+    nobody = site.a_person("nobody@example.org")
+    unseen = [_gates(site, headers) for headers in (site.token(nobody), site.key("runs:read"))]
+
+    assert before["issue_refund"]["gate"] == "tier medium (flagged)"
+    for found in seen:
+        refund = found["issue_refund"]
+        assert (refund["verdict"], refund["tier"], refund["rule"]) == ("deny", None, "never")
+        assert (refund["gate"], refund["because"]) == ("denied by rule never", "Not here.")
+    assert unseen == [{"issue_refund": {"effects": "unknown"}, "look": {"effects": "harmless"}}] * 2
+
+
+def test_the_page_shows_the_gates_to_whoever_may_read_the_policy(site: Site) -> None:
+    with ledger.transaction(site.worker) as conn:
+        agents.announce(conn, {"desk": ("1", {"<b>look</b>": {"verdict": "allow", "rule": "harmless"}})})
+    ana, nobody = Browser(site), Browser(site)
+    ana.sign_in(site.ana)
+    nobody.sign_in(site.a_person("nobody@example.org"))
+
+    page = ana.get("/agents").text
+
+    assert "<td>&lt;b&gt;look&lt;/b&gt;</td><td>allowed (harmless)</td>" in page
+    assert "allowed (harmless)" not in nobody.get("/agents").text
+
+
+def _gates(site: Site, headers: dict[str, str]) -> dict[str, Any]:
+    found = site.client.get("/v1/agents", headers=headers).json()["items"]
+    [desk] = [agent for agent in found if agent["name"] == "desk"]
+    return desk["tools"]
 
 
 def _told(site: Site, *actions: str) -> list[Event]:

@@ -31,7 +31,7 @@ from pydantic_deep import create_deep_agent  # pyright: ignore[reportMissingType
 from pydantic_deep.features.patch import PatchToolCallsCapability  # pyright: ignore[reportMissingTypeStubs]
 from subagents_pydantic_ai import create_subagent_toolset
 
-from banksman import policy
+from banksman import policy, rule_file
 from banksman.errors import ConfigurationError, Ungateable
 from banksman.policy import Policy
 from banksman.states import Tier
@@ -121,6 +121,30 @@ def test_the_gate_follows_the_policy() -> None:
     assert (rows["execute"].verdict, rows["execute"].rule) == ("allow", "allow-tools")
     assert rows["write_file"].verdict == "ask"
     assert "Files below /workspace need nobody." in rows["write_file"].why
+
+
+def test_the_gate_is_shown_under_the_rules() -> None:
+    text = """
+[[rule]]
+name = "no shell"
+tool = "execute"
+then = "deny"
+because = "No."
+
+[[rule]]
+name = "notes"
+tool = "write_file"
+when = 'path_within(args.path, "/notes")'
+then = "allow"
+because = "Notes are ours."
+"""
+
+    rows = {row.tool: row for row in check.rows(["banksman_sysadmin:agents"], rules=rule_file.read(text))}
+
+    assert (rows["execute"].verdict, rows["execute"].why) == ("deny", "no shell: No.")
+    assert rows["write_file"].verdict == "depends"
+    assert "notes (allowed); otherwise tier medium (flagged)." in rows["write_file"].why
+    assert "no rule" not in rows["read_file"].why
 
 
 def test_what_an_author_declares_decides_the_gate() -> None:

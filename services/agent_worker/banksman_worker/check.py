@@ -8,8 +8,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TextIO
 
+from banksman import gates
 from banksman.errors import ConfigurationError
 from banksman.policy import Policy
+from banksman.rules import Rules
+from banksman.standing_policy import Standing
 from banksman.states import Tier
 from banksman_worker import agents, inventory
 
@@ -23,7 +26,7 @@ class CheckRow:
     agent: str
     version: str
     tool: str
-    verdict: Literal["allow", "deny", "ask"]
+    verdict: Literal["allow", "deny", "ask", "depends"]
     tier: Tier | None
     rule: str
     why: str
@@ -32,17 +35,17 @@ class CheckRow:
     """False for a toolset that could not be listed: all its tools are asked about."""
 
 
-def rows(specs: Sequence[str], policy: Policy | None = None) -> list[CheckRow]:
-    """Every tool of every agent, or the `ConfigurationError` that a worker would stop with."""
+def rows(specs: Sequence[str], policy: Policy | None = None, rules: Rules | None = None) -> list[CheckRow]:
+    """Every tool of every agent under these settings and rules, or the `ConfigurationError` of a worker."""
     loaded = agents.load(specs)
-    return asyncio.run(_rows(loaded.values(), policy or Policy()))
+    return asyncio.run(_rows(loaded.values(), policy or Policy(), Standing(rules)))
 
 
-def main(specs: Sequence[str], policy: Policy | None = None, out: TextIO | None = None) -> int:
+def main(specs: Sequence[str], rules: Rules | None = None, out: TextIO | None = None) -> int:
     """Print the rows; 1 and one sentence if a worker would refuse to start with these agents."""
     write = (out or sys.stdout).write
     try:
-        found = rows(specs, policy)
+        found = rows(specs, rules=rules)
     except ConfigurationError as error:
         write(f"{error}\n")
         return 1
@@ -52,7 +55,7 @@ def main(specs: Sequence[str], policy: Policy | None = None, out: TextIO | None 
 
 def table(found: Sequence[CheckRow]) -> str:
     """The rows as plain text, in columns."""
-    lines = [_COLUMNS, *((r.agent, r.version, r.tool, r.verdict, r.tier or "-", f"{r.rule}: {r.why}") for r in found)]
+    lines = [_COLUMNS, *((r.agent, r.version, r.tool, r.verdict, r.tier or "-", r.why) for r in found)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(_COLUMNS) - 1)]
     return "".join(
         "  ".join([*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[-1]]) + "\n"
@@ -60,25 +63,29 @@ def table(found: Sequence[CheckRow]) -> str:
     )
 
 
-async def _rows(loaded: Iterable[agents.Loaded], policy: Policy) -> list[CheckRow]:
+async def _rows(loaded: Iterable[agents.Loaded], policy: Policy, standing: Standing) -> list[CheckRow]:
     found: list[CheckRow] = []
     for agent in loaded:
         tools = await inventory.take(agent)
         inventory.refuse(agent, tools)
-        found += [_row(agent, tool, policy) for tool in tools]
+        found += [_row(agent, tool, policy, standing) for tool in tools]
     return found
 
 
-def _row(agent: agents.Loaded, tool: inventory.Tool, policy: Policy) -> CheckRow:
-    judged = tool.judgement(policy)
+def _row(agent: agents.Loaded, tool: inventory.Tool, policy: Policy, standing: Standing) -> CheckRow:
+    judged, listed = tool.judgement(policy), tool.unlisted is None
+    if tool.external:
+        gate = gates.elsewhere(judged)
+    else:
+        gate = gates.of_tool(standing, agent.name, tool.name, judged, listed=listed)
     return CheckRow(
         agent=agent.name,
         version=agent.version,
         tool=tool.name,
-        verdict=judged.verdict,
-        tier=None if judged.requirement is None else judged.requirement.tier,
-        rule=judged.rule,
-        why=judged.because,
+        verdict=gate.verdict,
+        tier=gate.tier,
+        rule=gate.rule,
+        why=f"{gate.in_words if gate.verdict == 'depends' else gate.rule}: {gate.because}",
         effects=tool.effects,
-        listed=tool.unlisted is None,
+        listed=listed,
     )

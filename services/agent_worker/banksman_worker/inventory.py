@@ -76,6 +76,8 @@ class Tool:
             "effects": self.effects,
             "flagged": self.flagged,
             "local": self.local,
+            "external": self.external,
+            "listed": self.unlisted is None,
             "schema": self.schema.hex(),
             "verdict": judged.verdict,
             "tier": None if judged.requirement is None else judged.requirement.tier.value,

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, cast
 
 from fastapi import APIRouter, Path, Response
 
-from banksman import ids
+from banksman import gates, ids
+from banksman.digest import Json
 from banksman.errors import NotAllowed
+from banksman.gates import Gate
 from banksman.ledger import Connection, audit
 from banksman.ledger import agents as rows
 from banksman.records import Agent, Event, Person
-from banksman_gateway import door, problems, shapes
+from banksman.standing_policy import Standing
+from banksman_gateway import auth, door, policies, problems, shapes
+from banksman_gateway.auth import Caller
 from banksman_gateway.door import ToAct, ToRead
 from banksman_gateway.intake import StrictRoute
+from banksman_gateway.parts import Parts
 
 router = APIRouter(prefix="/v1/agents", tags=["agents"], route_class=StrictRoute, responses=problems.ALSO)
 
@@ -34,13 +40,20 @@ def pause(conn: Connection, name: str, person: Person | None, *, paused: bool) -
     return rows.get(conn, name)
 
 
+def gates_of(standing: Standing, agent: Agent) -> dict[str, Gate]:
+    """Tool → what the policy in force makes of it."""
+    tools = cast("Mapping[str, Mapping[str, Json]]", agent.tools)
+    return {name: gates.announced(standing, agent.name, name, tool) for name, tool in sorted(tools.items())}
+
+
 @router.get("", response_model=shapes.Page[shapes.Agent])
 def list_agents(way: ToRead) -> Response:
-    """Every agent that a worker has announced, with its tools and their gates, and who paused it."""
+    """Every agent that a worker has announced, and who paused it; its tools' gates for whoever may read the policy."""
     with way.enter() as (conn, caller):
         caller.must("runs:read")
         found = rows.everyone(conn)
-    page = shapes.Page[shapes.Agent](items=[shapes.agent(item) for item in found])
+        standing = _standing(conn, way.here, caller)
+    page = shapes.Page[shapes.Agent](items=[_shape(item, standing) for item in found])
     return door.respond(200, door.to_bytes(page))
 
 
@@ -62,4 +75,23 @@ def _change(name: str, way: door.Once, *, paused: bool) -> Response:
         if (kept := way.replay(conn, caller)) is not None:
             return kept
         agent = pause(conn, name, caller.person, paused=paused)
-        return way.answer(conn, caller, 200, shapes.agent(agent))
+        return way.answer(conn, caller, 200, _shape(agent, _standing(conn, way.here, caller)))
+
+
+def _standing(conn: Connection, here: Parts, caller: Caller) -> Standing | None:
+    """The policy in force, for a caller who may read it."""
+    may = caller.has("requests:read") and auth.own_only(caller.person) is None
+    return policies.in_force(conn, here)[0] if may else None
+
+
+def _shape(agent: Agent, standing: Standing | None) -> shapes.Agent:
+    """Without gates where the policy is not for the caller to read: what the settings alone say would mislead."""
+    tools = cast("Mapping[str, Mapping[str, Json]]", agent.tools)
+    if standing is None:
+        plain = {name: {key: tool[key] for key in tool if key not in _GATE} for name, tool in tools.items()}
+        return shapes.agent(agent, plain)
+    found = gates_of(standing, agent)
+    return shapes.agent(agent, {name: {**tool, **found[name].as_json()} for name, tool in tools.items()})
+
+
+_GATE = frozenset({"verdict", "tier", "rule", "because"})

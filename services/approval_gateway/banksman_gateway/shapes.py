@@ -76,7 +76,9 @@ class Agent(Shape):
 
     name: str
     version: str
-    tools: Mapping[str, Any]
+    tools: Mapping[str, Any] = Field(
+        description="With what the policy in force makes of each, for whoever may read it."
+    )
     seen_at: datetime
     paused_at: datetime | None
     paused_by: str | None
@@ -328,12 +330,12 @@ def batch(found: records.Batch) -> Batch:
     )
 
 
-def agent(found: records.Agent) -> Agent:
-    """An agent's shape."""
+def agent(found: records.Agent, tools: Mapping[str, Any]) -> Agent:
+    """An agent's shape, with its tools as they are to be shown."""
     return Agent(
         name=found.name,
         version=found.version,
-        tools=found.tools,
+        tools=tools,
         seen_at=found.seen_at,
         paused_at=found.paused_at,
         paused_by=found.paused_by,

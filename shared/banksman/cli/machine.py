@@ -95,13 +95,26 @@ def init(
 
 def check(
     specs: Annotated[list[str], typer.Argument(metavar="MODULE:ATTR...", help="Your agents, as in BANKSMAN_AGENTS.")],
+    *,
+    policy: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            envvar="BANKSMAN_POLICY",
+            help="The rules to show the gates under, as banksman.toml.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """List every tool of every agent with what its gate would do. The exit code is 1 if a worker would refuse."""
+    from banksman import rule_file
+
     sys.path.insert(0, str(Path.cwd()))
+    rules = None if policy is None else rule_file.read_path(policy)
     with extras("worker"):
         from banksman_worker import check as checking
 
-    raise typer.Exit(checking.main([spec for word in specs for spec in word.split(",") if spec]))
+    raise typer.Exit(checking.main([spec for word in specs for spec in word.split(",") if spec], rules))
 
 
 def migrate(
