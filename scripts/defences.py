@@ -1003,6 +1003,30 @@ DEFENCES = (
         (f"{RULES}::test_a_long_list_is_not_walked_through",),
     ),
     Defence(
+        "no text or remark of a condition hides one walk inside another",
+        "shared/banksman/conditions.py",
+        "        plain = comparisons.bare(text)\n",
+        "        plain = text\n",
+        (
+            f"{RULES}::test_no_remark_or_text_hides_one_walk_inside_another",
+            f"{RULES}::test_a_walk_beside_a_remark_or_an_odd_text_is_read",
+        ),
+    ),
+    Defence(
+        "a rule that a rule above it leaves no call is refused",
+        "shared/banksman/rule_file.py",
+        "next((other for other in rules[:number] if _takes_all_of(other, rule)), None)",
+        "None",
+        (f"{RULES}::test_a_rule_below_one_that_takes_all_of_its_calls_is_refused",),
+    ),
+    Defence(
+        "no person submits in another's name",
+        f"{GATEWAY}/runs.py",
+        "        if caller.person is not None:  # or they could approve what they asked for in another's name\n",
+        "        if False:\n",
+        ("tests/gateway/test_runs.py::test_no_person_submits_in_anothers_name_and_so_past_their_own_four_eyes",),
+    ),
+    Defence(
         "a path of an author's own tool is no path in the workspace",
         "shared/banksman/conditions.py",
         '        self._functions = _OWN if local else {**_OWN, "path_within": _elsewhere}\n',

@@ -22,7 +22,7 @@ from banksman.spellings import Unclear
 _RAW = "|".join(rf"{quote}.*?{quote}" for quote in ('"""', "'''", '"', "'"))
 _ESCAPED = "|".join(rf"{quote}(?:\\.|[^\\])*?{quote}" for quote in ('"""', "'''", '"', "'"))
 _TOKEN = re.compile(
-    rf"(?P<remark>//[^\n]*)|[bB]?[rR](?:{_RAW})|[bB]?(?:{_ESCAPED})|[A-Za-z_]\w*|[=!<>]=|&&|\|\||.", re.DOTALL
+    rf"(?P<remark>//[^\n]*)|(?P<text>[bB]?[rR](?:{_RAW})|[bB]?(?:{_ESCAPED}))|[A-Za-z_]\w*|[=!<>]=|&&|\|\||.", re.DOTALL
 )
 _OPENING = {"(": ")", "[": "]", "{": "}"}
 _BETWEEN = frozenset(["&&", "||", "?", ":", ","])
@@ -53,6 +53,11 @@ def guarded(text: str) -> str:
             groups[-1].words.append(token)
     whole.end("")
     return "".join(whole.done)
+
+
+def bare(text: str) -> str:
+    """The same expression with every text in it emptied, and without its remarks: nothing in them is code."""
+    return _TOKEN.sub(lambda found: " " if found["remark"] else '""' if found["text"] else found[0], text)
 
 
 def is_same(one: object, other: object) -> bool:

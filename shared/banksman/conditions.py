@@ -41,7 +41,6 @@ _GIVEN = frozenset(
 )
 _WALK = re.compile(r"\.\s*(?:all|exists|exists_one|existsOne|map|filter)\s*\(\s*([A-Za-z_]\w*)\s*,")
 _WORD = re.compile(r"[A-Za-z_]\w*")
-_TEXT = re.compile(r'"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\'')
 
 
 class Unevaluable(Exception):
@@ -57,7 +56,7 @@ class Condition:
             raise ValueError(f"is {len(text):,} characters long; {MAX_LENGTH:,} are allowed")
         if not text.replace("\n", " ").replace("\t", " ").isprintable():
             raise ValueError("holds an invisible character")
-        plain = _TEXT.sub('""', text)
+        plain = comparisons.bare(text)
         bound = set(_WALK.findall(plain))
         self._walks = bool(bound)
         _check_names(_compile(text).references(), bound)

@@ -298,8 +298,25 @@ def _order(rules: Sequence[Rule]) -> Iterator[tuple[toml_lines.Path, str]]:
         if rule.name in seen:
             yield ("rule", number, "name"), f"the name {rule.name!r} is taken by rule {seen[rule.name] + 1}"
         seen.setdefault(rule.name, number)
-        if number and rules[number - 1].condition is None and _is_everything(rules[number - 1]):
-            yield ("rule", number), f"no call ever comes here: the rule {rules[number - 1].name!r} matches all of them"
+        before = next((other for other in rules[:number] if _takes_all_of(other, rule)), None)
+        if before is not None and _is_everything(before):
+            yield ("rule", number), f"no call ever comes here: the rule {before.name!r} matches all of them"
+        elif before is not None:
+            yield (
+                ("rule", number),
+                f"no call ever comes here: the rule {before.name!r} matches all of its tools and agents",
+            )
+
+
+def _takes_all_of(earlier: Rule, later: Rule) -> bool:
+    """Whether every call of the later rule's agents and tools ends at the earlier one.
+
+    An `allow` passes over what hides in its arguments: a rule without a condition that catches just that is left alone.
+    """
+    if earlier.condition is not None or (earlier.then == "allow" and later.then != "allow" and later.condition is None):
+        return False
+    # A `*` of a pattern is matched by a `*` alone, so what matches the pattern matches all that it stands for.
+    return all(map(earlier.tools.match, later.tools.patterns)) and all(map(earlier.agents.match, later.agents.patterns))
 
 
 def _is_everything(rule: Rule) -> bool:

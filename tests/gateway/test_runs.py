@@ -59,6 +59,27 @@ def test_only_a_key_that_may_submit_as_others_names_a_requester(site: Site) -> N
     assert accepted.json()["requester"] == "carl@example.org"
 
 
+def test_no_person_submits_in_anothers_name_and_so_past_their_own_four_eyes(site: Site) -> None:
+    site.announce("plain")
+    for token in (site.token(site.ana), site.token(site.ana, "runs:submit", "runs:submit-as")):
+        body = {"agent": "plain", "prompt": "x", "requester": "carl@example.org"}
+        alone = site.client.post("/v1/runs", json=body, headers=token)
+        batch = site.client.post(
+            "/v1/batches", content=json.dumps(body), headers={**token, "Content-Type": "application/x-ndjson"}
+        )
+
+        assert (alone.status_code, batch.status_code) == (403, 403)
+    assert _count_runs(site) == 0
+
+
+def test_a_requester_is_found_past_the_blanks_around_their_address(site: Site) -> None:
+    body = {"agent": "plain", "prompt": "x", "requester": " Ana@example.org "}
+
+    answer = site.client.post("/v1/runs", json=body, headers=site.key("runs:submit", "runs:submit-as"))
+
+    assert answer.json()["requester"] == "ana@example.org"
+
+
 def test_an_unknown_agent_is_refused_with_the_known_ones(site: Site) -> None:
     site.announce("refunds")
 

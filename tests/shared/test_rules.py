@@ -169,6 +169,11 @@ def test_the_highest_tier_is_one_that_somebody_other_than_the_requester_can_reac
         ("[[rule]]\nname = \"a\"\nthen = \"deny\"\nwhen = '''\nargs.x >\n'''", 4, "is not CEL"),
         ('[[rule]]\nname = "a"\nthen = "deny"\nwhen = \'args.a.all(x, args.b.all(y, x == y))\'', 4, "inside another"),
         ('[[rule]]\nname = "a"\nthen = "deny"\n[[rule]]\nname = "b"\nthen = "deny"', 4, "no call ever comes here"),
+        (
+            '[[rule]]\nname = "a"\ntool = "x"\nthen = "deny"\n[[rule]]\nname = "b"\ntool = "x"\nthen = "ask"',
+            5,
+            "'a' matches",
+        ),
         ('[[rule]]\nname = "a"\ntool="x"\nthen = "deny"\n[[rule]]\nname = "a"\nthen = "deny"', 6, "is taken by rule 1"),
         ('[defaults]\ntier = "low"', 1, "`defaults` is not known"),
         ('[default]\ntier = "lowest"', 2, "'low', 'medium' or 'high'"),
@@ -180,6 +185,42 @@ def test_an_error_names_the_rule_and_the_line(text: str, line: int, words: str) 
     assert words in said
     assert f"line {line}:" in said
     assert said.startswith("banksman.toml, ")
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ('tool = "pay"\nthen = "allow"', 'tool = "pay"\nwhen = "args.amount > 100"\nthen = "ask"'),
+        ('tool = "pay"\nthen = "allow"', 'tool = "pay"\nthen = "allow"'),
+        ('tool = "pay_*"\nthen = "ask"', 'tool = ["pay_now", "pay_*_later"]\nthen = "deny"'),
+        ('tool = ["a", "pay*"]\nthen = "deny"', 'tool = "pay*"\nagent = "desk"\nthen = "ask"'),
+        ('tool = "**"\nthen = "deny"', 'agent = "desk"\nthen = "ask"'),
+    ],
+)
+def test_a_rule_below_one_that_takes_all_of_its_calls_is_refused(first: str, second: str) -> None:
+    between = '[[rule]]\nname = "between"\ntool = "other"\nthen = "deny"\nwhen = "args.a"\n'
+
+    said = refusal(f'[[rule]]\nname = "above"\n{first}\n{between}[[rule]]\nname = "below"\n{second}')
+
+    assert "rule 3 'below'" in said
+    assert "ever comes here: the rule 'above' matches" in said
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ('tool = "pay"\nwhen = "args.amount > 100"\nthen = "ask"', 'tool = "pay"\nthen = "allow"'),
+        ('tool = "pay"\nagent = "desk"\nthen = "allow"', 'tool = "pay"\nwhen = "args.amount > 100"\nthen = "ask"'),
+        ('tool = "pay_now"\nthen = "deny"', 'tool = "pay_*"\nthen = "ask"'),
+        ('tool = "p*y"\nthen = "deny"', 'tool = "p*"\nthen = "ask"'),
+        # Calls in which something hides pass the first and come to the second.
+        ('tool = "pay"\nthen = "allow"', 'tool = "pay"\nthen = "deny"'),
+    ],
+)
+def test_a_rule_that_some_call_comes_to_is_read(first: str, second: str) -> None:
+    text = f'[[rule]]\nname = "above"\n{first}\n[[rule]]\nname = "below"\n{second}'
+
+    assert [rule.name for rule in rule_file.read(text).rules] == ["above", "below"]
 
 
 def test_the_whole_text_is_checked_at_once() -> None:
@@ -291,6 +332,26 @@ def test_a_condition_sees_the_call_and_who_asked_for_it() -> None:
     text = (
         'agent == "desk" && tool == "pay" && args.a == 1 && requester == "r@x.org" && "eu" in tags && batch == "bat_1"'
     )
+
+    assert Condition(text).holds(scene)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "args.a.all(x, // it's so\n args.b.all(x, x == 1)) // isn't it",
+        "r'\\' == args.t && args.a.all(x, args.b.all(x, x == 'y'))",
+        '"""a"b""" == args.t && args.a.all(x, args.b.all(x, x == \'y"\'))',
+    ],
+)
+def test_no_remark_or_text_hides_one_walk_inside_another(text: str) -> None:
+    with pytest.raises(ValueError, match="inside another"):
+        Condition(text)
+
+
+@pytest.mark.parametrize("text", ["args.a.all(x, // it's so\n x == 1)", "r'\\' == '' || args.a.all(x, x == 1)"])
+def test_a_walk_beside_a_remark_or_an_odd_text_is_read(text: str) -> None:
+    scene = Scene(agent="a", tool="t", args={"a": [1]}, requester="r", tags=[], batch="")
 
     assert Condition(text).holds(scene)
 

@@ -46,8 +46,8 @@ class Submission(Body):
     finish_by: AwareDatetime | None = None
     requester: Annotated[
         str | None,
-        StringConstraints(min_length=1, max_length=254, pattern=PRINTABLE),
-        Field(description="Whom the run is for. Only with the scope runs:submit-as."),
+        StringConstraints(strip_whitespace=True, min_length=1, max_length=254, pattern=PRINTABLE),
+        Field(description="Whom the run is for. Only for a key with the scope runs:submit-as."),
     ] = None
 
 
@@ -333,6 +333,8 @@ def _seen(conn: Connection, caller: Caller, run_id: str, *, scope: Scope | None 
 def submitter(conn: Connection, named_requester: str | None, caller: Caller) -> Submitter:
     """Whose run it is: the named person's with `runs:submit-as`, else the credential's owner's, else the key's own."""
     if named_requester is not None:
+        if caller.person is not None:  # or they could approve what they asked for in another's name
+            raise NotAllowed("People submit in their own name; only a key with the scope runs:submit-as names another.")
         caller.must("runs:submit-as")
         named = staff.by_email(conn, named_requester)
         if named is not None:
