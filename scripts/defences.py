@@ -42,6 +42,7 @@ SEGMENT = "tests/worker/test_segment.py"
 TASKS = "tests/worker/test_tasks.py"
 ONCE = "tests/gateway/test_at_once.py"
 RULES = "tests/shared/test_rules.py"
+FOLDS = "tests/gateway/test_folds.py"
 SUSPICION = "tests/shared/test_suspicion.py"
 HIDING = "tests/worker/test_suspicion.py"
 SPELLINGS = "tests/shared/test_spellings.py"
@@ -950,6 +951,20 @@ DEFENCES = (
         "    if call.tool not in WRITERS or not call.local or call.hides:\n",
         "    if call.tool not in WRITERS or not call.local:\n",
         (SUSPICION,),
+    ),
+    Defence(
+        "what is folded is read before anybody agrees",
+        f"{GATEWAY}/request_page.py",
+        'if (high or folds.folded(blocks)) and form.text("read")',
+        'if high and form.text("read")',
+        (FOLDS,),
+    ),
+    Defence(
+        "a fold loses no line",
+        f"{GATEWAY}/folds.py",
+        "_joined(pieces[head:tail])",
+        "_joined(pieces[head : tail - 1])",
+        (FOLDS,),
     ),
     Defence(
         "what honest writing needs cannot be strung together to carry a message",

@@ -143,7 +143,7 @@ def wrong(seen: Seen, outliers: set[str]) -> str:
 READY = """() => { const pane = document.querySelector('#pane');
   return !pane.hasAttribute('aria-busy') && pane.querySelector('h1') && pane.querySelector('#decide form'); }"""
 UNREAD = """() => [...document.querySelectorAll('#pane .lines')].some(
-  box => box.scrollTop + box.clientHeight < box.scrollHeight - 4)"""
+  box => box.querySelector('details.fold:not([open])') || box.scrollTop + box.clientHeight < box.scrollHeight - 4)"""
 SEEN = """() => {
   const pane = document.querySelector('#pane');
   const first = pane.querySelector('.first');

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from typing import Any, cast
@@ -12,6 +12,7 @@ from httpx2 import Response
 from starlette.testclient import TestClient
 
 from banksman import ids, ledger
+from banksman.blocks import Block
 from banksman.digest import Json
 from banksman.ids import NoticeId, RequestId
 from banksman.ledger import notices, requests
@@ -189,3 +190,100 @@ def routes_of(site: Site) -> Iterator[tuple[str, set[str]]]:
         inner = getattr(mounted, "original_router", None)
         for route in [mounted] if inner is None else inner.routes:
             yield route.path, set(route.methods or ())
+
+
+@dataclass(slots=True)
+class Part:
+    """A block of an action as a page holds it, folded or not."""
+
+    form: str
+    label: str = ""
+    lines: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    """The number of each line and its text; a line that a fold divides is one."""
+    rows: list[list[str]] = field(default_factory=list[list[str]])
+    folded: list[str] = field(default_factory=list[str])
+    """What each fold says of itself."""
+    inside: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    """What stands in folds, each part of a line alone."""
+
+
+class Parts(HTMLParser):
+    """The blocks of the action on a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.found: list[Part] = []
+        self._open: list[tuple[str, str]] = []
+        self._whole = 0
+        self._number = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {name: value or "" for name, value in attrs}
+        if tag in ("meta", "link", "img", "input"):
+            return
+        self._open.append((tag, given.get("class", "")))
+        if "data-whole" in given:
+            self._whole = len(self._open)
+        if not self._whole:
+            return
+        kind = given.get("class", "")
+        if "data-form" in given:
+            self.found.append(Part(given["data-form"]))
+        elif tag in ("td", "th"):
+            self.found[-1].rows[-1].append("")
+        elif kind == "no":
+            self._number = ""
+        elif kind in ("tx", "value"):
+            self._text(kind)
+        elif tag == "tr":
+            self.found[-1].rows.append([])
+        elif tag == "summary" and self._open[-2][1] == "fold":
+            self.found[-1].folded.append("")
+
+    def _text(self, kind: str) -> None:
+        if kind == "value":
+            self._number = "1"
+        if self._number:
+            self.found[-1].lines.append((self._number.strip(), ""))
+        if self._within("fold"):
+            self.found[-1].inside.append((self._number.strip(), ""))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop()[0] == tag
+        if len(self._open) < self._whole:
+            self._whole = 0
+
+    def handle_data(self, data: str) -> None:
+        if not self._whole or not self.found:
+            return
+        part = self.found[-1]
+        if self._within("tx") or self._within("value"):
+            part.lines[-1] = (part.lines[-1][0], part.lines[-1][1] + data)
+            if self._within("fold"):
+                part.inside[-1] = (part.inside[-1][0], part.inside[-1][1] + data)
+        elif self._within("no") and not part.rows:
+            self._number += data
+        elif part.rows and {tag for tag, _ in self._open} & {"td", "th"}:
+            part.rows[-1][-1] += data
+        elif any(tag == "h3" for tag, _ in self._open) and not self._within("soft"):
+            part.label += data
+        elif self._open[-1][0] == "summary" and part.folded:
+            part.folded[-1] += data
+
+    def _within(self, kind: str) -> bool:
+        return any(kind == found for _, found in self._open)
+
+
+def must_show(page: str, shown: Sequence[Block]) -> None:
+    """Nothing, when a page holds these blocks: each line and each cell whole, in its place, and nothing beside."""
+    found = Parts(page).found
+    assert [(part.form, part.label.strip()) for part in found] == [(block.form, block.label) for block in shown]
+    for part, block in zip(found, shown, strict=True):
+        if block.form == "table":
+            head = ["Row", *block.rows[0]]
+            rows = [[str(number), *row] for number, row in enumerate(block.rows) if number]
+            assert part.rows[0] == head
+            assert [row for row in part.rows if row != head] == rows
+        else:
+            assert part.lines == [(str(line.number), line.text) for line in block.lines], block.label

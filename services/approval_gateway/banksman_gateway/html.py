@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from banksman import ids, letters
+from banksman_gateway import folds
 from banksman_gateway.problems import Problem
 
 
@@ -150,11 +151,14 @@ _filters: dict[str, Any] = {
     "prose": _prose,
     "shown": ids.show,
     "times": times,
+    "drawn": folds.drawn,
+    "folded": folds.folded,
 }
 environment.filters.update(_filters)
 _globals: dict[str, Any] = {
     "style_stamp": _style_stamp,
     "script_stamp": _script("triage.js"),
+    "read_stamp": _script("read.js"),
     "watch_stamp": _script("watch.js"),
 }
 environment.globals.update(_globals)

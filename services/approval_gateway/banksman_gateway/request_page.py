@@ -26,6 +26,7 @@ from banksman_gateway import (
     decide,
     door,
     dwell,
+    folds,
     html,
     link_page,
     looking,
@@ -243,17 +244,19 @@ def _ballot(shown: Card, form: Form, *, by_link: bool) -> Ballot:
 
 
 def _must_have_read(here: Parts, reader: Reader, shown: Card, ballot: Ballot, form: Form) -> None:
-    """At tier high, for whoever agrees: the whole of it, and not in a moment. Saying no is always quick."""
-    if shown.request.tier is not Tier.HIGH or not shown.open:
+    """For whoever agrees: the whole of it, and at tier high not in a moment. Saying no is always quick."""
+    if not shown.open or SETTLES[ballot.verdict] is RequestState.DENIED:
         return
+    high, blocks = shown.request.tier is Tier.HIGH, shown.blocks
     if ballot.exact is not None and digest.canonical(ballot.exact) != digest.canonical(shown.action["arguments"]):
-        return  # who edits at tier high does not count
-    if SETTLES[ballot.verdict] is RequestState.DENIED:
-        return
-    dwell.must_have_passed(
-        here.link_keys, reader.secret, shown.request, form.text("opened"), seconds=here.settings.dwell_seconds
-    )
-    if form.text("read") != "whole":
+        if high:
+            return  # who edits at tier high does not count
+        blocks = render.blocks({**shown.action, "arguments": ballot.exact}, shown.context)
+    if high:
+        dwell.must_have_passed(
+            here.link_keys, reader.secret, shown.request, form.text("opened"), seconds=here.settings.dwell_seconds
+        )
+    if (high or folds.folded(blocks)) and form.text("read") != "whole":
         raise InvalidInput("Tick the box that says that you have read all of it.")
 
 

@@ -57,6 +57,7 @@ function read(address) {
 function put(page) {
   pane.replaceChildren(...[...page.main.childNodes].map((node) => document.importNode(node, true)));
   pane.scrollTop = 0;
+  for (const presets of pane.querySelectorAll(".presets")) presets.hidden = false;
   guard(pane);
 }
 
@@ -200,33 +201,6 @@ function tellHeld() {
   }
 }
 
-// ---- what a careful vote needs: the whole of it seen, and time
-
-function guard(root) {
-  for (const presets of root.querySelectorAll(".presets")) presets.hidden = false;
-  for (const form of root.querySelectorAll("form[data-guard]")) {
-    const button = form.querySelector(SUBMIT);
-    const box = form.querySelector("input[name=read]");
-    if (!button) continue;
-    const boxes = [...root.querySelectorAll(".lines")];
-    const unseen = new Set(boxes.filter((one) => one.scrollHeight > one.clientHeight + 4));
-    const ready = Date.now() + Number(form.dataset.guard) * 1000;
-    const check = () => {
-      const late = Date.now() >= ready;
-      button.disabled = !late || unseen.size > 0 || !(box?.checked ?? true);
-      if (!late) setTimeout(check, ready - Date.now() + 20);
-    };
-    for (const one of unseen) {
-      one.addEventListener("scroll", () => {
-        if (one.scrollTop + one.clientHeight >= one.scrollHeight - 4) unseen.delete(one);
-        check();
-      });
-    }
-    box?.addEventListener("change", check);
-    check();
-  }
-}
-
 // ---- keys
 
 const formOf = (verdict) =>
@@ -239,12 +213,20 @@ function press(verdict) {
   const reason = form.querySelector("textarea[required]");
   if (reason && !reason.value.trim()) return reason.focus();
   const button = form.querySelector(SUBMIT);
-  if (button.disabled) return button.closest("form").scrollIntoView({ block: "nearest" });
+  if (button.disabled) {
+    const fold = unopened(pane)[0];
+    return fold ? fold.querySelector("summary").focus() : form.scrollIntoView({ block: "nearest" });
+  }
   form.requestSubmit(button);
 }
 
-// The next part of what does not fit: of a box first, then of the pane.
+// The next part of what does not fit: a fold first, then of a box, then of the pane.
 function readOn() {
+  const fold = unopened(pane)[0];
+  if (fold) {
+    fold.open = true;
+    return fold.scrollIntoView({ block: "nearest" });
+  }
   const box = [...pane.querySelectorAll(".lines")].find((one) => one.scrollTop + one.clientHeight < one.scrollHeight - 4);
   box?.scrollIntoView({ block: "nearest" });
   (box ?? pane).scrollBy(0, (box ?? pane).clientHeight * 0.9);
@@ -261,6 +243,7 @@ const KEYS = {
   e: () => pane.querySelector('a[href$="/edit"]')?.click(),
   x: () => current?.querySelector("input[name=pick]")?.click(),
   r: readOn,
+  f: () => openFolds(pane),
   u: undo,
   o: () => current && location.assign(addressOf(current)),
   g: () => location.assign("/groups"),
