@@ -36,7 +36,8 @@ FLAGS = [
 WIDE, PHONE = (1400, 900), (360, 740)
 
 
-@pytest.fixture(scope="session")
+# For one file: Playwright keeps an event loop and a greenlet in this thread, in which other files' tests would run.
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Chromium]:
     path = shutil.which("chromium")
     if path is None:
