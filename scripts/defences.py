@@ -1049,6 +1049,13 @@ DEFENCES = (
         (RULES,),
     ),
     Defence(
+        "a host counts in an address of the web alone",
+        "shared/banksman/spellings.py",
+        "(?i:https?|wss?)://",
+        "[A-Za-z][A-Za-z0-9+.-]{0,30}://",
+        (f"{SPELLINGS}::test_an_address_that_can_be_read_two_ways_is_unclear",),
+    ),
+    Defence(
         "a host is within a domain by whole labels",
         "shared/banksman/spellings.py",
         '    return host == domain or host.endswith("." + domain)\n',

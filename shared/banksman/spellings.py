@@ -16,7 +16,8 @@ from banksman.digest import Json
 
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]{1,9})?")
 _THOUSANDS = re.compile(r"-?[1-9][0-9]{0,2}\.[0-9]{3}")
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}://([^/?#]*)(?:[/?#].*)?")
+# Of other schemes nobody knows whether the host is where they lead: javascript://… and file://… have one for show.
+_URL = re.compile(r"(?i:https?|wss?)://([^/?#]*)(?:[/?#].*)?")
 _PORT = re.compile(r"[1-9][0-9]{0,4}")
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _NUMERIC = re.compile(r"[0-9]+|0x[0-9a-f]*")
@@ -72,7 +73,7 @@ def _host(url: Json) -> str:
         raise Unclear("the address is no text, or holds a character that programs read differently")
     match = _URL.fullmatch(url)
     if match is None:
-        raise Unclear("the address does not begin like https://")
+        raise Unclear("the address does not begin with http://, https://, ws:// or wss://")
     authority: str = match[1]
     if "@" in authority or "%" in authority:
         raise Unclear("the address names a user, or spells its host with %")
