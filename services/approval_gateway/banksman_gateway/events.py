@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from anyio import to_thread
 from fastapi import Response
@@ -44,6 +44,8 @@ class News:
     events: Sequence[Event]
     cursor: Cursor
     over: bool = False
+    also: Mapping[str, Json] = field(default_factory=dict[str, Json])
+    """What is said besides, by name: no event of the log, so nothing comes of missing it."""
 
 
 Look = Callable[[Cursor], News]
@@ -110,10 +112,12 @@ async def _follow(here: Parts, look: Look, news: News, run: str | None) -> Async
         while not here.pulse.over:
             for event in news.events:
                 yield _said(event)
+            for name, body in news.also.items():
+                yield f"event: {name}\ndata: {json.dumps(body)}\n\n"
             if news.over:
                 yield "event: over\ndata: {}\n\n"
                 return
-            if news.events:
+            if news.events or news.also:
                 pause = _FIRST_LOOK
             longest = QUIET_SECONDS if here.pulse.beats else POLL_SECONDS
             if await watcher.wait(min(pause, longest)):

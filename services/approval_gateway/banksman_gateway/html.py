@@ -157,8 +157,8 @@ _filters: dict[str, Any] = {
 environment.filters.update(_filters)
 _globals: dict[str, Any] = {
     "style_stamp": _style_stamp,
-    "script_stamp": _script("triage.js"),
     "read_stamp": _script("read.js"),
+    "inbox_stamps": [_script(name) for name in ("looking.js", "triage.js", "chosen.js", "foot.js")],
     "watch_stamp": _script("watch.js"),
 }
 environment.globals.update(_globals)

@@ -17,6 +17,7 @@ from typing import cast
 from banksman import digest, letters, render
 from banksman.digest import Json
 from banksman.ledger.groups import Member
+from banksman.states import Kind, Tier
 
 LONGEST = 200
 """How many characters of a value a cell shows; what is longer is read on the request's own page."""
@@ -43,6 +44,11 @@ class Row:
     """The hash of everything that is shown of it, for the vote."""
 
     @property
+    def mark(self) -> str:
+        """What its box carries: exactly what was shown."""
+        return f"{self.member.revision}:{self.member.digest.hex()}:{self.rendered}"
+
+    @property
     def odd(self) -> bool:
         """Whether anything in it stands out."""
         return any(cell.odd for cell in self.cells)
@@ -50,40 +56,58 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Calls of one shape, the odd ones marked."""
+    """Like calls, the odd ones marked."""
 
+    agent: str
+    tool: str
     columns: Sequence[str]
     common: Sequence[tuple[str, str]]
     rows: Sequence[Row]
 
 
-def table(members: Sequence[Member]) -> Table:
+def tables(members: Sequence[Member]) -> Sequence[Table]:
+    """One table for each tool of each agent."""
+    alike: dict[tuple[str, str], list[Member]] = {}
+    for member in members:
+        alike.setdefault((member.agent, member.tool), []).append(member)
+    return [table(agent, tool, found) for (agent, tool), found in alike.items()]
+
+
+def table(agent: str, tool: str, members: Sequence[Member]) -> Table:
     """The table of these requests, in their order."""
     actions = [digest.parse(member.action, limit=4 * digest.MAX_BYTES) for member in members]
     contexts = [digest.parse(member.context, limit=64 * 1024 * 1024) for member in members]
     arguments = [cast("Mapping[str, Json]", action["arguments"]) for action in actions]
     names = sorted({name for item in arguments for name in item})
     values = {name: [item.get(name) for item in arguments] for name in names}
-    same = {name for name in names if len({_dumped(value) for value in values[name]}) == 1}
+    same = {
+        name
+        for name in names
+        if all(name in item for item in arguments) and len({_dumped(value) for value in values[name]}) == 1
+    }
     columns = [name for name in names if name not in same]
     odd = {name: _odd(values[name]) for name in columns}
     rows = [
         Row(
             member=member,
-            cells=[Cell(_shown(values[name][place]), odd[name][place]) for name in columns],
+            cells=[Cell(_shown(arguments[place], name), odd[name][place]) for name in columns],
             alone=_alone(actions[place], contexts[place], arguments[place], member),
             rendered=render.hash(actions[place], contexts[place]).hex(),
         )
         for place, member in enumerate(members)
     ]
-    common = [(letters.line(name), _shown(values[name][0])) for name in sorted(same)]
-    return Table([letters.line(name) for name in columns], common, rows)
+    common = [(letters.line(name), _shown(arguments[0], name)) for name in sorted(same)]
+    return Table(agent, tool, [letters.line(name) for name in columns], common, rows)
 
 
 def _alone(
     action: Mapping[str, Json], context: Mapping[str, Json], arguments: Mapping[str, Json], member: Member
 ) -> str:
     """Why a request is decided on its own page."""
+    if member.tier is Tier.HIGH:
+        return "is of tier high"
+    if member.kind is not Kind.APPROVAL:
+        return f"is of kind {member.kind}"
     if digest.of_action(action) != member.digest:
         return "does not match its own digest"
     if any(len(_visible(value)) > LONGEST for value in arguments.values()):
@@ -95,8 +119,10 @@ def _alone(
     return "is asked again" if context.get("why_again") else ""
 
 
-def _shown(value: Json) -> str:
-    text = _visible(value)
+def _shown(arguments: Mapping[str, Json], name: str) -> str:
+    if name not in arguments:
+        return "not given"
+    text = _visible(arguments[name])
     if len(text) <= LONGEST:
         return text
     return f"{text[:60]} … {text[-60:]} ({len(text):,} characters: open it to read all)"

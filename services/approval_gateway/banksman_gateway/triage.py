@@ -12,9 +12,10 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, StringConstraints
 
 from banksman import ids
+from banksman.digest import Json
 from banksman.errors import InvalidInput, NotAllowed, NotSignedIn
 from banksman.ids import BatchId, RequestId, RunId
-from banksman.ledger import inbox, keys
+from banksman.ledger import inbox, keys, lookings
 from banksman.ledger.inbox import Wanted
 from banksman.states import Tier
 from banksman_gateway import auth, door, drafts, events, html, pages, sessions
@@ -140,17 +141,25 @@ def show(wanted: Annotated[Filters, Query()], here: Here, session: SignedIn) -> 
 
 @router.get("/inbox/events")
 async def follow(request: Request, here: Here, session: SignedIn) -> Response:
-    """What happens to requests as it happens, to an open inbox. It keeps no session alive."""
+    """What happens to requests as it happens, to an open inbox, and who looks at them. It keeps no session alive."""
     held = sessions.hash_of(session.secret)
+    told: dict[str, Json] = {}
 
     def look(cursor: Cursor) -> News:
+        nonlocal told
         with door.transaction(here) as conn:
             person = keys.lives(conn, held, idle=sessions.IDLE)
             if person is None:
                 raise NotSignedIn("Sign in first.")
             if auth.own_only(person) is not None:
                 raise NotAllowed("Who has no role sees their own runs; follow one of those.")
-            return events.news_of_requests(conn, cursor)
+            news = events.news_of_requests(conn, cursor)
+            looking = lookings.of_others(conn, person.id, most=COUNTED)
+        now: dict[str, Json] = {ids.show("req", request_id): [*names] for request_id, names in looking.items()}
+        if now == told:
+            return news
+        told = now
+        return replace(news, also={"looking": now})
 
     return await events.stream(here, look, run=None, last_id=request.headers.get("last-event-id"))
 

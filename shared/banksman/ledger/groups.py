@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -10,6 +10,7 @@ from banksman import vault
 from banksman.ids import RequestId
 from banksman.ledger import Connection, inbox
 from banksman.records import Person
+from banksman.states import Kind, Tier
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,10 @@ class Member:
     """One request of a group, with what a vote on it must name."""
 
     id: RequestId
+    kind: Kind
+    tier: Tier
+    agent: str
+    tool: str
     revision: int
     digest: bytes
     action: bytes
@@ -60,22 +65,37 @@ def of_person(conn: Connection, person: Person, *, limit: int) -> Sequence[Group
 
 def members(conn: Connection, person: Person, *, agent: str, tool: str, shape: bytes, limit: int) -> Sequence[Member]:
     """The requests of a group, nearest deadline first."""
+    where = f"{_TOGETHER} AND requests.agent = %(agent)s AND tool = %(tool)s AND shape = %(shape)s"
+    return _members(conn, person, where, {"agent": agent, "tool": tool, "shape": shape, "limit": limit})
+
+
+def named(conn: Connection, person: Person, request_ids: Sequence[RequestId]) -> Sequence[Member]:
+    """Those of these requests that this person may decide, of every kind and tier, nearest deadline first."""
+    wanted = {"ids": list(request_ids), "limit": len(request_ids)}
+    return _members(conn, person, "requests.id = ANY(%(ids)s)", wanted)
+
+
+def _members(conn: Connection, person: Person, where: str, wanted: Mapping[str, object]) -> Sequence[Member]:
     rows = conn.execute(
         f"""
-        SELECT requests.id, requests.revision, digest, action, context, requester, expires_at
+        SELECT requests.id, kind, tier, requests.agent, tool, requests.revision, digest, action, context, requester,
+               expires_at
         FROM requests
         JOIN runs ON runs.id = requests.run_id
         JOIN revisions ON revisions.request_id = requests.id AND revisions.revision = requests.revision
-        WHERE {inbox.MINE} AND {_TOGETHER}
-          AND requests.agent = %(agent)s AND tool = %(tool)s AND shape = %(shape)s
+        WHERE {inbox.MINE} AND {where}
         ORDER BY expires_at, requests.id
         LIMIT %(limit)s
         """.encode(),
-        {**inbox.values(person), "agent": agent, "tool": tool, "shape": shape, "limit": limit},
+        {**inbox.values(person), **wanted},
     ).fetchall()
     return [
         Member(
             RequestId(request_id),
+            Kind(kind),
+            Tier(tier),
+            agent,
+            tool,
             revision,
             digest,
             vault.open_sealed(action, ("revisions.action", request_id, revision)),
@@ -83,5 +103,5 @@ def members(conn: Connection, person: Person, *, agent: str, tool: str, shape: b
             requester,
             expires_at,
         )
-        for request_id, revision, digest, action, context, requester, expires_at in rows
+        for request_id, kind, tier, agent, tool, revision, digest, action, context, requester, expires_at in rows
     ]

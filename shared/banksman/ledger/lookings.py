@@ -39,3 +39,21 @@ def look(conn: Connection, request_id: RequestId, person_id: PersonId, *, lease:
 def stop(conn: Connection, request_id: RequestId, person_id: PersonId) -> None:
     """A person looks no longer."""
     conn.execute("DELETE FROM lookings WHERE request_id = %s AND person_id = %s", (request_id, person_id))
+
+
+def of_others(conn: Connection, person_id: PersonId, *, most: int) -> dict[RequestId, list[str]]:
+    """Who looks at open requests just now, by name, without this person."""
+    rows = conn.execute(
+        """
+        SELECT request_id, array_agg(name ORDER BY name)
+        FROM lookings
+        JOIN people ON people.id = person_id
+        JOIN requests ON requests.id = request_id
+        WHERE until_at > statement_timestamp() AND person_id <> %s AND state = 'open' AND disabled_at IS NULL
+        GROUP BY request_id
+        ORDER BY request_id DESC
+        LIMIT %s
+        """,
+        (person_id, most),
+    ).fetchall()
+    return {RequestId(request_id): names for request_id, names in rows}

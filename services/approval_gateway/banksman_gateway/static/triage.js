@@ -69,6 +69,7 @@ async function look(row, { quietly = false } = {}) {
   row.scrollIntoView({ block: "nearest" });
   if (!WIDE.matches) return;
   const request = row.dataset.request;
+  if (request !== shown) stopLooking();
   // What was in the pane is gone before anything else is: no key and no click reaches another request's forms.
   shown = "";
   pane.replaceChildren();
@@ -78,6 +79,7 @@ async function look(row, { quietly = false } = {}) {
     if (current !== row) return;
     put(page);
     shown = request;
+    if (looked?.request !== request) startLooking(request);
     if (!quietly) row.querySelector("a.what").focus({ preventScroll: true });
     const next = neighbour(row, 1);
     if (next && next.dataset.tier !== "high") read(addressOf(next)).catch(() => {});
@@ -131,7 +133,14 @@ function hold(form, submitter) {
   const next = neighbour(row, 1) ?? neighbour(row, -1);
   row.dataset.done = "held";
   look(next);
-  if (!next) pane.replaceChildren();
+  if (!next) leave();
+}
+
+// The pane is emptied; the row keeps its place.
+function leave() {
+  stopLooking();
+  shown = "";
+  pane.replaceChildren();
 }
 
 function undo() {
@@ -242,6 +251,8 @@ const KEYS = {
   },
   e: () => pane.querySelector('a[href$="/edit"]')?.click(),
   x: () => current?.querySelector("input[name=pick]")?.click(),
+  X: () => chooseLike(),
+  Escape: () => clearChosen() || leave(),
   r: readOn,
   f: () => openFolds(pane),
   u: undo,
@@ -363,6 +374,7 @@ function listen() {
     pill.textContent = `${fresh.size} new: show`;
   };
   for (const name of NEWS) stream.addEventListener(name, heard);
+  stream.addEventListener("looking", hearLooking);
 }
 
 pill.addEventListener("click", () => location.reload());
