@@ -61,6 +61,7 @@ SILENCE = "tests/gateway/test_silence.py"
 PEOPLE = "tests/gateway/test_people.py"
 LINKS = "tests/gateway/test_link_page.py"
 PAGES = "tests/gateway/test_pages.py"
+BATCH_PAGE = "tests/gateway/test_batch_page.py"
 TURNS = "tests/notifier/test_turns.py"
 STORIES = "tests/model/test_stories.py"
 DIGEST = "tests/shared/test_digest.py"
@@ -1493,5 +1494,76 @@ DEFENCES = (
         "    if person is None or person.roles.isdisjoint(AUDITORS):\n",
         "    if person is None:\n",
         ("tests/gateway/test_audit.py::test_only_auditors_administrators_and_keys_with_the_scope_read_it",),
+    ),
+    # The inbox: rows chosen together, votes that are held, and what is typed.
+    Defence(
+        "a row that the table does not show whole is not decided in it",
+        f"{GATEWAY}/groups.py",
+        "for row in one.rows if not row.alone}\n    good",
+        "for row in one.rows}\n    good",
+        ("tests/gateway/test_chosen.py::test_a_forged_row_is_not_counted",),
+    ),
+    Defence(
+        "a chosen row counts as it was shown",
+        f"{GATEWAY}/groups.py",
+        "if name in shown and value == shown[name].mark}",
+        "if name in shown}",
+        ("tests/gateway/test_chosen.py::test_a_forged_row_is_not_counted",),
+    ),
+    Defence(
+        "all chosen rows are meant",
+        f"{GATEWAY}/groups.py",
+        '    if form.text("sure") != str(len(named)):',
+        "    if False:",
+        ("tests/gateway/test_chosen.py::test_all_of_them_must_be_meant_and_a_look_decides_nothing",),
+    ),
+    Defence(
+        "an argument that is left out is not shown as null",
+        f"{GATEWAY}/side_by_side.py",
+        '    if name not in arguments:\n        return "not given"\n    text = _visible(arguments[name])',
+        "    text = _visible(arguments.get(name))",
+        ("tests/gateway/test_chosen.py::test_an_argument_that_one_call_leaves_out_is_not_shown_as_null",),
+    ),
+    Defence(
+        "signing out sends held votes first",
+        f"{GATEWAY}/static/triage.js",
+        "  for (const vote of [...held.values()]) send(vote);\n  const counted",
+        "  const counted",
+        ("tests/browser/test_triage.py::test_signing_out_sends_what_was_held_first",),
+    ),
+    Defence(
+        "a vote is held for the request in the pane alone",
+        f"{GATEWAY}/static/triage.js",
+        '  shown = "";\n  pane.replaceChildren();\n  pane.setAttribute',
+        "  pane.setAttribute",
+        ("tests/browser/test_triage.py::test_while_a_page_is_read_no_key_reaches_the_one_before",),
+    ),
+    Defence(
+        "what is edited in a field keeps its type",
+        f"{GATEWAY}/widgets.py",
+        '        return text == "true"\n',
+        "        return text\n",
+        ("tests/gateway/test_widgets.py::test_what_is_typed_keeps_its_type_and_the_rest_stays",),
+    ),
+    Defence(
+        "an edit's refusal names the field",
+        f"{GATEWAY}/widgets.py",
+        'f"{one.label}: write a whole number, such as 12."',
+        '"Write a whole number, such as 12."',
+        ("tests/gateway/test_widgets.py::test_what_cannot_be_read_or_does_not_fit_is_named_and_what_was_typed_stays",),
+    ),
+    Defence(
+        "Enter in the field of a mailed code denies",
+        f"{GATEWAY}/templates/_decide_link.html",
+        '<div class="pair"><button class="stop"',
+        '<div class="pair"><button class="go" name="verdict" value="approve">Approve</button><button class="stop"',
+        ("tests/browser/test_everywhere.py::test_enter_in_the_code_of_a_mailed_link_denies",),
+    ),
+    Defence(
+        "a batch's page that reads itself again keeps no session alive",
+        f"{GATEWAY}/batch_page.py",
+        "        person = None if held is None else keys.lives(conn, held, idle=sessions.IDLE)\n",
+        "        person = None if held is None else keys.session(conn, held, idle=sessions.IDLE)\n",
+        ("tests/gateway/test_batch_page.py::test_the_changing_part_is_for_the_signed_in_and_keeps_no_session_alive",),
     ),
 )

@@ -11,8 +11,10 @@ from playwright.sync_api import Page, expect
 from banksman import ids, ledger
 from banksman.ledger import audit, requests
 from banksman.records import Event
+from banksman.states import Tier
 from tests.browser.conftest import PHONE, WIDE, OpenAs, Place
 from tests.browser.test_triage import became, in_pane, state, waiting
+from tests.gateway.browser import mailed, notice_of
 
 
 def test_everything_is_decided_without_a_script(place: Place, open_as: OpenAs) -> None:
@@ -108,6 +110,20 @@ def test_a_denial_by_a_preset_is_one_click_and_one_more(place: Place, open_as: O
 
     became(page, only, "denied")
     assert "Wrong target." in str(place.site.request(only)["votes"])
+
+
+def test_enter_in_the_code_of_a_mailed_link_denies(place: Place, open_as: OpenAs) -> None:
+    only = waiting(place, "/1.txt", tier=Tier.LOW)
+    page = open_as(place.site.ana)
+    page.context.clear_cookies()
+    mail = mailed(place.site, notice_of(place.site, only))
+    page.goto(mail["url"])
+
+    page.get_by_label("Code from the mail").fill(mail["code"])
+    page.keyboard.press("Enter")
+
+    expect(page.locator("main")).to_contain_text("What was decided")
+    assert state(place, only) == "denied"
 
 
 def barriers(page: Page, path: str) -> list[str]:
