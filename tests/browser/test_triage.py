@@ -87,6 +87,8 @@ def test_a_vote_too_large_to_be_sent_while_leaving_is_sent_at_once(place: Place,
     page.keyboard.press("e")
     page.locator("#arg-content").fill("much " * 20_000)
     page.get_by_role("button", name="Show what changes").click()
+    in_pane(page, "What you changed")
+    page.keyboard.press("f")
     page.get_by_role("button", name="Approve with these changes").click()
 
     expect(page.locator("#held")).to_be_hidden()
