@@ -12,7 +12,8 @@ LEDGER = ROOT / "shared/banksman/ledger"
 WORKER = ROOT / "services/agent_worker/banksman_worker"
 # No run passes these on its way: reads for pages, the making of the schema, who asks and whether they asked before,
 # which agents there are, batches and how far they are, policy versions, child runs, the words for what a cancelled run
-# leaves behind, what is done after a restore or with a stuck run, who comes and goes, what silence does, and how people
+# leaves behind, what is done after a restore, with a stuck run or
+# to stop one, who comes and goes, what silence does, and how people
 # hear of things, and the seal of the audit log.
 ASIDE = {
     LEDGER / name
@@ -34,13 +35,23 @@ ASIDE = {
             "agents.py",
             "aftermath.py",
             "rescue.py",
+            "stops.py",
             "staff.py",
             "sign_ins.py",
             "restore.py",
             "batches.py",
         ),
         *("silence.py", "roster.py", "policies.py", "rehearsal.py", "grants.py"),
-        *("absences.py", "withdrawals.py", "lookings.py", "remarks.py", "lasting.py", "progress.py"),
+        *(
+            "absences.py",
+            "withdrawals.py",
+            "lookings.py",
+            "remarks.py",
+            "lasting.py",
+            "progress.py",
+            "caps.py",
+            "results.py",
+        ),
         *("seals.py", "trail.py"),
     )
 }

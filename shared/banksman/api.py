@@ -6,6 +6,7 @@ say the same thing in the same words. Answers are frozen, and take no offence at
 
 from __future__ import annotations
 
+import gzip
 import json
 import time
 import uuid
@@ -181,12 +182,24 @@ def timeline(run_id: str) -> Steps[Sequence[Moment]]:
 
 
 def submit_batch(
-    runs: Iterable[Mapping[str, Json]] | bytes, *, name: str | None = None, idempotency_key: str | None = None
+    runs: Iterable[Mapping[str, Json]] | bytes,
+    *,
+    name: str | None = None,
+    skip_faulty: bool = False,
+    idempotency_key: str | None = None,
 ) -> Steps[Batch]:
-    """Submit many runs, each with at least `agent` and `prompt`; or the bytes of a file with one on each line."""
+    """Submit many runs, each with at least `agent` and `prompt`; or the bytes of a file with one on each line. They are
+    sent in gzip. A faulty one refuses all of them, unless such are to be skipped: then `errors` says which.
+    """
     lines = runs if isinstance(runs, bytes) else b"".join(json.dumps(dict(run)).encode() + b"\n" for run in runs)
-    headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex, "Content-Type": "application/x-ndjson"}
-    return _one(Batch, (yield Ask("POST", "/v1/batches", _params(name=name), lines=lines, headers=headers)))
+    headers = {
+        "Idempotency-Key": idempotency_key or uuid.uuid4().hex,
+        "Content-Type": "application/x-ndjson",
+        "Content-Encoding": "gzip",
+    }
+    params = _params(name=name, on_error="skip" if skip_faulty else None)
+    packed = gzip.compress(lines, compresslevel=3)
+    return _one(Batch, (yield Ask("POST", "/v1/batches", params, lines=packed, headers=headers)))
 
 
 def batch(batch_id: str) -> Steps[Batch]:
@@ -197,6 +210,26 @@ def batch(batch_id: str) -> Steps[Batch]:
 def cancel_batch(batch_id: str) -> Steps[Batch]:
     """Stop a batch: no run of it starts from now on, and those under way are stopped by their workers soon."""
     return _one(Batch, (yield _post(f"/v1/batches/{_id(batch_id)}/cancel", {}, None)))
+
+
+def pause_batch(batch_id: str) -> Steps[Batch]:
+    """Let nothing of a batch start until it is resumed."""
+    return _one(Batch, (yield _post(f"/v1/batches/{_id(batch_id)}/pause", {}, None)))
+
+
+def resume_batch(batch_id: str) -> Steps[Batch]:
+    """Let a paused batch go on."""
+    return _one(Batch, (yield _post(f"/v1/batches/{_id(batch_id)}/resume", {}, None)))
+
+
+def retry_batch(batch_id: str) -> Steps[Batch]:
+    """Give what failed or is stuck in a batch another chance."""
+    return _one(Batch, (yield _post(f"/v1/batches/{_id(batch_id)}/retry", {}, None)))
+
+
+def results_path(batch_id: str) -> str:
+    """Where a batch's results are streamed."""
+    return f"/v1/batches/{_id(batch_id)}/results"
 
 
 def agents() -> Steps[Sequence[Agent]]:

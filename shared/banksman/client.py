@@ -17,7 +17,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial, wraps
-from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
@@ -34,6 +34,8 @@ _PAUSES = (0.2, 0.8)
 _PATIENCE = 40
 _TIMEOUT = httpx.Timeout(30, connect=5)
 _STREAM = httpx.Timeout(None, connect=5, read=60)
+_LINES = httpx.Timeout(300, connect=5)
+"""A large batch is answered once all of it is read."""
 
 
 def _plainly(question: Callable[P, Steps[T]]) -> Callable[Concatenate[Client, P], T]:
@@ -84,6 +86,9 @@ class Client:
     submit_batch = _plainly(api.submit_batch)
     batch = _plainly(api.batch)
     cancel_batch = _plainly(api.cancel_batch)
+    pause_batch = _plainly(api.pause_batch)
+    resume_batch = _plainly(api.resume_batch)
+    retry_batch = _plainly(api.retry_batch)
     agents = _plainly(api.agents)
     pause = _plainly(api.pause)
     resume = _plainly(api.resume)
@@ -150,6 +155,19 @@ class Client:
                     raise _away(self._http, error) from error
             time.sleep(_PAUSES[0] if failures < 5 else _PAUSES[1])
 
+    def results(
+        self, batch_id: str, *, form: Literal["ndjson", "csv"] = "ndjson", order: str = "line", after: str | None = None
+    ) -> Iterator[bytes]:
+        """The results of a batch as they come in, in pieces: together one JSON document on each line, or a CSV file."""
+        params = _result_params(form, order, after)
+        try:
+            with self._http.stream("GET", api.results_path(batch_id), params=params, timeout=_STREAM) as response:
+                if response.status_code != 200:
+                    raise api.problem(response.status_code, response.read())
+                yield from response.iter_bytes()
+        except httpx.TransportError as error:
+            raise _away(self._http, error) from error
+
     def drive(self, steps: Steps[T]) -> T:
         """Carry a question of `banksman.api` out."""
         step = _advance(partial(next, steps))
@@ -212,6 +230,9 @@ class AsyncClient:
     submit_batch = _awaiting(api.submit_batch)
     batch = _awaiting(api.batch)
     cancel_batch = _awaiting(api.cancel_batch)
+    pause_batch = _awaiting(api.pause_batch)
+    resume_batch = _awaiting(api.resume_batch)
+    retry_batch = _awaiting(api.retry_batch)
     agents = _awaiting(api.agents)
     pause = _awaiting(api.pause)
     resume = _awaiting(api.resume)
@@ -278,6 +299,20 @@ class AsyncClient:
                     raise _away(self._http, error) from error
             await asyncio.sleep(_PAUSES[0] if failures < 5 else _PAUSES[1])
 
+    async def results(
+        self, batch_id: str, *, form: Literal["ndjson", "csv"] = "ndjson", order: str = "line", after: str | None = None
+    ) -> AsyncIterator[bytes]:
+        """The results of a batch as they come in, in pieces: together one JSON document on each line, or a CSV file."""
+        params = _result_params(form, order, after)
+        try:
+            async with self._http.stream("GET", api.results_path(batch_id), params=params, timeout=_STREAM) as response:
+                if response.status_code != 200:
+                    raise api.problem(response.status_code, await response.aread())
+                async for piece in response.aiter_bytes():
+                    yield piece
+        except httpx.TransportError as error:
+            raise _away(self._http, error) from error
+
     async def drive(self, steps: Steps[T]) -> T:
         """Carry a question of `banksman.api` out."""
         step = _advance(partial(next, steps))
@@ -323,7 +358,13 @@ def _advance(move: Callable[[], Ask | Pause]) -> Ask | Pause | _Done[Any]:
 
 def _build(http: httpx.Client | httpx.AsyncClient, ask: Ask) -> httpx.Request:
     return http.build_request(
-        ask.method, ask.path, params=dict(ask.params), json=ask.body, content=ask.lines, headers=dict(ask.headers)
+        ask.method,
+        ask.path,
+        params=dict(ask.params),
+        json=ask.body,
+        content=ask.lines,
+        headers=dict(ask.headers),
+        timeout=_TIMEOUT if ask.lines is None else _LINES,
     )
 
 
@@ -331,6 +372,10 @@ def _body(response: httpx.Response) -> bytes:
     if response.is_success:
         return response.content
     raise api.problem(response.status_code, response.content)
+
+
+def _result_params(form: str, order: str, after: str | None) -> dict[str, str]:
+    return {"format": form, "order": order} | ({} if after is None else {"after": after})
 
 
 def _cursor(reader: EventReader) -> dict[str, str]:

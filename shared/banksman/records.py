@@ -23,7 +23,7 @@ from banksman.ids import (
     VoteId,
 )
 from banksman.signing import Signed
-from banksman.states import Kind, NoticeState, RequestState, RunStatus, Tier, Verdict
+from banksman.states import FINAL, Kind, NoticeState, RequestState, RunStatus, Tier, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +100,10 @@ class NewRun:
     tags: Sequence[str] = ()
     priority: int = 5
     finish_by: datetime | None = None
+    key: str | None = None
+    """What the caller calls it, among the runs of a batch."""
+    line: int | None = None
+    """The line of the batch that it came on, from 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +132,15 @@ class Run:
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Cap:
+    """At most so many runs of these agents together are under way at once."""
+
+    name: str
+    agents: Sequence[str]
+    most: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -645,6 +658,14 @@ class Batch:
     runs: Mapping[RunStatus, int]
     finished_at: datetime | None
     """When the last of its runs was over; None while one is not."""
+    paused_at: datetime | None = None
+    waits_for: Sequence[str] = ()
+    """Groups that have as much to decide as they are to have: until that is less, no run of it begins."""
+
+    @property
+    def left(self) -> int:
+        """How many of its runs are to come to an end by themselves: a stuck one waits for somebody to act."""
+        return sum(count for status, count in self.runs.items() if status not in FINAL | {RunStatus.STUCK})
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -15,6 +16,7 @@ from banksman.states import Tier
 
 Words = Annotated[tuple[str, ...], NoDecode]
 Tiers = Annotated[Mapping[str, Tier], NoDecode]
+Limits = Annotated[Mapping[str, int], NoDecode]
 
 
 class Settings(BaseSettings):
@@ -85,8 +87,14 @@ class WorkerSettings(PolicySettings):
     cancel_seconds: float = Field(5, ge=0)
     max_attempts: int = Field(5, ge=1)
     window: int = Field(200, ge=1)
+    max_running: Limits = Field(default_factory=dict[str, int])
     health_port: int = Field(0, ge=0, le=65535)
     demo_model: str = ""
+
+    @field_validator("max_running", mode="before")
+    @classmethod
+    def _split_max_running(cls, value: Any) -> Any:
+        return _limits(value, example="refunds=20,openai:gpt-4.1=50")
 
     @property
     def lease(self) -> timedelta:
@@ -120,11 +128,17 @@ class GatewaySettings(PolicySettings):
     webhook_allow: Words = ()
     dwell_seconds: float = Field(5, ge=0, le=300)
     receipt_hour: int | None = Field(default=17, ge=0, le=23)
+    max_open: Limits = Field(default_factory=dict[str, int])
     sealer_database_url: SecretStr | None = None
     sealing_key: SecretStr | None = None
     seal_verify_keys: str = ""
     seal_seconds: float | None = Field(default=10, gt=0)
     audit_anchor: str = ""
+
+    @field_validator("max_open", mode="before")
+    @classmethod
+    def _split_max_open(cls, value: Any) -> Any:
+        return _limits(value, example="reviewers=500,security=50")
 
     @field_validator("receipt_hour", "seal_seconds", mode="before")
     @classmethod
@@ -196,6 +210,21 @@ def _variable(location: tuple[int | str, ...]) -> str:
 
 def _say(item: Any) -> str:
     return "is missing." if item["type"] == "missing" else str(item["msg"]).removeprefix("Value error, ")
+
+
+def _limits(value: Any, *, example: str) -> Any:
+    """`name=number, …` as a mapping; a name may hold anything but a comma."""
+    if not isinstance(value, str):
+        return value
+    pairs = [pair.rpartition("=") for pair in map(str.strip, value.split(",")) if pair]
+    limits = {name.strip(): number.strip() for name, _, number in pairs}
+    if (
+        len(limits) < len(pairs)
+        or not all(limits)
+        or not all(re.fullmatch("[1-9][0-9]{0,8}", n) for n in limits.values())
+    ):
+        raise ValueError(f"is not a list like {example}, each name once")
+    return limits
 
 
 def _with_scheme(value: SecretStr, *schemes: str, example: str) -> SecretStr:

@@ -60,8 +60,19 @@ class Batch(Shape):
     total: int
     runs: Mapping[str, int]
     created_at: datetime
+    paused_at: datetime | None = None
     cancelled_at: datetime | None = None
     finished_at: datetime | None = None
+    waits_for: Sequence[str] = ()
+    """Groups with as much to decide as they are to have: until that is less, no new run begins."""
+    open_requests: int | None = None
+    per_minute: float | None = None
+    expected_at: datetime | None = None
+    usage: Mapping[str, Json] = Field(default_factory=dict[str, Json])
+    skipped: int = 0
+    unlisted: int = 0
+    errors: Sequence[Mapping[str, str]] = ()
+    """What is wrong with the first lines that were skipped when it was submitted."""
 
 
 class Agent(Shape):

@@ -114,6 +114,7 @@ RUN_MOVES: tuple[Move, ...] = (
     _move("doubt", "queued running waiting", "stuck", "the database was restored: it may have acted since"),
     _move("retry", "stuck", "waiting", "a person gives it another chance; woken at once unless something is open"),
     _move("give_up", "stuck", "failed", "a person fails it, saying why"),
+    _move("revive", "failed stuck", "queued", "its batch is tried again; waiting, while something is open"),
     _move("cancel", "queued waiting stuck", "cancelled", "asked for, while no worker holds it"),
     _move("stop", "running", "cancelled", "asked for; its worker stops it"),
     _move("bury_cancelled", "queued running", "cancelled", "asked for, and its worker is gone"),

@@ -24,6 +24,23 @@ def test_a_file_of_runs_is_submitted_looked_at_and_stopped(banksman: Banksman, t
     assert json.loads(cancelled.stdout)["runs"]["cancelled"] == 3
 
 
+def test_a_batch_is_paused_resumed_tried_again_and_its_results_are_written(banksman: Banksman, tmp_path: Path) -> None:
+    file, out = tmp_path / "runs.ndjson", tmp_path / "out.csv"
+    file.write_text('{"agent": "plain", "prompt": "x", "key": "=1"}\n{"agent": "plane", "prompt": "x"}\n')
+
+    submitted = banksman("batch", "submit", str(file), "--skip-faulty")
+    batch_id = submitted.stdout.strip()
+    moved = [json.loads(banksman("batch", move, batch_id, "--json").stdout) for move in ("pause", "resume", "retry")]
+    lines = banksman("batch", "results", batch_id)
+    written = banksman("batch", "results", batch_id, "--csv", "-o", str(out))
+
+    assert submitted.returncode == 1
+    assert "skipped line 2: There is no agent 'plane'" in submitted.stderr
+    assert [found["paused_at"] is None for found in moved] == [False, True, True]
+    assert json.loads(lines.stdout)["key"] == "=1"
+    assert (written.returncode, "1,'=1,run_" in out.read_text()) == (0, True)
+
+
 def test_faults_of_a_file_are_named_by_line(banksman: Banksman, tmp_path: Path) -> None:
     file = tmp_path / "runs.ndjson"
     file.write_text('{"agent": "plain", "prompt": "x"}\n{"agent": "plane", "prompt": "x"}\n')

@@ -14,7 +14,7 @@ from banksman.ids import NoticeId, RunId
 from banksman.ledger import requests, runs
 from banksman.records import Person
 from banksman.states import Tier
-from tests.gateway.browser import Browser, Form, Words, form_in
+from tests.gateway.browser import Browser, Form, Words, form_in, forms_in
 from tests.gateway.scenes import LEASE, Site, asking, bound
 
 
@@ -88,17 +88,21 @@ def test_a_batch_is_stopped_from_its_page_by_who_may(site: Site, ana: Browser) -
     wait(site, lot.runs[0])
     aud = Browser(site)
     aud.sign_in(site.a_person("aud@example.org", "auditor"))
-    form = form_in(ana.get(lot.page).text)
+    forms = {form.action.rpartition("/")[2]: form for form in forms_in(ana.get(lot.page).text)}
+    form = forms["cancel"]
 
     page = aud.get(lot.page)
     token = form_in(aud.get("/preferences").text).fields["form"]
     refused = aud.send(Form(form.action, {"form": token}))
+    paused = ana.send(forms["pause"])
+    said = text_of(ana, lot.page)
     done = ana.send(form)
 
     assert page.status_code == 200
     assert form.action not in page.text
     assert refused.status_code == 403
-    assert done.status_code == 303
+    assert (paused.status_code, done.status_code) == (303, 303)
+    assert "Nothing of it starts until somebody lets it go on" in said
     text = text_of(ana, lot.page)
     assert "3 cancelled" in text
     assert "It was cancelled" in text

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
+import io
 import json
 import random
 import threading
@@ -16,10 +19,10 @@ from httpx2 import Response
 
 from banksman import ids, ledger
 from banksman.ids import NoticeId, RequestId, RunId
-from banksman.ledger import agents, audit, batches, lists, requests, runs
+from banksman.ledger import agents, audit, batches, lists, requests, rescue, runs
 from banksman.states import RequestState, RunStatus, Verdict
+from banksman_gateway import batch_lines, decide, inflating, intake
 from banksman_gateway import batches as door
-from banksman_gateway import decide
 from tests.gateway.scenes import LEASE, Site, asking, bound
 
 LINES = {"Content-Type": "application/x-ndjson"}
@@ -69,7 +72,12 @@ def test_a_batch_is_accepted_counted_and_found_by_the_dispatcher(site: Site) -> 
     assert answer.headers["location"] == f"/v1/batches/{batch['id']}"
     assert (batch["name"], batch["total"], batch["runs"]["queued"]) == ("night", 4, 4)
     headers = site.key("runs:read")
-    assert site.client.get(answer.headers["location"], headers=headers).json() == batch
+    assert (
+        site.client.get(answer.headers["location"], headers=headers).json().items()
+        >= {
+            name: batch[name] for name in ("id", "name", "total", "runs", "waits_for", "paused_at", "created_at")
+        }.items()
+    )
     listed = site.client.get("/v1/runs", params={"batch_id": batch["id"]}, headers=headers).json()["items"]
     assert sorted(run["prompt"] for run in listed) == ["Do 0.", "Do 1.", "Do 2.", "Tagged."]
     [tagged] = [run for run in listed if run["prompt"] == "Tagged."]
@@ -109,21 +117,22 @@ def test_one_faulty_line_refuses_all_and_every_fault_is_named_by_its_line(site: 
 
 
 def test_what_is_no_batch_is_refused(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door, "MOST_RUNS", 3)
+    monkeypatch.setattr(batch_lines, "MOST_RUNS", 3)
+    monkeypatch.setattr(intake, "MOST_BATCH_BYTES", 2 * 1024 * 1024)
     headers = site.key("runs:submit")
 
     empty = submit(site)
     too_many = submit(site, *some(4))
     as_json = site.client.post("/v1/batches", json=some(1), headers=headers)
     too_long = submit(site, {"agent": "plain", "prompt": "x" * 1024 * 1024})
-    large = site.client.post("/v1/batches", content=b"\n" * (51 * 1024 * 1024), headers=headers | LINES)
+    large = site.client.post("/v1/batches", content=b"\n" * (3 * 1024 * 1024), headers=headers | LINES)
     unscoped = submit(site, *some(1), headers=site.key("runs:read"))
 
     assert [answer.status_code for answer in (empty, too_many, as_json, too_long, large, unscoped)] == [
         *(422, 422, 415, 422, 413, 403)
     ]
     assert "may have 3 runs" in too_many.json()["detail"]
-    assert "Line 1 is longer" in too_long.json()["detail"]
+    assert "line 1: The line is longer" in too_long.json()["detail"]
     assert submit(site, *some(3)).status_code == 201
 
 
@@ -277,7 +286,7 @@ class Crowd:
         with ledger.transaction(self.site.worker) as conn:
             paused = agents.set_aside(conn)
             runs.dispatch(conn, window=50, redispatch=timedelta(0), max_attempts=10**6, paused=paused)
-            runs.bury_cancelled(conn)
+            rescue.bury_cancelled(conn)
 
 
 def test_a_batch_is_cancelled_without_deadlock_amid_votes_claims_dispatch_and_heartbeats(site: Site) -> None:
@@ -305,3 +314,181 @@ def test_a_batch_is_cancelled_without_deadlock_amid_votes_claims_dispatch_and_he
         (RunStatus.RUNNING, False),
     }
     assert waiting == []
+
+
+def test_a_batch_in_gzip_is_the_same_batch(site: Site) -> None:
+    body = "".join(json.dumps(row) + "\n" for row in some(2000)).encode()
+    headers = site.key("runs:submit") | LINES | {"Content-Encoding": "gzip"}
+    halves = gzip.compress(body[:1000]) + gzip.compress(body[1000:])
+
+    first, second = (
+        site.client.post("/v1/batches", content=sent, headers=headers) for sent in (gzip.compress(body), halves)
+    )
+
+    assert (first.status_code, first.json()["total"]) == (201, 2000), first.text
+    assert (second.status_code, second.json()["total"]) == (201, 2000), second.text
+
+
+def test_a_body_that_inflates_past_the_bound_or_is_not_whole_is_refused(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_lines, "MOST_BATCH_BYTES", 2 * 1024 * 1024)
+    headers = site.key("runs:submit") | LINES
+    bomb = gzip.compress(b"\n" * (64 * 1024 * 1024))
+    whole = gzip.compress(json.dumps(some(1)[0]).encode())
+
+    def send(body: bytes, encoding: str = "gzip") -> Response:
+        return site.client.post("/v1/batches", content=body, headers=headers | {"Content-Encoding": encoding})
+
+    answers = [send(bomb), send(whole[:-4]), send(b""), send(b"plain"), send(whole, "br"), send(whole, "identity")]
+
+    assert len(bomb) < 100_000
+    assert [answer.status_code for answer in answers] == [413, 422, 422, 422, 415, 422]
+    assert "breaks off" in answers[1].json()["detail"]
+    with ledger.transaction(site.gateway) as conn:
+        assert lists.of_runs(conn) == []
+
+
+def test_an_inflated_body_is_never_held_whole() -> None:
+    reading = inflating.Inflating(64 * 1024 * 1024)
+
+    parts = [len(part) for part in reading.feed(gzip.compress(bytes(40 * 1024 * 1024)))]
+    reading.end()
+
+    assert sum(parts) == 40 * 1024 * 1024
+    assert max(parts) <= 256 * 1024
+
+
+def test_faulty_lines_are_skipped_where_that_is_asked_for_and_named(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_lines, "MOST_LISTED", 2)
+    rows = [b"{", *some(2), b"", {"agent": "plane", "prompt": "x"}, {"prompt": 1}, *some(1), b"x" * (3 * 1024 * 1024)]
+
+    answer = submit(site, *rows, *some(1), params={"on_error": "skip"})
+    none = submit(site, b"{", params={"on_error": "skip"})
+
+    made = answer.json()
+    assert answer.status_code == 201, answer.text
+    assert (made["total"], made["skipped"], made["unlisted"]) == (4, 4, 2)
+    assert [fault["field"] for fault in made["errors"]] == ["line 1", "line 5"]
+    assert none.status_code == 422
+    with ledger.transaction(site.gateway) as conn:
+        [told] = [event for event in audit.since(conn, (0, 0)) if event.action == "batch.submitted"]
+        lines = conn.execute("SELECT turn FROM runs ORDER BY turn").fetchall()
+    assert (told.body["runs"], told.body["skipped"]) == (4, 4)
+    assert lines == [(2,), (3,), (7,), (9,)]
+
+
+def test_results_stream_as_lines_while_it_runs_and_go_on_from_a_cursor(site: Site, owner_pool: ledger.Pool) -> None:
+    answer = submit(
+        site, *({"agent": "plain", "prompt": "x", "key": f"k{n}", "metadata": {"n": n}} for n in range(450))
+    )
+    batch_id = ids.BatchId(ids.read("bat", answer.json()["id"]))
+    with ledger.transaction(site.gateway) as conn:
+        made = [row[0] for row in conn.execute("SELECT id FROM runs ORDER BY turn").fetchall()]
+    for run_id in (made[7], made[3]):
+        site.finish(RunId(run_id))
+    reader = site.key("runs:read")
+
+    def read(**params: Any) -> list[dict[str, Any]]:
+        answer = site.client.get(url(batch_id, "/results"), params=params, headers=reader)
+        assert answer.status_code == 200, answer.text
+        return [json.loads(line) for line in answer.text.splitlines()]
+
+    lines = read()
+    held_back = read(order="end")
+    with ledger.transaction(owner_pool) as conn:
+        conn.execute("UPDATE runs SET finished_at = finished_at - interval '1 minute' WHERE finished_at IS NOT NULL")
+    ended = read(order="end")
+
+    assert [row["key"] for row in lines] == [f"k{n}" for n in range(450)]
+    assert [row["line"] for row in lines] == list(range(1, 451))
+    assert (lines[3]["output"], lines[3]["metadata"], lines[4]["status"]) == ("done", {"n": 3}, "queued")
+    assert [row["key"] for row in read(after=lines[447]["cursor"])] == ["k448", "k449"]
+    assert held_back == []
+    assert [row["key"] for row in ended] == ["k7", "k3"]
+    assert [row["key"] for row in read(order="end", after=ended[0]["cursor"])] == ["k3"]
+    assert site.client.get(url(batch_id, "/results"), params={"after": "x"}, headers=reader).status_code == 422
+    nobody = site.token(site.a_person("dora@example.org"))
+    assert site.client.get(url(batch_id, "/results"), headers=nobody).status_code == 404
+
+
+def test_no_cell_of_a_results_file_begins_a_formula(site: Site) -> None:
+    keys = ["=1+1", "+1", "-1", "@x", " =x", "\uff1dx", "plain", 'a,"b"']
+    answer = submit(site, *({"agent": "plain", "prompt": "x", "key": key, "metadata": {"a": 1}} for key in keys))
+    path = f"/v1/batches/{answer.json()['id']}/results"
+
+    asked = site.client.get(path, headers=site.key("runs:read") | {"Accept": "text/csv"})
+    named = site.client.get(path, params={"format": "csv"}, headers=site.key("runs:read"))
+
+    assert asked.headers["content-type"].startswith("text/csv")
+    assert named.text == asked.text
+    read = list(csv.DictReader(io.StringIO(asked.text)))
+    assert [row["key"] for row in read] == [*(f"'{key}" for key in keys[:6]), *keys[6:]]
+    assert {(row["status"], row["metadata"]) for row in read} == {("queued", '{"a": 1}')}
+
+
+def test_a_batch_is_paused_resumed_and_says_so(site: Site) -> None:
+    batch_id, [first, *_] = a_batch(site, 3)
+    ana = site.token(site.ana)
+
+    paused = site.client.post(url(batch_id, "/pause"), headers=ana)
+    with ledger.transaction(site.worker) as conn:
+        refused = runs.claim(conn, first, 0, owner="w", lease=LEASE)
+        sent = runs.dispatch(conn, window=9, redispatch=LEASE, max_attempts=5)
+    resumed = site.client.post(url(batch_id, "/resume"), headers=ana)
+
+    assert (paused.status_code, resumed.status_code) == (200, 200)
+    assert (paused.json()["paused_at"] is None, resumed.json()["paused_at"] is None) == (False, True)
+    assert (refused, sent) == (None, [])
+    nobody = site.token(site.a_person("carl@example.org", "auditor"))
+    assert site.client.post(url(batch_id, "/pause"), headers=nobody).status_code == 403
+    with ledger.transaction(site.gateway) as conn:
+        told = [event.action for event in audit.since(conn, (0, 0))]
+    assert told[-2:] == ["batch.paused", "batch.resumed"]
+
+
+def test_what_failed_is_tried_again_but_not_what_a_person_failed(site: Site) -> None:
+    batch_id, [broken, given_up, stuck, done] = a_batch(site, 4)
+    ana = site.token(site.ana)
+    site.finish(done)
+    with ledger.transaction(site.worker) as conn:
+        claim = runs.claim(conn, broken, 0, owner="w", lease=LEASE)
+        assert claim is not None
+        assert runs.fail(conn, broken, claim.fence, error="no")
+        for run_id in (given_up, stuck):
+            assert runs.claim(conn, run_id, 0, owner="w", lease=-LEASE)
+        runs.dispatch(conn, window=9, redispatch=LEASE, max_attempts=1)
+    path = f"/v1/runs/{ids.show('run', given_up)}/fail"
+    assert site.client.post(path, json={"reason": "Wrong."}, headers=ana).status_code == 200
+
+    by_key = site.client.post(url(batch_id, "/retry"), headers=site.key("runs:submit", "runs:cancel"))
+    tried = site.client.post(url(batch_id, "/retry"), headers=ana)
+
+    counts = {name: count for name, count in tried.json()["runs"].items() if count}
+    assert by_key.status_code == 403
+    assert counts == {"queued": 2, "failed": 1, "finished": 1}
+    with ledger.transaction(site.gateway) as conn:
+        assert [runs.get(conn, run).status for run in (broken, stuck)] == [RunStatus.QUEUED] * 2
+        assert runs.get(conn, given_up).status is RunStatus.FAILED
+
+
+def test_a_batch_whose_reviewers_have_enough_to_do_begins_nothing_new(site: Site) -> None:
+    batch_id, [first, *_] = a_batch(site, 4)
+    other, _ = a_batch(site, 1)
+    request_id = parked(site, first)
+    with ledger.transaction(site.gateway) as conn:
+        [group] = conn.execute("SELECT unnest(audience) FROM requests WHERE id = %s", (request_id,)).fetchone() or [""]
+
+    def press(most: int) -> tuple[list[str], int]:
+        with ledger.transaction(site.gateway) as conn:
+            batches.press(conn, {group: most})
+        with ledger.transaction(site.worker) as conn:
+            sent = len(runs.dispatch(conn, window=9, redispatch=timedelta(0), max_attempts=99))
+        return site.client.get(url(batch_id), headers=site.key("runs:read")).json()["waits_for"], sent
+
+    assert press(1) == ([group], 1)
+    assert press(2) == ([], 4)
+    with ledger.transaction(site.gateway) as conn:
+        assert batches.get(conn, other).waits_for == []

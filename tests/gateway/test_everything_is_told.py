@@ -29,6 +29,9 @@ UNTOLD = {
 PAGES = {
     "POST /agents/{name}/{move}": "agent.paused",
     "POST /batches/{batch_id}/cancel": "batch.cancelled",
+    "POST /batches/{batch_id}/pause": "batch.paused",
+    "POST /batches/{batch_id}/resume": "batch.resumed",
+    "POST /batches/{batch_id}/retry": "batch.retried",
     "POST /away": "absence.declared",
     "POST /away/{absence_id}/end": "absence.ended",
     "POST /groups/votes": "request.approved",
@@ -108,6 +111,11 @@ class Acts:
         headers = self.site.key("runs:submit") | {"Content-Type": "application/x-ndjson"}
         return self.site.client.post("/v1/batches", content=b'{"agent": "plain", "prompt": "x"}\n', headers=headers)
 
+    def resumed(self) -> Response:
+        batch = self.batch().json()["id"]
+        assert self.post(f"/v1/batches/{batch}/pause").status_code == 200
+        return self.post(f"/v1/batches/{batch}/resume")
+
     def away(self) -> Response:
         until = (datetime.now(UTC) + timedelta(days=1)).isoformat()
         return self.post("/v1/absences", {"stand_in": self.site.ana.email, "until_at": until})
@@ -147,6 +155,15 @@ TOLD: dict[str, tuple[str, Act]] = {
     "POST /v1/batches/{batch_id}/cancel": (
         "batch.cancelled",
         lambda a: a.post(f"/v1/batches/{a.batch().json()['id']}/cancel"),
+    ),
+    "POST /v1/batches/{batch_id}/pause": (
+        "batch.paused",
+        lambda a: a.post(f"/v1/batches/{a.batch().json()['id']}/pause"),
+    ),
+    "POST /v1/batches/{batch_id}/resume": ("batch.resumed", lambda a: a.resumed()),
+    "POST /v1/batches/{batch_id}/retry": (
+        "batch.retried",
+        lambda a: a.post(f"/v1/batches/{a.batch().json()['id']}/retry"),
     ),
     "POST /v1/agents/{name}/pause": ("agent.paused", lambda a: a.post("/v1/agents/plain/pause")),
     "POST /v1/agents/{name}/resume": (

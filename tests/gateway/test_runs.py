@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from banksman import ids, ledger, wire
 from banksman.ids import RunId
-from banksman.ledger import audit, families, lists, requests, runs
+from banksman.ledger import audit, families, lists, requests, rescue, runs
 from banksman.records import Delegation, Event
 from banksman.states import RequestState, RunStatus
 from banksman.wire import Wire
@@ -281,7 +281,7 @@ def test_a_person_gives_a_stuck_run_another_chance_and_a_machine_does_not(site: 
 def test_a_person_fails_a_stuck_run_and_the_reason_is_kept_with_the_last_error(site: Site) -> None:
     run_id = site.a_stuck_run()
     with ledger.transaction(site.worker) as conn:
-        runs.explain(conn, run_id, "The worker was lost.")
+        rescue.explain(conn, run_id, "The worker was lost.")
     why = {"reason": "  The account is closed. "}
 
     by_key = site.client.post(_url(run_id, "/fail"), json=why, headers=site.key("runs:cancel", "runs:submit"))

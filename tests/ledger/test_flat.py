@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from banksman import ids, ledger
-from banksman.ledger import Connection, agents, families, notices, runs, silence, staff
+from banksman.ledger import Connection, agents, families, notices, rescue, runs, silence, staff
 from banksman.records import NewRun
 from tests.conftest import Database
 
@@ -48,7 +48,7 @@ FROM requests;
 
 SWEEPS: dict[str, tuple[str, Callable[[Connection], object]]] = {
     "dispatch": ("worker", lambda conn: runs.dispatch(conn, window=100, redispatch=LONG, max_attempts=3)),
-    "bury_cancelled": ("worker", runs.bury_cancelled),
+    "bury_cancelled": ("worker", rescue.bury_cancelled),
     "set_aside": ("worker", agents.set_aside),
     "children's reports": ("worker", families.unreported),
     "silence": ("gateway", silence.due),

@@ -9,7 +9,7 @@ import pytest
 
 from banksman import ids, ledger
 from banksman.ids import RunId
-from banksman.ledger import agents, runs
+from banksman.ledger import agents, rescue, runs
 from banksman.records import Due, NewRun, Person
 from banksman.states import RunStatus
 
@@ -135,7 +135,7 @@ def test_a_run_that_was_set_aside_is_cancelled_at_once_and_one_of_a_dead_worker_
     with ledger.transaction(gateway_pool) as conn:
         cancelled = runs.cancel(conn, [aside])
     with ledger.transaction(worker_pool) as conn:
-        buried = runs.bury_cancelled(conn)
+        buried = rescue.bury_cancelled(conn)
 
     assert cancelled == {aside: RunStatus.CANCELLED}
     assert buried == [dying]

@@ -74,11 +74,12 @@ CALLS: dict[str, tuple[str, Caller]] = {
     "postpone": ("worker", lambda c, r, f, s: runs.postpone(c, r, f, error="no", delay=HOUR, counted=True)),
     "dispatch": ("worker", lambda c, r, f, s: runs.dispatch(c, window=9, redispatch=HOUR, max_attempts=9)),
     "bury": ("worker", lambda c, r, f, s: runs.dispatch(c, window=9, redispatch=HOUR, max_attempts=0)),
-    "bury_cancelled": ("worker", lambda c, r, f, s: runs.bury_cancelled(c)),
+    "bury_cancelled": ("worker", lambda c, r, f, s: rescue.bury_cancelled(c)),
     "wake": ("gateway", lambda c, r, f, s: runs.wake(c, r, hint=HOUR)),
     "doubt": ("owner", lambda c, r, f, s: restore.doubt(c, None)),
     "retry": ("gateway", lambda c, r, f, s: rescue.retry(c, r)),
     "give_up": ("gateway", lambda c, r, f, s: rescue.give_up(c, r, error="no")),
+    "revive": ("gateway", lambda c, r, f, s: rescue.revive(c, [r])),
     "cancel": ("gateway", lambda c, r, f, s: runs.cancel(c, [r])),
 }
 
@@ -205,10 +206,10 @@ def test_a_run_asked_to_stop_whose_segment_broke_is_buried_before_it_would_be_tr
     with ledger.transaction(gateway_pool) as conn:
         runs.cancel(conn, [run_id])
     with ledger.transaction(worker_pool) as conn:
-        held = runs.bury_cancelled(conn)
+        held = rescue.bury_cancelled(conn)
         assert runs.postpone(conn, run_id, fence, error="broke", delay=HOUR, counted=True)
 
     with ledger.transaction(worker_pool) as conn:
-        buried = runs.bury_cancelled(conn)
+        buried = rescue.bury_cancelled(conn)
 
     assert (held, buried) == ([], [run_id])

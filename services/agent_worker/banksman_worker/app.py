@@ -24,7 +24,7 @@ from banksman.policy import Policy
 from banksman.settings import WorkerSettings
 from banksman.signing import Verifier
 from banksman.wire import RESUME, START, Wire
-from banksman_worker import agents, inventory, scripted, tasks
+from banksman_worker import agents, capping, inventory, scripted, tasks
 from banksman_worker.dispatch import Dispatcher
 from banksman_worker.granting import Grantbook
 from banksman_worker.lease import Leases
@@ -66,6 +66,7 @@ def run(settings: WorkerSettings) -> int:
     executor = ThreadPoolExecutor(_HOPS, thread_name_prefix="ledger")
     leases = Leases(pool, settings.lease, loop)
     name = f"{socket.gethostname()}:{os.getpid()}"
+    caps = capping.of(settings.max_running, loaded)
     worker = Worker(
         name,
         pool,
@@ -80,6 +81,7 @@ def run(settings: WorkerSettings) -> int:
         threading.Semaphore(_DESKS),
         hint=settings.redispatch,
         cancel_grace=settings.cancel_grace,
+        caps=caps,
     )
     tasks.register(celery, worker)
     dispatcher = Dispatcher(
@@ -89,6 +91,7 @@ def run(settings: WorkerSettings) -> int:
         window=settings.window,
         redispatch=settings.redispatch,
         max_attempts=settings.max_attempts,
+        caps=caps,
     )
     _drain_on_shutdown(leases, settings.drain_seconds)
     watch.start()

@@ -12,8 +12,8 @@ from datetime import timedelta
 
 from banksman import ids, ledger, logs
 from banksman.errors import BanksmanError
-from banksman.ledger import agents, audit, families, runs, stops
-from banksman.records import Due, Event
+from banksman.ledger import agents, audit, families, rescue, runs, stops
+from banksman.records import Cap, Due, Event
 from banksman.states import RunStatus
 from banksman.wire import Wire
 
@@ -28,11 +28,19 @@ class Dispatcher:
     """Looks every `interval` seconds, and again at once while the window was full."""
 
     def __init__(
-        self, pool: ledger.Pool, wire: Wire, *, interval: float, window: int, redispatch: timedelta, max_attempts: int
+        self,
+        pool: ledger.Pool,
+        wire: Wire,
+        *,
+        interval: float,
+        window: int,
+        redispatch: timedelta,
+        max_attempts: int,
+        caps: Sequence[Cap] = (),
     ) -> None:
         self._pool, self._wire = pool, wire
         self._interval, self._window = interval, window
-        self._redispatch, self._max_attempts = redispatch, max_attempts
+        self._redispatch, self._max_attempts, self._caps = redispatch, max_attempts, caps
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="dispatcher", daemon=True)
 
@@ -50,12 +58,17 @@ class Dispatcher:
         with ledger.transaction(self._pool) as conn:
             paused = agents.set_aside(conn)
             due = runs.dispatch(
-                conn, window=self._window, redispatch=self._redispatch, max_attempts=self._max_attempts, paused=paused
+                conn,
+                window=self._window,
+                redispatch=self._redispatch,
+                max_attempts=self._max_attempts,
+                paused=paused,
+                caps=self._caps,
             )
             stuck = [item for item in due if item.status is RunStatus.STUCK]
             for item in stuck:
-                runs.explain(conn, item.run_id, f"{_LOST} {self._max_attempts} times.")
-            cancelled = runs.bury_cancelled(conn)
+                rescue.explain(conn, item.run_id, f"{_LOST} {self._max_attempts} times.")
+            cancelled = rescue.bury_cancelled(conn)
             events = [Event(_ACTOR, "run.stuck", item.run_id) for item in stuck]
             audit.append(conn, *events, *(Event(_ACTOR, "run.cancelled", run_id) for run_id in cancelled))
             if cancelled:

@@ -16,7 +16,7 @@ from pydantic_ai.usage import RunUsage
 from banksman import ledger
 from banksman.digest import Json
 from banksman.policy import Policy
-from banksman.records import Child, Claim
+from banksman.records import Cap, Child, Claim
 from banksman.signing import Verifier
 from banksman.wire import Wire
 from banksman_worker import deep
@@ -49,6 +49,7 @@ class Worker:
     """How long after a wake-up the dispatcher looks for itself."""
     cancel_grace: timedelta = timedelta(seconds=5)
     """How long the tools of a cancelled run may take to end before the run ends without knowing what became of them."""
+    caps: Sequence[Cap] = ()
 
     def hop(self, work: Callable[[], Any]) -> Awaitable[Any]:
         """Do blocking work beside the event loop."""

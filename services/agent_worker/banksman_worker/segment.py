@@ -19,7 +19,7 @@ from pydantic_ai.usage import RunUsage
 from banksman import ids, ledger
 from banksman.errors import LostLease, NotHere
 from banksman.ids import RunId
-from banksman.ledger import audit, executions, families, requests, runs, snapshots
+from banksman.ledger import audit, caps, executions, families, requests, runs, snapshots
 from banksman.records import Claim, Execution, Settled
 from banksman_worker import conversation, ending, resuming
 from banksman_worker.gate import Gate
@@ -34,6 +34,8 @@ def advance(worker: Worker, run_id: RunId, segment: int) -> None:
     """Carry a run on by one segment; a message about anything but its current segment does nothing."""
     claimed_at = time.monotonic()
     with worker.desk, ledger.transaction(worker.pool) as conn:
+        if not caps.admit(conn, run_id, segment, worker.caps):
+            return
         claim = runs.claim(conn, run_id, segment, owner=worker.name, lease=worker.lease)
         if claim is None:
             return

@@ -20,7 +20,9 @@ from banksman_gateway import (
     audit_page,
     away,
     away_page,
+    batch_lines,
     batch_page,
+    batch_results,
     batches,
     drafts,
     edit_page,
@@ -143,7 +145,7 @@ def create(settings: GatewaySettings) -> FastAPI:
     )
     for module in (*api, *shown):
         app.include_router(module.router)
-    for router in (batches.lines, hearing.page):
+    for router in (batch_lines.router, batch_results.router, hearing.page):
         app.include_router(router)
     problems.install(app, page=html.problem_page)
     app.add_middleware(Envelope, settings=settings)

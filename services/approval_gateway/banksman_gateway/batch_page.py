@@ -6,7 +6,7 @@ Without scripts, reloading it does the same.
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -25,9 +25,6 @@ from banksman_gateway.sessions import SignedIn
 
 MOST = 20
 """How many batches a page lists: each is counted run by run."""
-
-WINDOW = timedelta(minutes=10)
-"""So far back does the pace look."""
 
 router = APIRouter(include_in_schema=False)
 
@@ -56,11 +53,13 @@ def show_batch(batch_id: str, here: Here, session: SignedIn) -> Response:
     with door.transaction(here) as conn:
         batch = _seen(conn, session.person, batch_id)
         figures = _figures(conn, batch)
+    may_steer = auth.may_steer(session.person, batch) and batch.cancelled_at is None
     return html.page(
         "batch.html",
         **sessions.signed_in(here, session),
         **figures,
-        may_stop=auth.may_steer(session.person, batch) and not _is_over(batch) and batch.cancelled_at is None,
+        may_stop=may_steer and not _is_over(batch),
+        may_retry=may_steer and any(batch.runs[status] for status in (RunStatus.FAILED, RunStatus.STUCK)),
     )
 
 
@@ -89,6 +88,36 @@ def cancel(batch_id: str, here: Here, session: SignedIn, form: Posted) -> Respon
     return html.see(f"/batches/{batch_id}")
 
 
+@router.post("/batches/{batch_id}/pause")
+def pause(batch_id: str, here: Here, session: SignedIn, form: Posted) -> Response:
+    """Let nothing of a batch start for now, by the person in the session."""
+    return _steer(batch_id, here, session, form, batches.pause)
+
+
+@router.post("/batches/{batch_id}/resume")
+def resume(batch_id: str, here: Here, session: SignedIn, form: Posted) -> Response:
+    """Let a paused batch go on, by the person in the session."""
+    return _steer(batch_id, here, session, form, batches.resume)
+
+
+@router.post("/batches/{batch_id}/retry")
+def retry(batch_id: str, here: Here, session: SignedIn, form: Posted) -> Response:
+    """Give what failed or is stuck another chance, by the person in the session."""
+    return _steer(batch_id, here, session, form, batches.retry)
+
+
+def _steer(
+    batch_id: str, here: Here, session: SignedIn, form: Posted, move: Callable[[Connection, Batch, str], None]
+) -> Response:
+    form.must_be_of(here.link_keys, session.secret)
+    with door.transaction(here) as conn:
+        batch = _seen(conn, session.person, batch_id)
+        if not auth.may_steer(session.person, batch):
+            raise NotAllowed(auth.STEER)
+        move(conn, batch, ids.show("per", session.person.id))
+    return html.see(f"/batches/{batch_id}")
+
+
 def _seen(conn: Connection, person: Person, batch_id: str) -> Batch:
     """The batch, for somebody who may see it; for the others there is none."""
     batch = rows.get(conn, BatchId(ids.read("bat", batch_id)))
@@ -101,17 +130,15 @@ def _seen(conn: Connection, person: Person, batch_id: str) -> Batch:
 def _figures(conn: Connection, batch: Batch) -> dict[str, Any]:
     """What the changing part of a batch's page is filled with."""
     total, over = sum(batch.runs.values()), _over(batch)
-    pace = progress.pace(conn, batch.id, window=WINDOW)
-    # A stuck run waits for somebody to act, which no pace foretells.
-    left = total - over - batch.runs[RunStatus.STUCK]
+    pace = progress.pace(conn, batch.id, window=batches.PACE)
     return {
         "batch": batch,
         "total": total,
         "over": over,
         "is_over": _is_over(batch),
         "pace": pace,
-        "per_minute": pace.ended / max(pace.span / timedelta(minutes=1), 1 / 60),
-        "expected_at": pace.until(left) if left else None,
+        "per_minute": pace.per_minute,
+        "expected_at": pace.until(batch.left) if batch.left else None,
         "waiting": progress.waiting(conn, batch.id),
         "used": progress.used(conn, batch.id),
     }

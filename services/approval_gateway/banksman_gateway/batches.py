@@ -1,44 +1,32 @@
-"""Batches over HTTP: many runs in one call, one as JSON on each line; all of them are accepted, or none.
-
-The body goes to a file of its own as it arrives, so that a large one takes no memory, and is read from there line by
-line in one transaction.
-"""
+"""Batches over HTTP, once they are accepted: how far they are, and what is done with all of one at once."""
 
 from __future__ import annotations
 
-import hashlib
-import tempfile
 import time
-from collections.abc import Iterator
-from typing import IO, Annotated, Any
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Annotated
 
-from anyio import to_thread
-from fastapi import APIRouter, Path, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError
+from fastapi import APIRouter, Path, Response
 
-from banksman import digest, ids
-from banksman.errors import InvalidInput
+from banksman import ids
+from banksman.errors import Conflict, NotAllowed
 from banksman.ids import BatchId, RunId
-from banksman.ledger import Connection, agents, audit
+from banksman.ledger import Connection, audit, progress
 from banksman.ledger import batches as rows
-from banksman.records import Batch, Event, NewRun
-from banksman_gateway import door, problems, runs, shapes
+from banksman.records import Batch, Event
+from banksman_gateway import door, problems, shapes
 from banksman_gateway.auth import Caller
-from banksman_gateway.door import ToAct, ToRead, ToStream
-from banksman_gateway.intake import MOST_BYTES, LinesRoute, Name, StrictRoute
+from banksman_gateway.door import ToAct, ToRead
+from banksman_gateway.intake import StrictRoute
 from banksman_gateway.parts import Parts
-from banksman_gateway.runs import Submission, Submitter
 
-MOST_RUNS = 10_000
+PACE = timedelta(minutes=10)
+"""So far back does the pace look."""
 
-_AT_ONCE = 500
-_AT_ONCE_BYTES = 4 * 1024 * 1024
-_MOST_ERRORS = 20
 _ROUNDS = 20
 _PAUSE = 0.05
 
-lines = APIRouter(prefix="/v1/batches", tags=["batches"], route_class=LinesRoute, responses=problems.ALSO)
 router = APIRouter(prefix="/v1/batches", tags=["batches"], route_class=StrictRoute, responses=problems.ALSO)
 
 BatchPath = Annotated[str, Path(examples=["bat_0192f0c1a2b37c4d8e5f60718293a4b5"])]
@@ -51,29 +39,18 @@ _BODY = {
 }
 
 
-@lines.post("", status_code=201, response_model=shapes.Batch, openapi_extra=_BODY)
-async def submit_batch(
-    request: Request, way: ToStream, name: Annotated[Name | None, Query(description="What people call it.")] = None
-) -> Response:
-    """Submit many runs, on each line one as for `POST /v1/runs`. All are accepted, or none and the faults named."""
-    await to_thread.run_sync(_may_submit, way)  # before a large body is taken in
-    seen = hashlib.sha256()
-    with tempfile.SpooledTemporaryFile(max_size=MOST_BYTES) as file:
-        async for chunk in request.stream():
-            seen.update(chunk)
-            await to_thread.run_sync(file.write, chunk)
-        file.seek(0)
-        way.about({"name": name, "sha256": seen.hexdigest()})
-        return await to_thread.run_sync(_submit, way, file, name)
-
-
-@router.get("/{batch_id}", response_model=shapes.Batch)
+@router.get("/{batch_id}", response_model=shapes.BatchNow)
 def get_batch(batch_id: BatchPath, way: ToRead) -> Response:
-    """A batch as it stands: how many of its runs are in which state."""
+    """A batch as it stands: how many of its runs are in which state, how fast they end, whom they wait for, what they
+    have used.
+    """
     with way.enter() as (conn, caller):
         caller.must("runs:read")
-        batch = _seen(conn, caller, batch_id)
-    return door.respond(200, door.to_bytes(shapes.batch(batch)))
+        batch = seen(conn, caller, batch_id)
+        pace = progress.pace(conn, batch.id, window=PACE)
+        waiting = sum(group.count for group in progress.waiting(conn, batch.id))
+        used = progress.used(conn, batch.id)
+    return door.respond(200, door.to_bytes(shapes.batch_now(batch, pace, waiting, used)))
 
 
 @router.post("/{batch_id}/cancel", response_model=shapes.Batch)
@@ -83,7 +60,7 @@ def cancel_batch(batch_id: BatchPath, way: ToAct) -> Response:
         caller.must("runs:cancel", "votes")
         if (kept := way.replay(conn, caller)) is not None:
             return kept
-        batch = _seen(conn, caller, batch_id)
+        batch = seen(conn, caller, batch_id)
         caller.must_steer(batch)
         mark(conn, batch.id, caller.actor)
         # Kept with the mark, in case that this process ends before it has counted what was stopped.
@@ -91,6 +68,78 @@ def cancel_batch(batch_id: BatchPath, way: ToAct) -> Response:
     finish_cancelling(way.here, batch.id)
     with way.enter() as (conn, caller):
         return way.answer(conn, caller, 200, shapes.batch(rows.get(conn, batch.id)))
+
+
+@router.post("/{batch_id}/pause", response_model=shapes.Batch)
+def pause_batch(batch_id: BatchPath, way: ToAct) -> Response:
+    """Let nothing of a batch start until it is resumed, neither new runs nor decided ones; what runs goes on to its
+    next stop.
+    """
+    return _steer(batch_id, way, pause)
+
+
+@router.post("/{batch_id}/resume", response_model=shapes.Batch)
+def resume_batch(batch_id: BatchPath, way: ToAct) -> Response:
+    """Let a paused batch go on where it was."""
+    return _steer(batch_id, way, resume)
+
+
+@router.post("/{batch_id}/retry", response_model=shapes.Batch)
+def retry_batch(batch_id: BatchPath, way: ToAct) -> Response:
+    """Give every failed and every stuck run of a batch another chance, but for those that a person has failed. Nothing
+    that finished is done again. A person's to say, never a machine's.
+    """
+    return _steer(batch_id, way, retry, by_people=True)
+
+
+def pause(conn: Connection, batch: Batch, actor: str) -> None:
+    """Not paused → paused, for a batch that is not over."""
+    _must_live(batch)
+    if rows.pause(conn, batch.id, actor):
+        audit.append(conn, Event(actor, "batch.paused", body={"batch": ids.show("bat", batch.id)}))
+
+
+def resume(conn: Connection, batch: Batch, actor: str) -> None:
+    """Paused → not paused."""
+    if rows.resume(conn, batch.id):
+        audit.append(conn, Event(actor, "batch.resumed", body={"batch": ids.show("bat", batch.id)}))
+
+
+def retry(conn: Connection, batch: Batch, actor: str) -> None:
+    """Failed or stuck → queued or waiting, each run of a batch that was not cancelled."""
+    if batch.cancelled_at is not None:
+        raise Conflict("This batch was cancelled: submit those runs as another one.", {"status": "cancelled"})
+    count = rows.retry(conn, batch.id, actor)
+    told = {"batch": ids.show("bat", batch.id), "runs": count}
+    audit.append(conn, Event(actor, "batch.retried", body=told))
+
+
+def _must_live(batch: Batch) -> None:
+    if batch.cancelled_at is not None or batch.finished_at is not None:
+        state = "finished" if batch.cancelled_at is None else "cancelled"
+        raise Conflict(f"This batch is over: it was {state}.", {"status": state})
+
+
+def _steer(
+    batch_id: str, way: door.Once, move: Callable[[Connection, Batch, str], None], *, by_people: bool = False
+) -> Response:
+    """One move of a batch by a caller who may, and the batch after it."""
+    with way.enter() as (conn, caller):
+        if by_people and caller.person is None:
+            raise NotAllowed("What failed or is stuck waits for a person: use a personal token.")
+        caller.must("runs:cancel", "votes")
+        if (kept := way.replay(conn, caller)) is not None:
+            return kept
+        batch = seen(conn, caller, batch_id)
+        caller.must_steer(batch)
+        move(conn, batch, caller.actor)
+        return way.answer(conn, caller, 200, shapes.batch(rows.get(conn, batch.id)))
+
+
+def press(here: Parts) -> None:
+    """Mark the batches that wait for reviewers, as BANKSMAN_MAX_OPEN limits what a group has to decide."""
+    with door.transaction(here) as conn:
+        rows.press(conn, here.settings.max_open)
 
 
 def mark(conn: Connection, batch_id: BatchId, actor: str) -> None:
@@ -125,82 +174,7 @@ def cancel_marked(here: Parts) -> None:
         finish_cancelling(here, batch_id)
 
 
-def _may_submit(way: door.Once) -> None:
-    with way.enter() as (_, caller):
-        caller.must("runs:submit")
-
-
-def _submit(way: door.Once, file: IO[bytes], name: str | None) -> Response:
-    with way.enter() as (conn, caller):
-        caller.must("runs:submit")
-        if (kept := way.replay(conn, caller)) is not None:
-            return kept
-        batch = _accept(conn, caller, file, name)
-        return way.answer(conn, caller, 201, shapes.batch(batch))
-
-
-def _accept(conn: Connection, caller: Caller, file: IO[bytes], name: str | None) -> Batch:
-    batch_id = BatchId(ids.new())
-    by = runs.submitter(conn, None, caller)
-    rows.create(conn, batch_id, name=name, requester=by.requester, requester_id=by.requester_id)
-    reader = _Reader(conn, caller)
-    part: list[NewRun] = []
-    total = size = 0
-    for new, length in reader.read(file):
-        total += 1
-        if total > MOST_RUNS:
-            raise InvalidInput(f"A batch may have {MOST_RUNS:,} runs. Send the others as another batch.")
-        if reader.wrong:
-            continue
-        part.append(new)
-        size += length
-        if len(part) >= _AT_ONCE or size >= _AT_ONCE_BYTES:
-            rows.load(conn, batch_id, part, actor=caller.actor)
-            part, size = [], 0
-    if reader.wrong:
-        raise RequestValidationError(reader.wrong)
-    if not total:
-        raise InvalidInput("There is no run in the body: send one as JSON on each line.")
-    rows.load(conn, batch_id, part, actor=caller.actor)
-    audit.append(conn, Event(caller.actor, "batch.submitted", body={"batch": ids.show("bat", batch_id), "runs": total}))
-    return rows.get(conn, batch_id)
-
-
-class _Reader:
-    """Lines → runs. What is wrong with a line is noted, and the others are read all the same, up to so many faults."""
-
-    def __init__(self, conn: Connection, caller: Caller) -> None:
-        self._conn, self._caller = conn, caller
-        self._known = agents.names(conn)
-        self._by: dict[str | None, Submitter] = {}
-        self.wrong: list[dict[str, Any]] = []
-
-    def read(self, file: IO[bytes]) -> Iterator[tuple[NewRun, int]]:
-        """Each run with the length of its line."""
-        number = 0
-        while line := file.readline(MOST_BYTES + 1):
-            number += 1
-            if len(line) > MOST_BYTES:
-                raise InvalidInput(f"Line {number} is longer than {MOST_BYTES:,} bytes.")
-            if not line.strip():
-                continue
-            try:
-                asked = Submission.model_validate(digest.parse(line, what="The line", limit=MOST_BYTES))
-                yield runs.new_run(asked, self._submitter(asked.requester), self._known), len(line)
-            except ValidationError as error:
-                self.wrong += [{"loc": (f"line {number}", *item["loc"]), "msg": item["msg"]} for item in error.errors()]
-            except InvalidInput as error:
-                self.wrong.append({"loc": (f"line {number}",), "msg": str(error)})
-            if len(self.wrong) >= _MOST_ERRORS:
-                return
-
-    def _submitter(self, requester: str | None) -> Submitter:
-        if requester not in self._by:
-            self._by[requester] = runs.submitter(self._conn, requester, self._caller)
-        return self._by[requester]
-
-
-def _seen(conn: Connection, caller: Caller, batch_id: str) -> Batch:
+def seen(conn: Connection, caller: Caller, batch_id: str) -> Batch:
     """The batch, for a caller who may see it; for the others there is none."""
     batch = rows.get(conn, BatchId(ids.read("bat", batch_id)))
     caller.must_see(batch.requester_id, f"batch {batch_id}")

@@ -14,7 +14,8 @@ from banksman import digest
 from banksman.digest import Json
 
 MOST_BYTES = 1024 * 1024
-MOST_BATCH_BYTES = 50 * 1024 * 1024
+MOST_BATCH_BYTES = 256 * 1024 * 1024
+"""Of a batch as it is sent, and of what it inflates to."""
 PRINTABLE = r"^[^\x00-\x1f\x7f]+$"
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=PRINTABLE)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated
@@ -92,10 +92,12 @@ def submit(conn: Connection, asked: Submission, by: Submitter, *, hint: timedelt
     return run
 
 
-def new_run(asked: Submission, by: Submitter, known: Sequence[str]) -> NewRun:
+def new_run(
+    asked: Submission, by: Submitter, known: Collection[str], *, key: str | None = None, line: int | None = None
+) -> NewRun:
     """What is asked for, once its agent is one of those that workers bring; `InvalidInput` otherwise."""
     if asked.agent not in known:
-        brought = f"Workers bring: {', '.join(known)}." if known else "No worker has brought an agent yet."
+        brought = f"Workers bring: {', '.join(sorted(known))}." if known else "No worker has brought an agent yet."
         raise InvalidInput(f"There is no agent {asked.agent!r}. {brought}")
     if len(digest.canonical(asked.metadata)) > _MOST_METADATA:
         raise InvalidInput(f"The metadata may have {_MOST_METADATA:,} bytes as JSON.")
@@ -109,6 +111,8 @@ def new_run(asked: Submission, by: Submitter, known: Sequence[str]) -> NewRun:
         tags=asked.tags,
         priority=asked.priority,
         finish_by=asked.finish_by,
+        key=key,
+        line=line,
     )
 
 

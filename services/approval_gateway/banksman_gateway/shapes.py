@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from banksman import diffs, ids, quorum, records, render
 from banksman.blocks import Block
 from banksman.digest import Json
+from banksman.ledger.progress import Pace, Used
 from banksman.ledger.views import Around, Happening
 from banksman.sealing.heads import Head
 from banksman.signing import base64url
@@ -67,8 +68,38 @@ class Batch(Shape):
     total: int
     runs: Mapping[str, int]
     created_at: datetime
+    paused_at: datetime | None
     cancelled_at: datetime | None
     finished_at: datetime | None
+    waits_for: Sequence[str] = Field(description="Groups with as much to decide as they are to have.")
+
+
+class BatchNow(Batch):
+    """A batch with what its runs, and those that they delegated to, came to so far. `expected_at` is when the last will
+    have ended at the pace of the last ten minutes.
+    """
+
+    open_requests: int
+    per_minute: float
+    expected_at: datetime | None
+    usage: Mapping[str, Any]
+
+
+class Fault(Shape):
+    """What is wrong with a line, or with one field of it."""
+
+    field: str = Field(examples=["line 7.agent"])
+    message: str
+
+
+class Submitted(Batch):
+    """A batch as it was accepted. What is wrong with the first 100 lines that were `skipped` is in `errors`; so many
+    more as `unlisted` says were faulty too.
+    """
+
+    skipped: int = 0
+    unlisted: int = 0
+    errors: Sequence[Fault] = ()
 
 
 class Agent(Shape):
@@ -318,16 +349,48 @@ def run(found: records.Run) -> Run:
 
 def batch(found: records.Batch) -> Batch:
     """A batch's shape."""
-    return Batch(
-        id=ids.show("bat", found.id),
-        name=found.name,
-        requester=found.requester,
-        total=sum(found.runs.values()),
-        runs={status.value: count for status, count in found.runs.items()},
-        created_at=found.created_at,
-        cancelled_at=found.cancelled_at,
-        finished_at=found.finished_at,
+    return Batch(**_batch(found))
+
+
+def batch_now(found: records.Batch, pace: Pace, waiting: int, used: Used) -> BatchNow:
+    """The shape of a batch with its progress."""
+    return BatchNow(
+        **_batch(found),
+        open_requests=waiting,
+        per_minute=round(pace.per_minute, 2),
+        expected_at=pace.until(found.left) if found.left else None,
+        usage={
+            "requests": used.requests,
+            "input_tokens": used.tokens_in,
+            "output_tokens": used.tokens_out,
+            "tool_calls": used.tool_calls,
+            "cost": None if used.cost is None else str(used.cost),
+        },
     )
+
+
+def submitted(found: records.Batch, wrong: Sequence[Mapping[str, Any]], *, skipped: int, listed: int) -> Submitted:
+    """The shape of a batch that was just accepted, and of what was not accepted with it."""
+    faults = [
+        Fault(field=".".join(map(str, item["loc"])), message=str(item["msg"]).removeprefix("Value error, "))
+        for item in wrong
+    ]
+    return Submitted(**_batch(found), skipped=skipped, unlisted=skipped - listed, errors=faults)
+
+
+def _batch(found: records.Batch) -> dict[str, Any]:
+    return {
+        "id": ids.show("bat", found.id),
+        "name": found.name,
+        "requester": found.requester,
+        "total": sum(found.runs.values()),
+        "runs": {status.value: count for status, count in found.runs.items()},
+        "created_at": found.created_at,
+        "paused_at": found.paused_at,
+        "cancelled_at": found.cancelled_at,
+        "waits_for": found.waits_for,
+        "finished_at": found.finished_at,
+    }
 
 
 def agent(found: records.Agent, tools: Mapping[str, Any]) -> Agent:

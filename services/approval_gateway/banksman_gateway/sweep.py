@@ -1,4 +1,5 @@
-"""The gateway's own sweep: requests nobody decides, batches whose cancelling broke off, answers that are a day old.
+"""The gateway's own sweep: requests nobody decides, batches whose cancelling broke off or whose
+reviewers have enough to do, answers that are a day old.
 
 An error is logged and the sweep goes on; what it missed is still due the next time.
 """
@@ -43,6 +44,7 @@ class Sweep:
             try:
                 silence.act(self._here, until=self._over)
                 batches.cancel_marked(self._here)
+                batches.press(self._here)
                 if time.monotonic() >= forget_at:
                     with ledger.transaction(self._here.pool) as conn:
                         answers.forget(conn)

@@ -1,14 +1,15 @@
-"""Commands about batches: batch submit, batch show, batch cancel."""
+"""Commands about batches: submit one, watch it, pause and resume it, try again what failed, fetch its results."""
 
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from banksman.cli import given, place, show
+from banksman.cli import given, place, show, watching
 from banksman.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -27,20 +28,35 @@ def submit(
     idempotency_key: Annotated[
         str, typer.Option(help="Under the same key a batch is submitted once.", show_default=False)
     ] = "",
+    skip_faulty: Annotated[bool, typer.Option(help="Accept the good lines, and name the others.")] = False,
+    watch: Annotated[bool, typer.Option(help="Show how far it is until it is over.")] = False,
     quiet: given.Quiet = False,
     as_json: given.Json = False,
 ) -> None:
-    """Submit a file of runs, each with at least "agent" and "prompt". All are accepted, or none."""
+    """Submit a file of runs, each with at least "agent" and "prompt". All are accepted, or none.
+
+    Exits with 1 if lines were skipped.
+    """
     try:
         lines = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as error:
         raise InvalidInput(f"{file} cannot be read: {error.strerror}.") from None
     with place.find().submitter() as banksman:
-        made = banksman.submit_batch(lines, name=name or None, idempotency_key=idempotency_key or None)
+        made = banksman.submit_batch(
+            lines, name=name or None, skip_faulty=skip_faulty, idempotency_key=idempotency_key or None
+        )
+        for fault in made.errors:
+            typer.echo(show.prose(f"skipped {fault['field']}: {fault['message']}"), err=True)
+        if made.unlisted:
+            typer.echo(f"skipped {made.unlisted:,} more lines", err=True)
+        if watch:
+            made = watching.follow(banksman, made)
     if quiet or not (as_json or sys.stdout.isatty()):
         typer.echo(made.id)
     else:
         _show(made, as_json=as_json)
+    if made.skipped:
+        raise typer.Exit(1)
 
 
 @batch.command("show")
@@ -57,6 +73,44 @@ def cancel(which: Id, *, as_email: given.As = None, as_json: given.Json = False)
         _show(banksman.cancel_batch(which), as_json=as_json)
 
 
+@batch.command()
+def pause(which: Id, *, as_email: given.As = None, as_json: given.Json = False) -> None:
+    """Let nothing of a batch start until it is resumed; what runs goes on to its next stop."""
+    with place.find().person(as_email) as banksman:
+        _show(banksman.pause_batch(which), as_json=as_json)
+
+
+@batch.command()
+def resume(which: Id, *, as_email: given.As = None, as_json: given.Json = False) -> None:
+    """Let a paused batch go on where it was."""
+    with place.find().person(as_email) as banksman:
+        _show(banksman.resume_batch(which), as_json=as_json)
+
+
+@batch.command()
+def retry(which: Id, *, as_email: given.As = None, as_json: given.Json = False) -> None:
+    """Try again what failed or is stuck. Nothing that finished is done again."""
+    with place.find().person(as_email) as banksman:
+        _show(banksman.retry_batch(which), as_json=as_json)
+
+
+@batch.command()
+def results(
+    which: Id,
+    *,
+    as_csv: Annotated[bool, typer.Option("--csv", help="As CSV, instead of one JSON document on each line.")] = False,
+    ended: Annotated[bool, typer.Option("--ended", help="Only what is over, in the order of the ends.")] = False,
+    after: Annotated[str, typer.Option(help="Go on after this cursor.")] = "",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to write them.")] = None,
+) -> None:
+    """Print what came of each run, with its line and key; also while the batch runs."""
+    with place.find().person() as banksman, output.open("wb") if output else nullcontext(sys.stdout.buffer) as file:
+        form: Literal["ndjson", "csv"] = "csv" if as_csv else "ndjson"
+        for piece in banksman.results(which, form=form, order="end" if ended else "line", after=after or None):
+            file.write(piece)
+        file.flush()
+
+
 def _show(found: Batch, *, as_json: bool) -> None:
     if as_json:
         show.as_json(found)
@@ -66,10 +120,15 @@ def _show(found: Batch, *, as_json: bool) -> None:
         ("name", found.name or ""),
         ("requester", found.requester),
         ("created", show.moment(found.created_at)),
+        ("paused", show.moment(found.paused_at)),
+        ("waits for", ", ".join(found.waits_for)),
         ("cancelled", show.moment(found.cancelled_at)),
         ("finished", show.moment(found.finished_at)),
         ("runs", f"{found.total:,}"),
         *((f"  {status}", f"{count:,}") for status, count in found.runs.items() if count),
+        ("to decide", f"{found.open_requests:,} requests" if found.open_requests else ""),
+        ("a minute", f"{found.per_minute:,.1f} runs" if found.per_minute else ""),
+        ("expected", show.moment(found.expected_at)),
     ]
     for label, value in facts:
         if value:

@@ -28,12 +28,13 @@ TUNING: Mapping[str, tuple[str, ...]] = {
         "DRAIN_SECONDS",
         "MAX_ATTEMPTS",
         "WINDOW",
+        "MAX_RUNNING",
         *_POLICY,
         "DEMO_MODEL",
     ),
     "gateway": (
         *(*_LOGS, *_POLICY, "SWEEP_SECONDS", "REDISPATCH_SECONDS", "MEMBERSHIP_SECONDS", "WEBHOOK_ALLOW"),
-        *("DWELL_SECONDS", "RECEIPT_HOUR", "SEAL_SECONDS", "AUDIT_ANCHOR"),
+        *("DWELL_SECONDS", "RECEIPT_HOUR", "MAX_OPEN", "SEAL_SECONDS", "AUDIT_ANCHOR"),
     ),
     "notifier": (
         *_LOGS,

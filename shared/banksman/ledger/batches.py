@@ -9,12 +9,15 @@ is marked and not swept goes on with it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+
+from psycopg.types.json import Jsonb
 
 from banksman import digest, vault
 from banksman.errors import NotFound
 from banksman.ids import BatchId, PersonId, RunId, show
-from banksman.ledger import Connection, audit, families, stops
+from banksman.ledger import Connection, audit, families, rescue, stops
 from banksman.records import Batch, Event, NewRun
 from banksman.states import FINAL, RunStatus
 
@@ -30,7 +33,10 @@ def create(
 
 
 def load(conn: Connection, batch_id: BatchId, runs: Sequence[NewRun], *, actor: str) -> None:
-    """Nothing → queued and due, a part of a batch at a time. The dispatcher finds them: no wake-ups go out."""
+    """Nothing → queued and due, a part of a batch at a time. The dispatcher finds them: no wake-ups go out.
+
+    Each run has an event of its own, so that its log is whole without the batch's; copied too, they cost little.
+    """
     row = conn.execute("SELECT clock_timestamp()").fetchone()
     assert row is not None
     with (
@@ -38,7 +44,7 @@ def load(conn: Connection, batch_id: BatchId, runs: Sequence[NewRun], *, actor: 
         cursor.copy(
             """
             COPY runs (id, agent, requester, requester_id, batch_id, tags, priority, prompt, metadata, finish_by,
-                       due_at)
+                       key, turn, due_at)
             FROM STDIN
             """
         ) as copy,
@@ -56,26 +62,37 @@ def load(conn: Connection, batch_id: BatchId, runs: Sequence[NewRun], *, actor: 
                     vault.seal(run.prompt.encode(), ("runs.prompt", run.id)),
                     vault.seal(digest.canonical(dict(run.metadata)), ("runs.metadata", run.id)),
                     run.finish_by,
+                    run.key,
+                    run.line,
                     row[0],
                 )
             )
-    submitted = (
-        Event(actor, "run.submitted", run.id, body={"agent": run.agent, "requester": run.requester}) for run in runs
-    )
-    audit.append(conn, *submitted)
+    with conn.cursor() as cursor, cursor.copy("COPY audit_events (actor, action, run_id, body) FROM STDIN") as copy:
+        for run in runs:
+            copy.write_row((actor, "run.submitted", run.id, _told(run.agent, run.requester)))
+
+
+@lru_cache(maxsize=1024)
+def _told(agent: str, requester: str) -> Jsonb:
+    return Jsonb({"agent": agent, "requester": requester})
 
 
 def get(conn: Connection, batch_id: BatchId) -> Batch:
     """The batch as it stands, or `NotFound`."""
     row = conn.execute(
-        "SELECT name, requester, requester_id, created_at, cancelled_at FROM batches WHERE id = %s", (batch_id,)
+        """
+        SELECT name, requester, requester_id, created_at, cancelled_at, paused_at, waits_for
+        FROM batches
+        WHERE id = %s
+        """,
+        (batch_id,),
     ).fetchone()
     if row is None:
         raise NotFound(f"There is no batch {show('bat', batch_id)}.")
     counted = conn.execute(
         "SELECT status, count(*), max(finished_at) FROM runs WHERE batch_id = %s GROUP BY status", (batch_id,)
     ).fetchall()
-    name, requester, requester_id, created_at, cancelled_at = row
+    name, requester, requester_id, created_at, cancelled_at, paused_at, waits_for = row
     counts = {RunStatus(status): count for status, count, _ in counted}
     return Batch(
         id=batch_id,
@@ -86,6 +103,8 @@ def get(conn: Connection, batch_id: BatchId) -> Batch:
         cancelled_at=cancelled_at,
         runs={status: counts.get(status, 0) for status in RunStatus},
         finished_at=max((at for _, _, at in counted), default=None) if set(counts) <= FINAL else None,
+        paused_at=paused_at,
+        waits_for=waits_for,
     )
 
 
@@ -100,6 +119,80 @@ def mark(conn: Connection, batch_id: BatchId, actor: str) -> bool:
             (actor, batch_id),
         ).rowcount
         == 1
+    )
+
+
+def pause(conn: Connection, batch_id: BatchId, actor: str) -> bool:
+    """Not paused → paused: no segment of its runs starts, nor of what they delegated; what runs goes on to its next
+    stop. False: it was already.
+    """
+    return (
+        conn.execute(
+            "UPDATE batches SET paused_at = clock_timestamp(), paused_by = %s WHERE id = %s AND paused_at IS NULL",
+            (actor, batch_id),
+        ).rowcount
+        == 1
+    )
+
+
+def resume(conn: Connection, batch_id: BatchId) -> bool:
+    """Paused → not paused: the dispatcher finds its runs where they were. False: it was not paused."""
+    return (
+        conn.execute(
+            "UPDATE batches SET paused_at = NULL, paused_by = NULL WHERE id = %s AND paused_at IS NOT NULL", (batch_id,)
+        ).rowcount
+        == 1
+    )
+
+
+def retry(conn: Connection, batch_id: BatchId, actor: str) -> int:
+    """Failed or stuck → queued with fresh attempts, or → waiting while it waits for something still: every run that
+    nobody holds, but for those that a person has failed; how many.
+    """
+    rows = conn.execute(
+        """
+        SELECT id
+        FROM runs
+        WHERE batch_id = %s AND cancel_at IS NULL AND status IN ('failed', 'stuck') AND NOT EXISTS (
+            SELECT FROM audit_events WHERE run_id = runs.id AND action = 'run.failed' AND body ? 'because')
+        ORDER BY id
+        FOR UPDATE SKIP LOCKED
+        """,
+        (batch_id,),
+    ).fetchall()
+    held = [RunId(row[0]) for row in rows]
+    rescue.revive(conn, held)
+    audit.append(conn, *(Event(actor, "run.retried", run_id) for run_id in held))
+    return len(held)
+
+
+def press(conn: Connection, most_open: Mapping[str, int]) -> None:
+    """Mark the batches that wait for reviewers: some of their requests are open for a group that has as many open as it
+    is to have. They begin nothing new until it has fewer.
+    """
+    conn.execute(
+        """
+        WITH full_groups AS (
+            SELECT name
+            FROM unnest(%s::text[], %s::integer[]) AS each (name, most)
+            WHERE most <= (
+                SELECT count(*)
+                FROM (SELECT FROM requests WHERE state = 'open' AND name = ANY(audience) LIMIT most) AS counted)
+        ), waiting AS (
+            SELECT COALESCE(batch_id, batch_above(runs.id)) AS id, array_agg(DISTINCT name ORDER BY name) AS names
+            FROM full_groups
+            JOIN requests ON state = 'open' AND name = ANY(audience)
+            JOIN runs ON runs.id = run_id
+            GROUP BY 1
+        )
+        UPDATE batches
+        SET waits_for = COALESCE(waiting.names, '{}')
+        FROM batches AS before
+        LEFT JOIN waiting ON waiting.id = before.id
+        WHERE batches.id = before.id AND (waiting.id IS NOT NULL OR before.waits_for <> '{}')
+          AND before.waits_for <> COALESCE(waiting.names, '{}')
+        """,
+        (list(most_open), list(most_open.values())),
     )
 
 

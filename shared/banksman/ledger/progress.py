@@ -50,6 +50,11 @@ class Pace:
     span: timedelta
     now: datetime
 
+    @property
+    def per_minute(self) -> float:
+        """How many end in a minute."""
+        return self.ended / max(self.span / timedelta(minutes=1), 1 / 60)
+
     def until(self, left: int) -> datetime | None:
         """When as many more will have ended at this pace; None where nothing ended lately."""
         return self.now + left * self.span / self.ended if self.ended else None
@@ -122,8 +127,7 @@ def used(conn: Connection, batch_id: BatchId) -> Used:
         SELECT count(*), sum((usage ->> 'requests')::numeric), sum((usage ->> 'input_tokens')::numeric),
                sum((usage ->> 'output_tokens')::numeric), sum((usage ->> 'tool_calls')::numeric),
                sum((usage ->> 'cost')::numeric), count(usage ->> 'cost')
-        FROM runs
-        JOIN family ON id = member
+        FROM family
         """.encode(),
         (batch_id,),
     ).fetchone()
@@ -150,12 +154,12 @@ def waiting(conn: Connection, batch_id: BatchId) -> Sequence[Waiting]:
 
 
 _FAMILY: LiteralString = """
-        WITH RECURSIVE family (member) AS (
-            SELECT id
+        WITH RECURSIVE family (member, usage) AS (
+            SELECT id, usage
             FROM runs
             WHERE batch_id = %s
-            UNION
-            SELECT id
+            UNION ALL
+            SELECT runs.id, runs.usage
             FROM runs
             JOIN family ON parent_id = member
         )"""

@@ -18,7 +18,7 @@ from banksman.digest import Json
 from banksman.errors import NotFound
 from banksman.ids import PersonId, RunId, show
 from banksman.ledger import Connection, aftermath
-from banksman.records import Claim, Due, NewRun, Run
+from banksman.records import Cap, Claim, Due, NewRun, Run
 from banksman.states import RunStatus
 
 
@@ -51,7 +51,7 @@ def create(conn: Connection, run: NewRun, *, hint: timedelta) -> Run:
 def claim(conn: Connection, run_id: RunId, segment: int, *, owner: str, lease: timedelta) -> Claim | None:
     """Queued → running, or running past its lease → running anew. The row it returns is the answer to “was it me?”.
 
-    Nobody claims a run of a paused agent, or of a batch that was cancelled.
+    Nobody claims a run of a paused agent, or one that came with a batch that is paused or was cancelled.
     """
     row = conn.execute(
         """
@@ -68,7 +68,10 @@ def claim(conn: Connection, run_id: RunId, segment: int, *, owner: str, lease: t
           AND cancel_at IS NULL
           AND (status = 'queued' OR (status = 'running' AND due_at < clock_timestamp()))
           AND NOT EXISTS (SELECT FROM agents WHERE name = runs.agent AND paused_at IS NOT NULL)
-          AND NOT EXISTS (SELECT FROM batches WHERE batches.id = runs.batch_id AND cancelled_at IS NOT NULL)
+          AND NOT EXISTS (
+                SELECT FROM batches
+                WHERE batches.id = COALESCE(batch_id, CASE WHEN parent_id IS NOT NULL THEN batch_above(runs.id) END)
+                  AND (cancelled_at IS NOT NULL OR paused_at IS NOT NULL))
         RETURNING fence, attempts, agent, prompt, requester, requester_id, usage, parent_id, EXISTS (
             SELECT FROM delegations WHERE delegations.parent_id = %(id)s AND delegations.segment = %(segment)s - 1),
             COALESCE(batch_id, CASE WHEN parent_id IS NOT NULL THEN batch_above(parent_id) END), tags
@@ -210,28 +213,65 @@ def postpone(conn: Connection, run_id: RunId, fence: int, *, error: str, delay: 
 
 
 def dispatch(
-    conn: Connection, *, window: int, redispatch: timedelta, max_attempts: int, paused: Sequence[str] = ()
+    conn: Connection,
+    *,
+    window: int,
+    redispatch: timedelta,
+    max_attempts: int,
+    paused: Sequence[str] = (),
+    caps: Sequence[Cap] = (),
 ) -> Sequence[Due]:
     """Queued or running, and due → queued with a wake-up to send, or stuck once its attempts are used up.
 
-    One statement starts what waits, repairs lost wake-ups and takes runs from dead workers. At most `window` runs
-    are out in the broker at a time; whatever has begun comes first, then by priority and age. `paused` agents wait.
+    One statement starts what waits, repairs lost wake-ups and takes runs from dead workers. At most `window` runs are
+    out in the broker at a time, and no more of a cap's agents than it allows. Whatever has begun comes first, then by
+    priority; among equals the lot that has the fewest out. A lot is an agent's runs of one batch, or all those without
+    one; a lot that is held, for an operator or for reviewers, is passed over whole, however many runs it has.
     """
     # Not clock_timestamp() in the conditions: it is volatile, and no index is read by a bound that may move.
     rows = conn.execute(
         """
         WITH room AS (
-            SELECT GREATEST(0, %(window)s - count(*))::integer AS n
-            FROM runs
-            WHERE status = 'queued' AND dispatched AND due_at > statement_timestamp() AND due_at < 'infinity'
-        ), picked AS (
+            SELECT GREATEST(0, %(window)s - COALESCE(sum(sent), 0))::integer AS n FROM runs_away
+        ), found AS (
+            SELECT due.id, agent, fresh, due.priority, due.due_at, COALESCE(n, 0) + row_number() OVER (
+                PARTITION BY agent, lot, fresh ORDER BY due.priority DESC, due.turn) AS place
+            FROM runs_lots
+            LEFT JOIN runs_away USING (agent, lot)
+            CROSS JOIN LATERAL (
+                SELECT id, priority, turn, due_at
+                FROM runs
+                WHERE runs.agent = runs_lots.agent AND runs.lot = runs_lots.lot AND (started_at IS NULL) = fresh
+                  AND status IN ('queued', 'running') AND due_at < 'infinity'
+                  AND due_at <= statement_timestamp() AND cancel_at IS NULL
+                ORDER BY priority DESC, turn
+                LIMIT (SELECT n FROM room)) AS due
+            WHERE agent <> ALL(%(paused)s) AND NOT held
+        ), caps AS (
+            SELECT *, min(free) OVER (PARTITION BY agent) AS least
+            FROM (SELECT cap, agent, most - COALESCE(sum(n) OVER (PARTITION BY cap), 0) AS free
+                  FROM unnest(%(caps)s::integer[], %(capped)s::text[], %(most)s::integer[]) AS each (cap, agent, most)
+                  LEFT JOIN (SELECT agent, sum(n) AS n FROM runs_away GROUP BY agent) AS busy USING (agent)) AS each
+        ), beyond AS (
             SELECT id
-            FROM runs
-            WHERE status IN ('queued', 'running') AND due_at <= statement_timestamp() AND cancel_at IS NULL
-              AND agent <> ALL(%(paused)s)
-            ORDER BY started_at IS NULL, priority DESC, due_at
-            LIMIT (SELECT n FROM room)
-            FOR UPDATE SKIP LOCKED
+            FROM (SELECT id, free, row_number() OVER (
+                      PARTITION BY cap ORDER BY nth > least, fresh, priority DESC, place, due_at) AS number
+                  FROM (SELECT *, row_number() OVER (
+                            PARTITION BY agent ORDER BY fresh, priority DESC, place, due_at) AS nth
+                        FROM found) AS ordered
+                  JOIN caps USING (agent)) AS capped
+            WHERE number > free
+        ), picked AS (
+            -- Whoever has moved the row meanwhile has given it another time.
+            SELECT held.id
+            FROM (SELECT id, due_at
+                  FROM found
+                  WHERE id NOT IN (SELECT id FROM beyond)
+                  ORDER BY fresh, priority DESC, place, due_at
+                  LIMIT (SELECT n FROM room)) AS first
+            CROSS JOIN LATERAL (
+                SELECT id FROM runs WHERE runs.id = first.id AND runs.due_at = first.due_at
+                FOR UPDATE SKIP LOCKED) AS held
         )
         UPDATE runs
         SET status = CASE WHEN attempts >= %(max)s THEN 'stuck' ELSE 'queued' END,
@@ -239,46 +279,20 @@ def dispatch(
             dispatched = attempts < %(max)s,
             owner = NULL,
             fence = fence + 1
-        FROM picked
-        WHERE runs.id = picked.id
-        RETURNING runs.id, runs.segment, runs.status
+        WHERE id = ANY(ARRAY(SELECT id FROM picked))
+        RETURNING id, segment, status
         """,
-        {"window": window, "redispatch": redispatch, "max": max_attempts, "paused": list(paused)},
+        {
+            "window": window,
+            "redispatch": redispatch,
+            "max": max_attempts,
+            "paused": list(paused),
+            "caps": [number for number, cap in enumerate(caps) for _ in cap.agents],
+            "capped": [agent for cap in caps for agent in cap.agents],
+            "most": [cap.most for cap in caps for _ in cap.agents],
+        },
     ).fetchall()
     return [Due(RunId(run_id), segment, RunStatus(status)) for run_id, segment, status in rows]
-
-
-def explain(conn: Connection, run_id: RunId, error: str) -> None:
-    """Stuck, and nobody has said why: now the row does."""
-    conn.execute(
-        "UPDATE runs SET error = COALESCE(error, %s) WHERE id = %s AND status = 'stuck'",
-        (sealed_error(run_id, error), run_id),
-    )
-
-
-def bury_cancelled(conn: Connection) -> Sequence[RunId]:
-    """Asked to stop, and queued or past its lease → cancelled: its worker handed it back, or died, before it could."""
-    rows = conn.execute(
-        """
-        WITH picked AS (
-            SELECT id
-            FROM runs
-            WHERE status IN ('queued', 'running') AND cancel_at IS NOT NULL
-              AND (status = 'queued' OR due_at <= statement_timestamp())
-            LIMIT 1000
-            FOR UPDATE SKIP LOCKED
-        )
-        UPDATE runs
-        SET status = 'cancelled', fence = fence + 1, owner = NULL, due_at = NULL, finished_at = clock_timestamp()
-        FROM picked
-        WHERE runs.id = picked.id
-        RETURNING runs.id
-        """
-    ).fetchall()
-    buried = [RunId(row[0]) for row in rows]
-    if buried:
-        aftermath.tell(conn, buried)
-    return buried
 
 
 def wake(conn: Connection, run_id: RunId, *, hint: timedelta) -> int | None:
