@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from banksman.cli import watching
+from banksman.shapes import Batch
 from tests.cli.conftest import Banksman
 
 
@@ -50,3 +53,23 @@ def test_faults_of_a_file_are_named_by_line(banksman: Banksman, tmp_path: Path) 
     assert refused.returncode == 2
     assert "line 2: There is no agent 'plane'" in refused.stderr
     assert banksman("batch", "submit", str(tmp_path / "none")).returncode == 2
+
+
+def test_the_bar_says_what_the_runs_wait_for() -> None:
+    now = datetime(2026, 11, 23, tzinfo=UTC)
+    batch = Batch(
+        id="bat_x",
+        total=10,
+        runs={"queued": 4, "waiting": 2, "finished": 4},
+        created_at=now,
+        waits_for=["security"],
+        open_requests=2,
+        per_minute=1.5,
+        expected_at=now + timedelta(minutes=125),
+    )
+
+    said = watching.says(batch, now)
+
+    assert said == (
+        "2 waiting, 4 finished, 2 to decide, waiting for reviewers (security), 1.5 a minute, about 2 h 5 min left"
+    )
