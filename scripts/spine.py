@@ -52,7 +52,7 @@ ASIDE = {
             "caps.py",
             "results.py",
         ),
-        *("seals.py", "trail.py"),
+        *("seals.py", "trail.py", "resealing.py"),
     )
 }
 SPINE = [

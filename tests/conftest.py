@@ -11,7 +11,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from banksman import ledger, logs, signing
+from banksman import ledger, logs, signing, vault
 from banksman.embedded import postgres, valkey
 from banksman.ledger import migrate, staff
 from banksman.records import Person
@@ -34,6 +34,21 @@ class Database:
     gateway: str
     notifier: str
     sealer: str
+
+
+VAULT_KEYS = f"v1:{signing.base64url(bytes([7] * 32))}"
+
+
+@pytest.fixture(autouse=True)
+def _sealed() -> None:
+    """Everything that a test stores is encrypted, as it is where people use it."""
+    vault.use(VAULT_KEYS)
+
+
+@pytest.fixture
+def unsealed(_sealed: None) -> None:
+    """Nothing is encrypted: whoever writes to the database can change what stands there, and is still stopped."""
+    vault.use("")
 
 
 @pytest.fixture(scope="session")

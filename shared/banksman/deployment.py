@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from banksman import files
 from banksman.errors import ConfigurationError
-from banksman.key_life import Keys, new_sealing_key
+from banksman.key_life import Keys, new_sealing_key, new_vault_key
 
 _EMAIL = re.compile(r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
 _URL = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._~/-]*)?")
@@ -39,7 +39,7 @@ def write_deployment(folder: Path, *, admin_email: str, public_url: str) -> list
             f"copies, or, if nothing was ever started with these secrets, move {target} away and run this again."
         )
     else:
-        written += _one_broker_password_each(target) + _a_sealer(target)
+        written += dict.fromkeys([*_one_broker_password_each(target), *_a_sealer(target), *_a_vault(target)])
 
     compose = folder / ".env"
     if not compose.exists():
@@ -58,6 +58,7 @@ def _secrets(admin_email: str, public_url: str) -> dict[str, str]:
     broker_urls, broker = _broker()
     keys = Keys.make()
     sealing_key, seal_verify_keys = new_sealing_key()
+    vault = {"BANKSMAN_VAULT_KEYS": keys.vault_keys}
     notifier_token = secrets.token_urlsafe(32)
 
     def database_url(user: str, password: str) -> str:
@@ -70,7 +71,8 @@ def _secrets(admin_email: str, public_url: str) -> dict[str, str]:
         ),
         "valkey": broker,
         "migrate": _lines(
-            "For the one-shot migration: the owner's URL, and the passwords it gives to the services' roles.",
+            "For the one-shot migration: the owner's URL, and the passwords it gives to the services' roles.\n"
+            "The keys of the vault are for `banksman keys reseal` and `banksman restore-check`.",
             {
                 "BANKSMAN_DATABASE_URL": database_url("banksman", owner),
                 "BANKSMAN_WORKER_PASSWORD": worker,
@@ -79,6 +81,7 @@ def _secrets(admin_email: str, public_url: str) -> dict[str, str]:
                 "BANKSMAN_SEALER_PASSWORD": sealer,
                 "BANKSMAN_SEAL_VERIFY_KEYS": seal_verify_keys,
                 "BANKSMAN_ADMIN_EMAIL": admin_email,
+                **vault,
             },
         ),
         "worker": _lines(
@@ -88,6 +91,7 @@ def _secrets(admin_email: str, public_url: str) -> dict[str, str]:
                 "BANKSMAN_DATABASE_URL": database_url("banksman_worker", worker),
                 "BANKSMAN_BROKER_URL": broker_urls["worker"],
                 "BANKSMAN_VERIFY_KEYS": keys.verify_keys,
+                **vault,
             },
         ),
         "gateway": _lines(
@@ -99,6 +103,7 @@ def _secrets(admin_email: str, public_url: str) -> dict[str, str]:
                 "BANKSMAN_SIGNING_KEY": keys.signing_key,
                 "BANKSMAN_VERIFY_KEYS": keys.verify_keys,
                 "BANKSMAN_LINK_KEYS": keys.link_keys,
+                **vault,
                 "BANKSMAN_NOTIFIER_TOKEN": notifier_token,
                 "BANKSMAN_SEALER_DATABASE_URL": database_url("banksman_sealer", sealer),
                 "BANKSMAN_SEALING_KEY": sealing_key,
@@ -111,6 +116,7 @@ def _secrets(admin_email: str, public_url: str) -> dict[str, str]:
                 "BANKSMAN_DATABASE_URL": database_url("banksman_notifier", notifier),
                 "BANKSMAN_BROKER_URL": broker_urls["notifier"],
                 "BANKSMAN_NOTIFIER_TOKEN": notifier_token,
+                **vault,
                 "BANKSMAN_SMTP_URL": "smtp://mail:1025",
                 "BANKSMAN_MAIL_FROM": f"Banksman <banksman@{urlsplit(public_url).hostname}>",
             },
@@ -165,6 +171,19 @@ def _a_sealer(target: Path) -> list[Path]:
     for path, values in changed.items():
         files.write_private(path, files.with_settings(path.read_text(), values))
     return list(changed)
+
+
+def _a_vault(target: Path) -> list[Path]:
+    """No key of the vault → one for all who open what is stored. An empty setting stays: somebody chose that."""
+    paths = [target / f"{name}.env" for name in (*_SERVICES, "migrate")]
+    texts = {path: path.read_text() for path in paths}
+    found = [files.settings_in(text).get("BANKSMAN_VAULT_KEYS") for text in texts.values()]
+    missing = [path for path, keys in zip(paths, found, strict=True) if keys is None]
+    # Should this be cut short, the next call goes on with the key that some have already.
+    keys = next((keys for keys in found if keys is not None), new_vault_key(()))
+    for path in missing:
+        files.write_private(path, files.with_settings(texts[path], {"BANKSMAN_VAULT_KEYS": keys}))
+    return missing
 
 
 def _compose_settings(public_url: str) -> str:

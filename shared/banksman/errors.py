@@ -12,7 +12,8 @@
     │   ├── AlreadyVoted        one person has one vote for each revision
     │   └── Changed             what was shown is no longer what is asked
     ├── Unavailable             PostgreSQL cannot be reached
-    │   └── Crossed             two transactions waited for each other, and this one was undone: try again
+    │   ├── Crossed             two transactions waited for each other, and this one was undone: try again
+    │   └── NotHere             another process may have what this one lacks: an agent, a key of the vault
     ├── LostLease               another worker may hold this run: drop everything
     └── NotGenuine              a signature, a link or a stored statement does not verify
 
@@ -81,7 +82,7 @@ class Crossed(Unavailable):
 
 
 class NotHere(Unavailable):
-    """The run needs what only another worker has."""
+    """Another process may have what this one lacks: an agent, or a key that content is sealed with."""
 
 
 class LostLease(BanksmanError):

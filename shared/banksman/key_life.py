@@ -3,13 +3,15 @@
 A signing key is `current` (the gateway signs with it), then `retired` (what it signed still counts), or `revoked` (what
 it signed counts no more, and the gateway does not start with it). Of the link keys the first mints and all verify; a
 revoked one is gone. A rotation makes a new key in front and keeps the old one, so nothing that waits is voided by it.
+Of the keys of the vault the first seals and all open. Every service has them; one is given up once nothing is sealed
+with it any more (`ledger.resealing`), and cannot be revoked before.
 """
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,23 +19,25 @@ from banksman import files
 from banksman.errors import ConfigurationError, Conflict, NotFound
 from banksman.links import LinkKeys
 from banksman.signing import KeyStatus, Signer, Verifier, base64url
+from banksman.vault import Ring
 
-Kind = Literal["signing", "link"]
+Kind = Literal["signing", "link", "vault"]
 
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The gateway's keys as its settings spell them."""
+    """The keys as the services' settings spell them."""
 
     signing_key: str = field(repr=False)
     verify_keys: str
     link_keys: str = field(repr=False)
+    vault_keys: str = field(repr=False)
 
     @classmethod
     def make(cls) -> Keys:
         """A first key of each kind."""
         signer, text = _new_signer(())
-        return cls(text, signer.public(), _new_link(()))
+        return cls(text, signer.public(), _new_link(()), new_vault_key(()))
 
 
 def new_sealing_key() -> tuple[str, str]:
@@ -53,11 +57,15 @@ class Listed:
 
 
 def everything(keys: Keys) -> list[Listed]:
-    """Every key, newest first, signing keys before link keys."""
-    links = _links(keys)
+    """Every key, newest first: signing keys, then link keys, then those of the vault."""
+    first_counts: tuple[tuple[Kind, Mapping[str, str]], ...] = (("link", _links(keys)), ("vault", _vault(keys)))
     return [
         *(Listed(kid, "signing", status) for kid, (status, _) in _verifying(keys).items()),
-        *(Listed(kid, "link", "retired" if number else "current") for number, kid in enumerate(links)),
+        *(
+            Listed(kid, kind, "retired" if number else "current")
+            for kind, found in first_counts
+            for number, kid in enumerate(found)
+        ),
     ]
 
 
@@ -66,6 +74,8 @@ def rotate(keys: Keys, kind: Kind) -> Keys:
     taken = [listed.kid for listed in everything(keys)]
     if kind == "link":
         return replace(keys, link_keys=f"{_new_link(taken)},{keys.link_keys}")
+    if kind == "vault":
+        return replace(keys, vault_keys=",".join(filter(None, [new_vault_key(taken), keys.vault_keys])))
     signer, text = _new_signer(taken)
     older = {
         kid: ("retired" if status == "current" else status, public)
@@ -75,17 +85,21 @@ def rotate(keys: Keys, kind: Kind) -> Keys:
 
 
 def retire(keys: Keys, kid: str) -> Keys:
-    """A key that does not sign or mint any more → retired; the one that does has to be rotated."""
+    """A key that does not sign or mint any more → retired; the one that does has to be rotated. A key of the vault →
+    gone: the caller has made sure that nothing is sealed with it.
+    """
     found = [listed for listed in everything(keys) if listed.kid == kid]
     if not found:
         raise _unknown(kid)
-    if kid in (_signer(keys).kid, next(iter(_links(keys)))):
+    if kid in (_signer(keys).kid, next(iter(_links(keys))), next(iter(_vault(keys)), None)):
         kinds = " and ".join(listed.kind for listed in found)
         raise Conflict(
             f"{kid} is the {kinds} key that is used now. `banksman keys rotate` makes another and retires it."
         )
     if any(listed.state == "revoked" for listed in found):
         raise Conflict(f"{kid} is revoked, for good.")
+    if kid in _vault(keys):
+        return replace(keys, vault_keys=_without(kid, _vault(keys)))
     known = _verifying(keys)
     if kid not in known:
         return keys
@@ -96,6 +110,11 @@ def revoke(keys: Keys, kid: str) -> Keys:
     """A key → revoked, for good; in place of the one that is used now a new one is made."""
     if kid not in [listed.kid for listed in everything(keys)]:
         raise _unknown(kid)
+    if kid in _vault(keys):
+        raise Conflict(
+            f"What is sealed with {kid} could never be read again. `banksman keys rotate vault`, `banksman keys reseal`"
+            f" and `banksman keys retire {kid}` put another key in its place."
+        )
     if kid == _signer(keys).kid:
         keys = rotate(keys, "signing")
     if kid == next(iter(_links(keys))):
@@ -103,8 +122,7 @@ def revoke(keys: Keys, kid: str) -> Keys:
     known = _verifying(keys)
     if kid in known:
         keys = replace(keys, verify_keys=",".join(_spelled(known | {kid: ("revoked", known[kid][1])})))
-    left = {name: raw for name, raw in _links(keys).items() if name != kid}
-    return replace(keys, link_keys=",".join(f"{name}:{raw}" for name, raw in left.items()))
+    return replace(keys, link_keys=_without(kid, _links(keys)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,29 +136,29 @@ class OfStack:
         from banksman.embedded import keyring
 
         ring = keyring.load_or_make(self.path, data_exists=True)
-        return Keys(ring.signing_key, ring.verify_keys, ring.link_keys)
+        return Keys(ring.signing_key, ring.verify_keys, ring.link_keys, ring.vault_keys)
 
     def write(self, keys: Keys) -> None:
         """Keep these keys instead."""
         from banksman.embedded import keyring
 
         ring = keyring.load_or_make(self.path, data_exists=True)
-        changed = {"signing_key": keys.signing_key, "verify_keys": keys.verify_keys, "link_keys": keys.link_keys}
-        keyring.save(self.path, replace(ring, **changed))
+        keyring.save(self.path, replace(ring, **asdict(keys)))
 
-    def next_steps(self, *, verifying: bool) -> Sequence[str]:  # noqa: ARG002  one file for all of them
+    def next_steps(self, before: Keys, after: Keys) -> Sequence[str]:
         """What is left to do for the change to count."""
         up = (self.path.parent / "stack.json").exists()
         first = "The stack that is up goes on with the keys that it started with. Stop it; then the" if up else "The"
-        return [f"{first} next `banksman up` takes the change."]
+        return [f"{first} next `banksman up` takes the change.", *_then_reseal(before, after)]
 
 
 @dataclass(frozen=True, slots=True)
 class OfDeployment:
     """The `secrets` of a compose deployment: `worker.env` says what verifies, `gateway.env` what signs and mints.
 
-    They are two files, so the workers' is written first: cut short between the two, the gateway goes on with the key
-    that it has, and the workers still know it.
+    They are several files, so the workers' is written first: cut short after it, the gateway goes on with the key
+    that it has, and the workers still know it. The keys of the vault stand in all of them, and those of the workers
+    count.
     """
 
     folder: Path
@@ -149,7 +167,12 @@ class OfDeployment:
         """The keys, as the containers take them when they are made anew."""
         worker, gateway = (self._settings(name) for name in ("worker", "gateway"))
         try:
-            return Keys(gateway["BANKSMAN_SIGNING_KEY"], worker["BANKSMAN_VERIFY_KEYS"], gateway["BANKSMAN_LINK_KEYS"])
+            return Keys(
+                gateway["BANKSMAN_SIGNING_KEY"],
+                worker["BANKSMAN_VERIFY_KEYS"],
+                gateway["BANKSMAN_LINK_KEYS"],
+                worker.get("BANKSMAN_VAULT_KEYS", ""),
+            )
         except KeyError as missing:
             raise ConfigurationError(f"{self.folder} sets no {missing.args[0]}; bring back a copy of it.") from None
 
@@ -157,14 +180,17 @@ class OfDeployment:
         """Keep these keys instead."""
         verify = {"BANKSMAN_VERIFY_KEYS": keys.verify_keys}
         sign = {"BANKSMAN_SIGNING_KEY": keys.signing_key, "BANKSMAN_LINK_KEYS": keys.link_keys}
-        for name, values in (("worker", verify), ("gateway", verify | sign)):
+        seal = {"BANKSMAN_VAULT_KEYS": keys.vault_keys}
+        for name, values in (("worker", verify), ("gateway", verify | sign), ("notifier", {}), ("migrate", {})):
             path = self.folder / f"{name}.env"
-            files.write_private(path, files.with_settings(path.read_text(), values))
+            files.write_private(path, files.with_settings(path.read_text(), values | seal))
 
-    def next_steps(self, *, verifying: bool) -> Sequence[str]:
+    def next_steps(self, before: Keys, after: Keys) -> Sequence[str]:
         """What is left to do for the change to count."""
         gateway = "docker compose up --detach --no-deps gateway"
-        if not verifying:
+        if before.vault_keys != after.vault_keys:
+            return ["Now restart all services together: docker compose up --detach", *_then_reseal(before, after)]
+        if before.verify_keys == after.verify_keys:
             return [f"Now restart the gateway: {gateway}"]
         return [
             "Now restart the workers, and the gateway after them: workers refuse what an unknown key signed.",
@@ -200,6 +226,21 @@ def _links(keys: Keys) -> dict[str, str]:
     return {kid: raw for kid, _, raw in pairs}
 
 
+def _vault(keys: Keys) -> dict[str, str]:
+    Ring.read(keys.vault_keys)
+    return dict(item.strip().split(":") for item in keys.vault_keys.split(",") if item.strip())
+
+
+def _without(kid: str, keys: Mapping[str, str]) -> str:
+    return ",".join(f"{name}:{raw}" for name, raw in keys.items() if name != kid)
+
+
+def _then_reseal(before: Keys, after: Keys) -> Sequence[str]:
+    if len(after.vault_keys) <= len(before.vault_keys):
+        return []
+    return ["After that, `banksman keys reseal` puts everything that is stored under the new key."]
+
+
 def _spelled(known: Mapping[str, tuple[str, str]]) -> list[str]:
     return [f"{kid}:{status}:{public}" for kid, (status, public) in known.items()]
 
@@ -213,6 +254,11 @@ def _new_link(taken: Sequence[str]) -> str:
     return f"{_new_kid('l', taken)}:{base64url(secrets.token_bytes(32))}"
 
 
+def new_vault_key(taken: Sequence[str]) -> str:
+    """A key for BANKSMAN_VAULT_KEYS."""
+    return f"{_new_kid('v', taken)}:{base64url(secrets.token_bytes(32))}"
+
+
 def _new_kid(letter: str, taken: Sequence[str]) -> str:
     while (kid := f"{letter}{secrets.token_hex(3)}") in taken:
         continue
@@ -220,4 +266,4 @@ def _new_kid(letter: str, taken: Sequence[str]) -> str:
 
 
 def _unknown(kid: str) -> NotFound:
-    return NotFound(f"There is no signing key and no link key {kid[:20]!r}.")
+    return NotFound(f"There is no key {kid[:20]!r} that signs, mints links or seals.")

@@ -152,7 +152,8 @@ class Claim:
     fence: int
     attempts: int
     agent: str
-    prompt: str
+    prompt: bytes = field(repr=False)
+    """Sealed still: one that does not open fails the run, and not the claim."""
     requester: str
     requester_id: PersonId | None
     usage: Mapping[str, Json]

@@ -41,6 +41,7 @@ class LedgerSettings(Settings):
 
     database_url: SecretStr
     broker_url: SecretStr
+    vault_keys: SecretStr = SecretStr("")
 
     @field_validator("database_url")
     @classmethod
@@ -181,9 +182,10 @@ class NotifierSettings(LedgerSettings):
 
 
 class MigrateSettings(Settings):
-    """The owner's, for migrations alone."""
+    """The owner's, for migrations, and for what is sealed anew or looked at after a restore."""
 
     database_url: SecretStr
+    vault_keys: SecretStr = SecretStr("")
     worker_password: SecretStr | None = None
     gateway_password: SecretStr | None = None
     notifier_password: SecretStr | None = None

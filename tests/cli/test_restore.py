@@ -16,14 +16,14 @@ from banksman.ids import RunId
 from banksman.ledger import keys, runs, staff
 from banksman.records import NewRun
 from tests.cli.conftest import run
-from tests.conftest import Database
+from tests.conftest import VAULT_KEYS, Database
 
 Check = Callable[..., CompletedProcess[str]]
 
 
 @pytest.fixture
 def check(database: Database, tmp_path: Path) -> Check:
-    env = {"BANKSMAN_DATABASE_URL": database.owner}
+    env = {"BANKSMAN_DATABASE_URL": database.owner, "BANKSMAN_VAULT_KEYS": VAULT_KEYS}
     return lambda *arguments: run("restore-check", *arguments, cwd=tmp_path, env=env)
 
 

@@ -21,7 +21,7 @@ from banksman.embedded import ports
 from banksman.records import Person
 from banksman.settings import GatewaySettings
 from banksman_gateway import app, parts
-from tests.conftest import Database
+from tests.conftest import VAULT_KEYS, Database
 from tests.gateway.scenes import Site
 
 
@@ -36,6 +36,7 @@ def served(database: Database, broker: str, link_key: str) -> Iterator[GatewaySe
         port=port,
         signing_key=SecretStr("k1:" + signing.base64url(bytes([1] * 32))),
         link_keys=SecretStr(link_key),
+        vault_keys=SecretStr(VAULT_KEYS),
         notifier_token=SecretStr("the notifier's own token"),
         sweep_seconds=3600,
         redispatch_seconds=30,

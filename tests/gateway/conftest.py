@@ -12,7 +12,7 @@ from banksman import ledger, signing
 from banksman.records import Person
 from banksman.settings import GatewaySettings
 from banksman_gateway import app
-from tests.conftest import Database
+from tests.conftest import VAULT_KEYS, Database
 from tests.gateway.scenes import Site
 
 NOTIFIER_TOKEN = "the notifier's own token"
@@ -27,6 +27,7 @@ def gateway_settings(database: Database, broker: str, link_key: str) -> GatewayS
         public_url="http://localhost:8420",
         signing_key=SecretStr("k1:" + signing.base64url(bytes([1] * 32))),
         link_keys=SecretStr(link_key),
+        vault_keys=SecretStr(VAULT_KEYS),
         notifier_token=SecretStr(NOTIFIER_TOKEN),
         port=8420,
         sweep_seconds=3600,

@@ -50,7 +50,7 @@ def test_one_vote_after_another_at_leisure_is_no_streak(site: Site, owner_pool: 
     for _ in range(3):
         site.vote(site.a_waiting_run()[1][0], site.token(site.ana))
     with ledger.transaction(owner_pool) as conn:
-        conn.execute("ALTER TABLE votes DISABLE TRIGGER append_only")
+        conn.execute("ALTER TABLE votes DISABLE TRIGGER USER")
         conn.execute(
             """
             UPDATE votes SET created_at = created_at + place * interval '4 seconds'
@@ -58,7 +58,7 @@ def test_one_vote_after_another_at_leisure_is_no_streak(site: Site, owner_pool: 
             WHERE placed.id = votes.id
             """
         )
-        conn.execute("ALTER TABLE votes ENABLE TRIGGER append_only")
+        conn.execute("ALTER TABLE votes ENABLE TRIGGER USER")
 
     with ledger.transaction(site.gateway) as conn:
         [ana] = [item for item in rows.of_people(conn, ago(days=1), ago(days=-1)) if item.person.id == site.ana.id]
@@ -167,9 +167,9 @@ def ago(*, days: int) -> datetime:
 def test_whoever_voted_gets_one_receipt_a_day_and_nobody_else(site: Site, owner_pool: ledger.Pool) -> None:
     a_day(site)
     with ledger.transaction(owner_pool) as conn:
-        conn.execute("ALTER TABLE votes DISABLE TRIGGER append_only")
+        conn.execute("ALTER TABLE votes DISABLE TRIGGER USER")
         conn.execute("UPDATE votes SET created_at = created_at - interval '1 hour'")
-        conn.execute("ALTER TABLE votes ENABLE TRIGGER append_only")
+        conn.execute("ALTER TABLE votes ENABLE TRIGGER USER")
     now = site.parts.settings.model_copy(update={"receipt_hour": datetime.now(UTC).hour})
     never = site.parts.settings.model_copy(update={"receipt_hour": None})
 

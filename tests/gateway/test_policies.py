@@ -237,7 +237,7 @@ def test_a_replay_judges_what_the_agent_proposed_and_not_what_people_made_of_it(
 def test_an_upload_that_somebody_altered_shows_as_such(site: Site, admin: Person, database: Database) -> None:
     upload(site, admin)
     with psycopg.connect(database.owner) as conn:
-        conn.execute("ALTER TABLE policies DISABLE TRIGGER append_only")
+        conn.execute("ALTER TABLE policies DISABLE TRIGGER USER")
         conn.execute("UPDATE policies SET signature = decode(repeat('00', 64), 'hex')")
 
     assert "does not hold" in read(site)["problem"]

@@ -26,7 +26,7 @@ from banksman.ledger import audit, keys, migrate, staff
 from banksman.records import Event
 from banksman.settings import GatewaySettings
 from banksman_gateway import app
-from tests.conftest import PASSWORDS, Database
+from tests.conftest import PASSWORDS, VAULT_KEYS, Database
 from tests.gateway.conftest import NOTIFIER_TOKEN
 from tests.gateway.scenes import Site
 
@@ -54,6 +54,7 @@ def a_gateway(tmp_path: Path, database_url: str, broker_url: str, link_key: str)
         "BANKSMAN_PORT": str(port),
         "BANKSMAN_SIGNING_KEY": "k1:" + signing.base64url(bytes([1] * 32)),
         "BANKSMAN_LINK_KEYS": link_key,
+        "BANKSMAN_VAULT_KEYS": VAULT_KEYS,
         "BANKSMAN_NOTIFIER_TOKEN": NOTIFIER_TOKEN,
         "BANKSMAN_SWEEP_SECONDS": "0.2",
         "BANKSMAN_LOG_FORMAT": "json",

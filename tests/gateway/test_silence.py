@@ -267,7 +267,7 @@ def test_a_forged_approval_is_not_signed_again(site: Site, database: Database, m
     _, [agreed, waited] = site.a_waiting_run(*opened)
     assert site.vote(agreed, site.token(site.ana)).status_code == 200
     with psycopg.connect(database.owner) as conn:
-        conn.execute("ALTER TABLE decisions DISABLE TRIGGER append_only")
+        conn.execute("ALTER TABLE decisions DISABLE TRIGGER USER")
         conn.execute("UPDATE decisions SET signature = ''")
 
     later(database, waited, 30 * HOUR)

@@ -18,7 +18,7 @@ import redis
 from banksman import ledger
 from banksman.embedded import ports
 from banksman.wire import Hint, Wire, message
-from tests.conftest import Database
+from tests.conftest import VAULT_KEYS, Database
 from tests.notifier.conftest import TOKEN, AskFor, Catcher, Door
 
 
@@ -39,6 +39,7 @@ def environ(database: Database, broker: str, door: Door, catcher: Catcher) -> di
         "BANKSMAN_BROKER_URL": broker,
         "BANKSMAN_GATEWAY_URL": door.url,
         "BANKSMAN_NOTIFIER_TOKEN": TOKEN,
+        "BANKSMAN_VAULT_KEYS": VAULT_KEYS,
         "BANKSMAN_SMTP_URL": f"smtp://127.0.0.1:{catcher.port}",
         "BANKSMAN_SWEEP_SECONDS": "3600",
     }

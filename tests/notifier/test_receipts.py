@@ -55,9 +55,9 @@ def said(pool: ledger.Pool, notice: NoticeId, who: Person, verdict: Verdict) -> 
 
 def the_day_is_over(gateway: ledger.Pool, owner: ledger.Pool) -> None:
     with ledger.transaction(owner) as conn:
-        conn.execute("ALTER TABLE votes DISABLE TRIGGER append_only")
+        conn.execute("ALTER TABLE votes DISABLE TRIGGER USER")
         conn.execute("UPDATE votes SET created_at = created_at - interval '1 hour'")
-        conn.execute("ALTER TABLE votes ENABLE TRIGGER append_only")
+        conn.execute("ALTER TABLE votes ENABLE TRIGGER USER")
     with ledger.transaction(gateway) as conn:
         [notice] = insights.queue_receipts(conn, hour=datetime.now(UTC).hour)
         assert notices.get(conn, notice).expires_at > datetime.now(UTC) + timedelta(days=6)

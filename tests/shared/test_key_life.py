@@ -14,6 +14,7 @@ from banksman.errors import ConfigurationError, Conflict, NotFound, NotGenuine
 from banksman.key_life import Keys, OfDeployment, OfStack, Store
 from banksman.links import LinkKeys, point
 from banksman.signing import Signer, Verifier
+from banksman.vault import Ring
 
 STATEMENT = {"verdict": "approved"}
 
@@ -49,7 +50,7 @@ def test_a_rotated_key_signs_and_the_one_before_still_verifies(first: Keys) -> N
     assert verifier.verify(signed) == STATEMENT
     assert verifier.verify(signer(second).sign(STATEMENT)) == STATEMENT
     assert verifier.verify(signer(third).sign(STATEMENT)) == STATEMENT
-    assert list(states(third).values()) == ["current", "retired", "retired", "current"]
+    assert list(states(third).values()) == ["current", "retired", "retired", "current", "current"]
     with pytest.raises(NotGenuine):
         Verifier.read(first.verify_keys).verify(signer(second).sign(STATEMENT))
 
@@ -85,7 +86,7 @@ def test_the_key_that_is_used_now_is_rotated_and_not_retired(first: Keys) -> Non
 
 
 def test_a_key_that_never_came_to_sign_can_be_retired(first: Keys) -> None:
-    cut_short = Keys(first.signing_key, key_life.rotate(first, "signing").verify_keys, first.link_keys)
+    cut_short = Keys(first.signing_key, key_life.rotate(first, "signing").verify_keys, first.link_keys, "")
     [leftover] = [kid for kid, state in states(cut_short).items() if state == "current" and kid.startswith("g")]
 
     assert states(key_life.retire(cut_short, leftover))[leftover] == "retired"
@@ -105,6 +106,20 @@ def test_links_of_a_rotated_key_open_and_those_of_a_revoked_one_do_not(first: Ke
         with pytest.raises(NotGenuine):
             LinkKeys.read(keys.link_keys).verify(point(token), binding)
         assert [listed.state for listed in key_life.everything(keys) if listed.kind == "link"] == ["current"]
+
+
+def test_a_key_of_the_vault_opens_until_it_is_given_up_and_is_never_revoked(first: Keys) -> None:
+    [old] = [listed.kid for listed in key_life.everything(first) if listed.kind == "vault"]
+    rotated = key_life.rotate(first, "vault")
+    ring = Ring.read(rotated.vault_keys)
+
+    assert list(ring.keys)[1:] == [old]
+    assert ring.keys[old] == Ring.read(first.vault_keys).keys[old]
+    assert list(Ring.read(key_life.retire(rotated, old).vault_keys).keys) == [ring.current]
+    for keys in (first, rotated):
+        with pytest.raises(Conflict, match="never be read again"):
+            key_life.revoke(keys, old)
+    assert key_life.rotate(Keys(first.signing_key, first.verify_keys, first.link_keys, ""), "vault").vault_keys
 
 
 def test_a_gateway_may_not_sign_with_a_key_that_is_not_current(first: Keys) -> None:
@@ -129,7 +144,7 @@ def test_what_is_kept_is_what_is_read_and_nothing_else_changes(store: Store, tmp
     for path, text in before.items():
         assert path.stat().st_mode & 0o777 == 0o600
         assert len(path.read_text().splitlines()) == len(text.splitlines())
-        if path.suffix == ".env" and path.stem not in ("worker", "gateway"):
+        if path.suffix == ".env" and path.stem not in ("worker", "gateway", "notifier", "migrate"):
             assert path.read_text() == text
 
 

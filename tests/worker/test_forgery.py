@@ -17,12 +17,13 @@ from banksman.digest import Json
 from banksman.ids import RequestId, RunId
 from banksman.ledger import Connection, audit, decisions, executions, runs, votes
 from banksman.policy import Policy
-from banksman.records import Request
+from banksman.records import Event, Request
 from banksman.signing import Signed, Signer, Verifier, base64url
 from banksman.states import Kind, RequestState, RunStatus, Tier, Verdict
 from banksman_gateway import decide
-from banksman_worker import resuming
+from banksman_worker import resuming, segment
 from banksman_worker.asking import question
+from tests.conftest import VAULT_KEYS
 from tests.worker.conftest import HINT, Site, SiteMaker
 from tests.worker.test_segment import a_site, agent_calling
 
@@ -143,6 +144,7 @@ def refused(here: Site, run_id: RunId, words: str) -> bool:
     )
 
 
+@pytest.mark.usefixtures("unsealed")
 @pytest.mark.parametrize("forge", FORGERIES, ids=lambda forge: forge.__name__)
 def test_a_forgery_executes_nothing_and_is_told(site: SiteMaker, forger: Forger, forge: Forge) -> None:
     here = a_site(site, ("pay", {"amount": 5}))
@@ -156,6 +158,7 @@ def test_a_forgery_executes_nothing_and_is_told(site: SiteMaker, forger: Forger,
     assert refused(here, run_id, FORGERIES[forge])
 
 
+@pytest.mark.usefixtures("unsealed")
 @pytest.mark.parametrize("name", ["send", "give"])
 def test_another_tool_in_the_history_ends_the_run(site: SiteMaker, forger: Forger, name: str) -> None:
     here = a_site(site, ("pay", {"amount": 5}))
@@ -167,6 +170,75 @@ def test_another_tool_in_the_history_ends_the_run(site: SiteMaker, forger: Forge
 
     assert run.status is RunStatus.FAILED
     assert refused(here, run_id, "the call of pay")
+
+
+SWAPS = {
+    "another run's conversation": """
+        UPDATE snapshots
+        SET messages = (
+            SELECT messages FROM snapshots AS other WHERE run_id = %(theirs)s AND other.seq = snapshots.seq)
+        WHERE run_id = %(ours)s
+        """,
+    "another column": "UPDATE snapshots SET messages = state WHERE run_id = %(ours)s",
+    "another call": """
+        UPDATE revisions
+        SET action = (SELECT action FROM revisions JOIN requests ON id = request_id WHERE run_id = %(theirs)s)
+        WHERE request_id IN (SELECT id FROM requests WHERE run_id = %(ours)s)
+        """,
+}
+
+
+@pytest.mark.parametrize("what", list(SWAPS))
+def test_what_was_sealed_for_another_row_is_refused_and_told(site: SiteMaker, forger: Forger, what: str) -> None:
+    here = a_site(site, ("pay", {"amount": 5}))
+    theirs, _ = here.waiting("payer")
+    run_id, [request] = here.waiting("payer")
+    here.vote(request, "approve")
+
+    def swap(conn: Connection, *_: object) -> None:
+        conn.execute(SWAPS[what].encode(), {"ours": run_id, "theirs": theirs})
+
+    forger(swap, here, request)
+    run = here.advance(run_id)
+
+    assert run.status is RunStatus.FAILED
+    assert "belongs to another row or column" in (run.error or "")
+    assert here.effects == []
+    assert [event.action for event in events(here, run_id)][-2:] == ["run.failed", "execution.refused"]
+
+
+def test_a_run_whose_task_was_swapped_starts_nothing_and_ends(site: SiteMaker, forger: Forger) -> None:
+    here = a_site(site, ("pay", {"amount": 5}))
+    theirs, [request] = here.waiting("payer", "Pay Ana.")
+    run_id = here.submit("payer", "Pay Ben.")
+
+    def swap(conn: Connection, *_: object) -> None:
+        conn.execute("UPDATE runs SET prompt = (SELECT prompt FROM runs WHERE id = %s) WHERE id = %s", (theirs, run_id))
+
+    forger(swap, here, request)
+    segment.advance(here.worker, run_id, 0)
+
+    assert [event.action for event in events(here, run_id)] == ["run.started", "run.failed", "execution.refused"]
+
+
+def test_a_worker_without_the_key_leaves_the_run_to_others(site: SiteMaker) -> None:
+    here = a_site(site, ("pay", {"amount": 5}))
+    run_id, [request] = here.waiting("payer")
+    here.vote(request, "approve")
+    before = here.run(run_id).attempts
+
+    vault.use("")
+    segment.advance(here.worker, run_id, 1)
+    vault.use(VAULT_KEYS)
+
+    run = here.run(run_id)
+    assert (run.status, run.attempts) == (RunStatus.QUEUED, before)
+    assert "which this process does not have" in (run.error or "")
+
+
+def events(here: Site, run_id: RunId) -> list[Event]:
+    with ledger.transaction(here.gateway) as conn:
+        return list(audit.of_run(conn, run_id))
 
 
 def test_what_was_forged_can_be_asked_again_and_then_runs_once(site: SiteMaker, forger: Forger) -> None:

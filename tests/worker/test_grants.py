@@ -255,6 +255,7 @@ FORGERIES = {
 }
 
 
+@pytest.mark.usefixtures("unsealed")
 @pytest.mark.parametrize("how", list(FORGERIES))
 def test_a_forged_or_altered_grant_is_asked_about_and_written_down(
     desk: DeskMaker, database: Database, how: str

@@ -14,7 +14,7 @@ LINK = f"l1:{signing.base64url(bytes(32))}"
 
 
 def keys_of(signer: Signer) -> Keys:
-    return Keys(f"{signer.kid}:{signing.base64url(bytes([1] * 32))}", signer.public(), LINK)
+    return Keys(f"{signer.kid}:{signing.base64url(bytes([1] * 32))}", signer.public(), LINK, "")
 
 
 def test_a_decision_that_waited_across_a_rotation_runs(site: SiteMaker, signer: Signer) -> None:

@@ -226,13 +226,14 @@ def test_a_version_that_is_not_genuine_asks_about_every_call_at_the_highest_tier
     assert here.effects == []
 
 
+@pytest.mark.usefixtures("unsealed")
 def test_an_unsigned_or_altered_row_is_no_policy(
     site: SiteMaker, book: Rulebook, upload: Upload, database: Database, verifier: Verifier
 ) -> None:
     upload(MEDIUM)
     here = the_site(site, book)
     with psycopg.connect(database.owner) as conn:  # what a superuser could do who is past every trigger
-        conn.execute("ALTER TABLE policies DISABLE TRIGGER append_only")
+        conn.execute("ALTER TABLE policies DISABLE TRIGGER USER")
         conn.execute(
             "UPDATE policies SET statement = convert_to(replace(convert_from(substr(statement, 2), 'utf-8'), "
             "'ask', 'allow'), 'utf-8')"
@@ -258,7 +259,7 @@ def test_a_version_that_disappears_does_not_bring_an_older_one_back(
     here = the_site(site, book)
     for gone in (2, 1):
         with psycopg.connect(database.owner) as conn:
-            conn.execute("ALTER TABLE policies DISABLE TRIGGER append_only")
+            conn.execute("ALTER TABLE policies DISABLE TRIGGER USER")
             conn.execute("DELETE FROM policies WHERE version = %s", (gone,))
         refresh(here, book)
 

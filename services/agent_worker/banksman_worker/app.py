@@ -18,7 +18,7 @@ from typing import Any
 
 from celery import signals
 
-from banksman import consumer, ledger, logs, standing_policy
+from banksman import consumer, ledger, logs, standing_policy, vault
 from banksman.ledger import agents as announced
 from banksman.policy import Policy
 from banksman.settings import WorkerSettings
@@ -48,6 +48,7 @@ def with_model(agent: agents.Loaded, settings: WorkerSettings) -> agents.Loaded:
 
 def run(settings: WorkerSettings) -> int:
     """Serve until told to stop; the exit code."""
+    vault.use(settings.vault_keys.get_secret_value())
     verifier = Verifier.read(settings.verify_keys)
     policy = standing_policy.of_settings(settings)
     loaded = {name: with_model(agent, settings) for name, agent in agents.load(settings.agents).items()}

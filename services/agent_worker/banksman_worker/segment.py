@@ -101,7 +101,7 @@ async def _run_agent(worker: Worker, segment: Segment, lease: Lease) -> AgentRun
     leash = Leash(segment.gate, journal, save, segment.resuming)
     results = resuming.results(segment) if segment.resuming else None
     return await segment.loaded.agent.run(
-        claim.prompt if not talk.messages else None,
+        runs.prompt(claim) if not talk.messages else None,
         model=segment.loaded.model,
         output_type=segment.loaded.output_type,
         message_history=talk.messages or None,

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from anyio import to_thread
 from fastapi import FastAPI
 
-from banksman import address_guard, ledger, standing_policy
+from banksman import address_guard, ledger, standing_policy, vault
 from banksman.links import LinkKeys
 from banksman.settings import GatewaySettings
 from banksman.signing import Signer, Verifier
@@ -156,6 +156,7 @@ def build(settings: GatewaySettings) -> Parts:
     """The parts of one process. A wrong key or URL stops the start-up here."""
     broker_url = settings.broker_url.get_secret_value()
     address_guard.allowed(settings.webhook_allow)
+    vault.use(settings.vault_keys.get_secret_value())
     signer = Signer.read(settings.signing_key.get_secret_value())
     verifier = Verifier.read(settings.verify_keys or signer.public())
     verifier.allow(signer)

@@ -62,6 +62,7 @@ _MAP: dict[type[errors.BanksmanError], _Entry] = {
     errors.Conflict: _Entry(409, "conflict", "The world moved on"),
     errors.NotGenuine: _Entry(409, "not-genuine", "What is stored does not verify"),
     errors.Crossed: _Entry(503, "crossed", "Somebody else changed the same runs; try again", {"Retry-After": "1"}),
+    errors.NotHere: _Entry(503, "not-here", "This process lacks what another one may have", {"Retry-After": "2"}),
     errors.Unavailable: _Entry(503, "unavailable", "PostgreSQL cannot be reached", {"Retry-After": "2"}),
 }
 _BROKEN = _Entry(500, "internal-error", "Something broke in the gateway")

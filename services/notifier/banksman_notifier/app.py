@@ -11,7 +11,7 @@ from functools import partial
 
 from celery import Celery
 
-from banksman import address_guard, consumer, ledger, logs, settings
+from banksman import address_guard, consumer, ledger, logs, settings, vault
 from banksman.errors import BanksmanError
 from banksman.ids import NoticeId
 from banksman.settings import NotifierSettings
@@ -35,6 +35,7 @@ def main() -> int:
     try:
         chosen = settings.read(NotifierSettings)
         logs.configure("notifier", form=chosen.log_format, level=chosen.log_level)
+        vault.use(chosen.vault_keys.get_secret_value())
         server = email.Server.read(chosen.smtp_url.get_secret_value())
         sender = email.Sender.read(chosen.mail_from)
         outside = webhook.Outside(address_guard.allowed(chosen.webhook_allow))

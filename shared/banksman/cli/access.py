@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from banksman.cli import gateway_keys, given, place, show
+from banksman.cli import gateway_keys, given, place, show, vault_keys
 from banksman.errors import Conflict, InvalidInput, NotFound
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ keys = typer.Typer(
 )
 keys.command()(gateway_keys.rotate)
 keys.command()(gateway_keys.retire)
+keys.command()(vault_keys.reseal)
 reviewers = typer.Typer(help=f"The people who may sign in. {_WHERE}", no_args_is_help=True, rich_markup_mode=None)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from banksman.cli import given, show
+from banksman.cli import given, show, vault_keys
 from banksman.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -33,12 +33,13 @@ class Kind(StrEnum):
 
     SIGNING = "signing"
     LINK = "link"
+    VAULT = "vault"
 
 
 def rotate(
-    kind: Annotated[Kind, typer.Argument(help="The key that signs decisions, or the one that mints mailed links.")] = (
-        Kind.SIGNING
-    ),
+    kind: Annotated[
+        Kind, typer.Argument(help="The key that signs decisions, mints mailed links, or seals what is stored.")
+    ] = Kind.SIGNING,
     *,
     folder: Folder = None,
     as_json: given.Json = False,
@@ -49,11 +50,17 @@ def rotate(
     change(lambda keys: key_life.rotate(keys, kind.value), must_find(folder), as_json=as_json)
 
 
-def retire(kid: Kid, *, folder: Folder = None, as_json: given.Json = False) -> None:
-    """Let a key verify only; the one that is used now has to be rotated instead."""
+def retire(
+    kid: Kid, *, folder: Folder = None, resealed: vault_keys.Resealed = False, as_json: given.Json = False
+) -> None:
+    """Let a key verify only, or give up a key of the vault; the one that is used now has to be rotated instead."""
     from banksman import key_life
 
-    change(lambda keys: key_life.retire(keys, kid), must_find(folder), as_json=as_json)
+    store = must_find(folder)
+    after = key_life.retire(store.read(), kid)
+    if after.vault_keys != store.read().vault_keys and not resealed:
+        vault_keys.must_be_unused(kid)
+    change(lambda keys: key_life.retire(keys, kid), store, as_json=as_json)
 
 
 def revoke(kids: Sequence[str], store: Store, *, as_json: bool) -> None:
@@ -87,7 +94,7 @@ def change(move: Callable[[Keys], Keys], store: Store, *, as_json: bool) -> None
     if after == before:
         show.complain("It was so already; nothing was changed.")
         return
-    for line in store.next_steps(verifying=after.verify_keys != before.verify_keys):
+    for line in store.next_steps(before, after):
         show.complain(line)
 
 
@@ -102,7 +109,7 @@ def facts(store: Store) -> list[dict[str, str]]:
 
 def rows(store: Store) -> list[list[Any]]:
     """The same as lines of the table of `keys list`."""
-    opens = {"signing": "signs decisions", "link": "mints links"}
+    opens = {"signing": "signs decisions", "link": "mints links", "vault": "seals content"}
     return [
         [key["id"], key["kind"], "", "", opens[key["kind"]] if key["state"] == "current" else "", "", "", key["state"]]
         for key in facts(store)

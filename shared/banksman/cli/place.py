@@ -94,6 +94,14 @@ def database_url() -> str:
     return str(_read(path).get("database_url", ""))
 
 
+def vault_keys() -> str:
+    """The keys of the vault: of BANKSMAN_VAULT_KEYS where the database is named too, else the nearest stack's."""
+    path = stack_file()
+    if os.environ.get("BANKSMAN_DATABASE_URL") or path is None:
+        return os.environ.get("BANKSMAN_VAULT_KEYS", "")
+    return str(_read(path.with_name("secrets.json")).get("vault_keys", ""))
+
+
 def membership() -> timedelta:
     """How long after somebody is given a role or group it does not count for what was open before.
 

@@ -33,9 +33,10 @@ def restore_check(
     until a person retries or fails them. Exit codes: 0 done, or nothing to do; 1 there is something to do (--yes does
     it); 3 a worker is connected or holds a lease.
     """
-    from banksman import ledger
+    from banksman import ledger, vault
     from banksman.ledger import restore
 
+    vault.use(place.vault_keys())
     url = place.database_url()
     with ledger.once(url, name=_NAME) as conn:
         found = restore.look(conn)

@@ -71,7 +71,7 @@ def of_mail(caller: Mapping[str, str]) -> dict[str, str]:
 def of_worker(
     caller: Mapping[str, str], where: Addresses, keyring: Keyring, *, agents: str, health_port: int
 ) -> dict[str, str]:
-    """A worker's: the caller's own, and public keys only."""
+    """A worker's: the caller's own, and of the keys that sign the public halves only."""
     inherited = {name: value for name, value in caller.items() if not name.startswith("BANKSMAN_")}
     # The supervisor replaces a worker at once, so on one machine its runs need not wait a minute for the next.
     return inherited | {"BANKSMAN_LEASE_SECONDS": "15"} | _base(caller, "worker") | {
@@ -79,6 +79,7 @@ def of_worker(
         "BANKSMAN_BROKER_URL": where.broker_urls["worker"],
         "BANKSMAN_AGENTS": agents,
         "BANKSMAN_VERIFY_KEYS": keyring.verify_keys,
+        "BANKSMAN_VAULT_KEYS": keyring.vault_keys,
         "BANKSMAN_HEALTH_PORT": str(health_port),
     }  # fmt: skip
 
@@ -97,6 +98,7 @@ def of_gateway(caller: Mapping[str, str], where: Addresses, keyring: Keyring) ->
             "BANKSMAN_SIGNING_KEY": keyring.signing_key,
             "BANKSMAN_VERIFY_KEYS": keyring.verify_keys,
             "BANKSMAN_LINK_KEYS": keyring.link_keys,
+            "BANKSMAN_VAULT_KEYS": keyring.vault_keys,
             "BANKSMAN_NOTIFIER_TOKEN": keyring.notifier_token,
             "BANKSMAN_SEALER_DATABASE_URL": where.database_urls["sealer"],
             "BANKSMAN_SEALING_KEY": keyring.sealing_key,
@@ -106,7 +108,7 @@ def of_gateway(caller: Mapping[str, str], where: Addresses, keyring: Keyring) ->
 
 
 def of_notifier(caller: Mapping[str, str], where: Addresses, keyring: Keyring, *, health_port: int) -> dict[str, str]:
-    """The notifier's: it holds no key, and mails to the catcher unless the caller names a server."""
+    """The notifier's: it holds no key of the gateway's, and mails to the catcher unless the caller names a server."""
     return {
         "BANKSMAN_SMTP_URL": f"smtp://127.0.0.1:{where.smtp_port}",
         **_base(caller, "notifier"),
@@ -114,6 +116,7 @@ def of_notifier(caller: Mapping[str, str], where: Addresses, keyring: Keyring, *
         "BANKSMAN_BROKER_URL": where.broker_urls["notifier"],
         "BANKSMAN_GATEWAY_URL": f"http://127.0.0.1:{where.gateway_port}",
         "BANKSMAN_NOTIFIER_TOKEN": keyring.notifier_token,
+        "BANKSMAN_VAULT_KEYS": keyring.vault_keys,
         "BANKSMAN_HEALTH_PORT": str(health_port),
     }
 

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from banksman import files
 from banksman.errors import ConfigurationError
-from banksman.key_life import Keys, new_sealing_key
+from banksman.key_life import Keys, new_sealing_key, new_vault_key
 
 ROLES = ("worker", "gateway", "notifier")
 DATABASE_ROLES = (*ROLES, "sealer")
@@ -36,6 +36,7 @@ class Keyring:
     signing_key: str
     verify_keys: str
     link_keys: str
+    vault_keys: str
     notifier_token: str
     sealing_key: str
     credentials: Credentials = Credentials()
@@ -52,6 +53,7 @@ class Keyring:
             signing_key=keys.signing_key,
             verify_keys=keys.verify_keys,
             link_keys=keys.link_keys,
+            vault_keys=keys.vault_keys,
             notifier_token=secrets.token_urlsafe(32),
             sealing_key=new_sealing_key()[0],
         )
@@ -79,6 +81,8 @@ def load_or_make(path: Path, *, data_exists: bool) -> Keyring:
         found.setdefault("broker_passwords", _passwords(ROLES))
         found.setdefault("sealing_key", new_sealing_key()[0])
         found["role_passwords"] = {**_passwords(DATABASE_ROLES), **found["role_passwords"]}
+        # What was stored without a key of the vault opens with one as well.
+        found.setdefault("vault_keys", new_vault_key(()))
         completed = json.dumps(found, sort_keys=True) != before
         credentials = Credentials(**found.pop("credentials"))
         ring = Keyring(**found, credentials=credentials)

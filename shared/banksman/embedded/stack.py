@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from banksman import files
+from banksman import files, vault
 from banksman.embedded import acl, environment, folder, keyring, ports, postgres, valkey
 from banksman.embedded.environment import Addresses
 from banksman.embedded.keyring import ROLES, Keyring
@@ -138,6 +138,7 @@ class _Starting:
             "broker_url": broker_urls[acl.OWNER],
             "maildir": str(self._data / "mail"),
             "pids": self._supervisor.pids(),
+            "vault_key": vault.Ring.read(ring.vault_keys).current,
             "submit_key": ring.credentials.submit_key,
             "reviewers": [
                 {"email": email, "token": token} for email, token in ring.credentials.reviewer_tokens.items()

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from banksman import ids, vault
-from banksman.errors import NotFound
+from banksman.errors import NotFound, NotGenuine, NotHere
 from banksman.ids import GrantId, PersonId, RequestId
 from banksman.ledger import Connection
 from banksman.records import Grant, StoredGrant
@@ -122,7 +122,10 @@ def _stored(row: Sequence[Any]) -> StoredGrant:
     (grant_id, statement, signature, kid, agent, tool, owner_id, owner, used, most, created_at, expires_at, expired,
      revoked_at) = row  # fmt: skip
     # A statement that cannot be opened is one that cannot be verified: it must not keep the others from being read.
-    body = statement[1:] if statement[:1] == b"\x00" else b""
+    try:
+        body = vault.open_sealed(statement, ("grants.statement", grant_id))
+    except (NotGenuine, NotHere):
+        body = b""
     return StoredGrant(
         id=GrantId(grant_id),
         signed=Signed(body, signature, kid),

@@ -80,9 +80,12 @@ def claim(conn: Connection, run_id: RunId, segment: int, *, owner: str, lease: t
     ).fetchone()
     if row is None:
         return None
-    fence, attempts, agent, prompt, *rest = row
-    text = vault.open_sealed(prompt, ("runs.prompt", run_id)).decode()
-    return Claim(run_id, segment, fence, attempts, agent, text, *rest)
+    return Claim(run_id, segment, *row)
+
+
+def prompt(claim: Claim) -> str:
+    """What the agent of a claimed run is asked to do."""
+    return vault.open_sealed(claim.prompt, ("runs.prompt", claim.run_id)).decode()
 
 
 def beat(conn: Connection, held: Mapping[RunId, int], *, lease: timedelta) -> dict[RunId, str]:

@@ -254,10 +254,14 @@ def state(conn: Connection, run_id: RunId) -> Mapping[str, Json]:
 def sizes(conn: Connection, run_id: RunId, names: Iterable[str]) -> dict[str, int]:
     """How many bytes each stored file content has, by its SHA-256 in hex."""
     rows = conn.execute(
-        "SELECT encode(hash, 'hex'), octet_length(body) FROM blobs WHERE run_id = %s AND hash = ANY(%s)",
+        """
+        SELECT encode(hash, 'hex'), octet_length(body), get_byte(body, 0)
+        FROM blobs
+        WHERE run_id = %s AND hash = ANY(%s)
+        """,
         (run_id, [bytes.fromhex(name) for name in names]),
     ).fetchall()
-    return {name: vault.length(stored) for name, stored in rows}
+    return {name: vault.length(stored, version) for name, stored, version in rows}
 
 
 _ROWS_TELL_MORE = frozenset({"execution.started", "execution.finished", "notice.sent"})
