@@ -1036,6 +1036,13 @@ DEFENCES = (
         (f"{RULES}::test_a_rule_below_one_that_takes_all_of_its_calls_is_refused",),
     ),
     Defence(
+        "a key that may not answer learns nothing by voting",
+        f"{GATEWAY}/requests.py",
+        '        if not caller.has("requests:answer"):  # before a conflict tells it who has decided what\n',
+        "        if False:\n",
+        ("tests/gateway/test_requests.py::test_a_key_that_may_not_answer_learns_nothing_by_voting",),
+    ),
+    Defence(
         "no person submits in another's name",
         f"{GATEWAY}/runs.py",
         "        if caller.person is not None:  # or they could approve what they asked for in another's name\n",

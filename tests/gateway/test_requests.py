@@ -147,6 +147,17 @@ def test_no_key_votes_and_a_key_answers_external_work_alone(site: Site) -> None:
     assert answered.json()["votes"][0]["by"] == "ci"
 
 
+def test_a_key_that_may_not_answer_learns_nothing_by_voting(site: Site) -> None:
+    _, [request_id] = site.a_waiting_run()
+    key = site.key("runs:submit", "runs:read")
+    site.vote(request_id, site.token(site.ana))
+
+    for refused in (site.vote(request_id, key), site.vote(request_id, key, revision=9)):
+        assert refused.status_code == 403
+        assert "current" not in refused.json()
+        assert "ana@example.org" not in refused.text
+
+
 def test_tier_high_is_not_reached_by_a_token(site: Site) -> None:
     _, [request_id] = site.a_waiting_run(asking(tier=Tier.HIGH))
 

@@ -204,6 +204,8 @@ def tell(here: Parts, *outcomes: Outcome) -> None:
 
 def _voter(caller: Caller) -> Voter:
     if caller.person is None:
+        if not caller.has("requests:answer"):  # before a conflict tells it who has decided what
+            raise NotAllowed("API keys cannot vote: people do.")
         return Voter("key", key=caller.key)
     caller.must("votes")
     if own_only(caller.person) is not None:  # before anything is told of a request that is not theirs to see
