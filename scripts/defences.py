@@ -968,6 +968,20 @@ DEFENCES = (
         (FOLDS,),
     ),
     Defence(
+        "what stands in a file that a call refers to raises its tier",
+        "shared/banksman/standing_policy.py",
+        "[*suspicion.signs(call.arguments), *suspicion.of_files(call.files)]",
+        "suspicion.signs(call.arguments)",
+        (SUSPICION,),
+    ),
+    Defence(
+        "the gate tells policy what stands in those files",
+        f"{WORKER}/gate.py",
+        "            files={path: self._files.shown(path) for path in seen.operands},\n",
+        "",
+        (HIDING,),
+    ),
+    Defence(
         "what honest writing needs cannot be strung together to carry a message",
         "shared/banksman/suspicion.py",
         '"|(?<=[\\u00a9-\\u3299\\U0001f000-\\U0001faff])[\\ufe0e\\ufe0f]"',

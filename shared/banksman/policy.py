@@ -46,6 +46,8 @@ class Call:
     """The hash of the tool's schema."""
     operands: Mapping[str, Json] = field(default_factory=dict[str, Json])
     """The hashes of the files that it names."""
+    files: Mapping[str, Json] = field(default_factory=dict[str, Json])
+    """What stands in them, as far as its reviewer is shown it."""
 
     @property
     def hides(self) -> bool:

@@ -15,7 +15,7 @@ from banksman import diffs, letters, suspicion
 from banksman.blocks import Block
 from banksman.digest import Json
 
-version = "2"
+version = "3"
 
 _COMMANDS = frozenset({"command", "cmd", "code", "query", "script", "sql"})
 _PATHS = ("path", "file_path")

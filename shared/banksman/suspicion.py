@@ -26,11 +26,12 @@ _EMPTY_LINES, _BLANKS, _LONG = 20, 60, 1000
 TURNED, HIDDEN, CONTROL = "turned writing", "hidden characters", "control characters"
 LOOK_ALIKE, PADDING = "look-alike characters", "padding"
 _HIDING = (TURNED, HIDDEN, CONTROL)
+FILE = "a file that it refers to"
 
 
 @dataclass(frozen=True, slots=True)
 class Sign:
-    """One thing that honest text has no use for, and the argument that it stands in."""
+    """One thing that honest text has no use for, and the argument that it stands in, or `FILE`."""
 
     what: str
     argument: str
@@ -50,6 +51,14 @@ def signs(arguments: Mapping[str, Json]) -> Sequence[Sign]:
     return list(found)
 
 
+def of_files(files: Mapping[str, Json]) -> Sequence[Sign]:
+    """What raises the tier of a call by what stands in files that it refers to, as they are kept for its reviewer."""
+    kept = [cast("Mapping[str, Json]", file) for file in files.values() if file]
+    texts = [side.get("text") for file in kept for side in (file, file.get("before") or {})]
+    found = {Sign(what, FILE): None for text in texts if isinstance(text, str) for what in _signs("content", text)}
+    return list(found)
+
+
 def in_words(found: Sequence[Sign]) -> str:
     """“hidden characters in `command`, padding in `body`”: no text of the call but names that can carry no message."""
     return ", ".join(dict.fromkeys(f"{sign.what} in {_named(sign.argument)}" for sign in found))
@@ -61,14 +70,20 @@ def of(name: str, value: Json) -> Iterator[str]:
     yield from _odd("".join(texts))
     if any(_has_empty_lines(text) for text in texts):
         yield f"more than {_EMPTY_LINES} empty lines in a row; look at what stands below them."
+    elif any(_has_empty_lines(text + ".") for text in texts):
+        yield f"more than {_EMPTY_LINES} empty lines at the end; nothing stands below them."
     if any(_has_blanks(text) for text in texts):
         yield f"more than {_BLANKS} spaces in a row; look at what stands to their right."
+    elif any(_has_blanks(text.replace("\n", ".\n") + ".") for text in texts):
+        yield f"more than {_BLANKS} spaces at the end of a line; nothing stands to their right."
     longest = max((len(part) for text in texts for part in text.split("\n")), default=0)
     if longest > _LONG:
         yield f"a line of {longest:,} characters; it is wrapped, and its number stands only at its start."
 
 
 def _named(argument: str) -> str:
+    if argument == FILE:
+        return FILE
     return f"`{argument}`" if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,39}", argument) else "an argument"
 
 

@@ -120,6 +120,27 @@ def test_no_rule_and_no_setting_allows_a_call_in_which_something_hides(rules: st
     assert judged(rules, *people, note="plain, with \u0430 sign of padding" + " " * 80 + ".").verdict == "allow"
 
 
+@pytest.mark.parametrize(
+    "file", [{"text": "l\u200bs\n"}, {"text": None, "proposed": True, "before": {"text": "l\u200bs"}}]
+)
+def test_a_file_that_a_call_refers_to_raises_its_tier_and_is_not_repeated(file: Json) -> None:
+    rules = Standing(rule_file.read(FINANCE), people=(a_person("bo", "finance"), a_person("cy", "finance")))
+    call = Call("desk", "pay", {"command": "sh x"}, requester="ana@example.org", files={"/x": file, "/y": None})
+
+    found = policy.judge(Policy(rules=rules), call).requirement
+
+    assert found is not None
+    assert found.tier is Tier.HIGH
+    assert found.because.startswith("Raised to tier high: hidden characters in a file that it refers to. ")
+
+
+@pytest.mark.parametrize(("text", "words"), [("a" + " " * 80, "to their right"), ("a" + "\n" * 40, "below them")])
+def test_blanks_with_nothing_behind_them_are_pointed_out_and_raise_nothing(text: str, words: str) -> None:
+    assert whats(body=text) == set()
+    [said] = suspicion.of("body", text)
+    assert f"nothing stands {words}" in said
+
+
 def test_a_rule_that_denies_stands() -> None:
     assert judged('[[rule]]\nname = "no"\ntool = "*"\nthen = "deny"\n', note="a\u200bb").verdict == "deny"
 

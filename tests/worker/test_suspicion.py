@@ -11,8 +11,11 @@ from banksman import digest, ledger, rule_file
 from banksman.policy import Policy
 from banksman.signing import Verifier
 from banksman.states import RunStatus, Tier
+from banksman_worker.deep import deep_agent
 from banksman_worker.rulebook import Rulebook
+from banksman_worker.scripted import Call, scripted_model
 from tests.worker.conftest import Site, SiteMaker
+from tests.worker.test_operands import tell
 from tests.worker.test_segment import agent_calling
 
 ASKED = '[[rule]]\nname = "mails"\ntool = "send"\nthen = "ask"\ntier = "low"\n'
@@ -50,6 +53,24 @@ def test_a_call_that_hides_something_is_frozen_at_the_highest_tier_with_the_reas
     assert (request.tier, frozen["tier"], frozen["approvals"]) == (Tier.HIGH, "high", 2)
     assert frozen["because"].startswith("Raised to tier high: hidden characters in `body`. ")
     assert effects == []
+
+
+def test_a_script_that_hides_something_is_asked_about_at_the_highest_tier(site: SiteMaker, verifier: Verifier) -> None:
+    writes = ("write_file", {"path": "/x.sh", "content": "echo \u202eolleh"})
+    book = Rulebook(verifier, rule_file.read('[[rule]]\nname = "all"\ntool = "*"\nthen = "ask"\ntier = "low"\n'))
+    model = scripted_model(lambda _: [Call(*writes), Call("execute", {"command": "sh x.sh"})], tell, name="scripted")
+    agent: Any = deep_agent(model=model, interrupt_on={"write_file": True, "execute": True})
+    here = site({"writer": agent}, policy=Policy(rules=book))
+    with ledger.transaction(here.worker.pool) as conn:
+        book.refresh(conn)
+    run_id = here.submit("writer")
+    here.advance(run_id)
+
+    [command] = [request for request in here.open(run_id) if request.tool == "execute"]
+
+    assert command.tier is Tier.HIGH
+    frozen: Any = digest.parse(command.action)["requirement"]
+    assert "turned writing in a file that it refers to" in frozen["because"]
 
 
 def test_what_a_reviewer_hides_in_an_edit_is_asked_at_the_highest_tier(site: SiteMaker, verifier: Verifier) -> None:

@@ -418,6 +418,7 @@ class Gate:
             agent_version=self.loaded.version,
             schema=digest.of_schema(seen.schema).hex(),
             operands=seen.operands,
+            files={path: self._files.shown(path) for path in seen.operands},
         )
 
     def _action(self, seen: _Seen, requirement: Requirement | None = None) -> dict[str, Json]:

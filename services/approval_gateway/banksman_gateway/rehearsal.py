@@ -268,6 +268,7 @@ def past_call(past: Past) -> Call | None:
         local=bool(known.get("local")),
         tags=past.tags,
         batch="" if past.batch_id is None else ids.show("bat", past.batch_id),
+        files=cast("Mapping[str, Json]", context.get("files") or {}),
     )
 
 
