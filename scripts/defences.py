@@ -628,7 +628,7 @@ DEFENCES = (
     Defence(
         "strangers write no remarks",
         f"{GATEWAY}/remarks.py",
-        "    if not quorum.standing(person) and not request.asked_by(person):\n",
+        "    if not may(request, person):\n",
         "    if False:\n",
         (f"{REMARKS}::test_strangers_machines_and_latecomers_write_nothing",),
     ),
@@ -1448,7 +1448,7 @@ DEFENCES = (
     Defence(
         "the outbox reads below the horizon",
         f"{LEDGER}/outbox.py",
-        " AND xid < pg_snapshot_xmin(pg_current_snapshot())\n",
+        " AND xid < audit_horizon()\n",
         "\n",
         (f"{HOOKS}::test_a_transaction_that_commits_late_is_neither_skipped_nor_told_twice",),
         vital=True,
