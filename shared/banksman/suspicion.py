@@ -54,7 +54,8 @@ def signs(arguments: Mapping[str, Json]) -> Sequence[Sign]:
 def of_files(files: Mapping[str, Json]) -> Sequence[Sign]:
     """What raises the tier of a call by what stands in files that it refers to, as they are kept for its reviewer."""
     kept = [cast("Mapping[str, Json]", file) for file in files.values() if file]
-    texts = [side.get("text") for file in kept for side in (file, file.get("before") or {})]
+    kept += [cast("Mapping[str, Json]", file["before"]) for file in kept if file.get("before")]
+    texts = [file.get("text") for file in kept]
     found = {Sign(what, FILE): None for text in texts if isinstance(text, str) for what in _signs("content", text)}
     return list(found)
 
