@@ -98,7 +98,7 @@ def test_stack_json_says_where_it_is_and_how_to_get_in(stack: Up) -> None:
     facts = stack.facts
 
     assert facts.keys() == {
-        "gateway_url", "database_url", "broker_url", "maildir", "pids", "submit_key", "reviewers"
+        "gateway_url", "database_url", "broker_url", "maildir", "pids", "submit_key", "reviewers", "vault_key"
     }  # fmt: skip
     assert facts["gateway_url"].startswith("http://localhost:")
     assert facts["pids"].keys() == NAMES

@@ -34,6 +34,7 @@ PAGES = {
     "POST /batches/{batch_id}/retry": "batch.retried",
     "POST /away": "absence.declared",
     "POST /away/{absence_id}/end": "absence.ended",
+    "POST /grants/{grant_id}/revoke": "grant.revoked",
     "POST /groups/votes": "request.approved",
     "POST /preferences": "preferences.changed",
     "POST /people": "reviewer.added",
