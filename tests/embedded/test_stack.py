@@ -109,7 +109,7 @@ def test_stack_json_says_where_it_is_and_how_to_get_in(stack: Up) -> None:
     assert stack.data.stat().st_mode & 0o777 == 0o700
     with psycopg.connect(facts["database_url"]) as conn:
         people = conn.execute("SELECT email, roles FROM people ORDER BY email").fetchall()
-    assert people == [(f"{name}@example.org", ["reviewer", "operator"]) for name in ("ana", "ben")]
+    assert people == [(f"{name}@example.org", ["operator", "reviewer"]) for name in ("ana", "ben")]
 
 
 def test_each_service_finds_its_own_secrets_and_no_others(stack: Up) -> None:
