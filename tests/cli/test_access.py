@@ -204,7 +204,7 @@ def test_the_gateways_keys_are_listed_rotated_retired_and_revoked(tmp_path: Path
     deployed = run("init", "--admin", "you@example.org", cwd=tmp_path)
     assert deployed.returncode == 0, deployed.stderr
     listed = {key["kind"]: key["id"] for key in json.loads(run("keys", "list", "--json", cwd=tmp_path).stdout)}
-    assert listed.keys() == {"signing", "link"}
+    assert listed.keys() == {"signing", "link", "vault"}
 
     early = run("keys", "retire", listed["signing"], cwd=tmp_path)
     rotated = run("keys", "rotate", cwd=tmp_path)
@@ -219,7 +219,7 @@ def test_the_gateways_keys_are_listed_rotated_retired_and_revoked(tmp_path: Path
     assert f"{listed['signing']} (signing) is revoked." in revoked.stdout
     assert f"{listed['link']} (link) is gone." in revoked.stdout
     states = {key["id"]: key["state"] for key in json.loads(run("keys", "list", "--json", cwd=tmp_path).stdout)}
-    assert sorted(states.values()) == ["current", "current", "revoked"]
+    assert sorted(states.values()) == ["current", "current", "current", "revoked"]
     assert states[listed["signing"]] == "revoked"
     seed = dict(line.split("=", 1) for line in (tmp_path / "secrets" / "gateway.env").read_text().splitlines()[1:])
     assert seed["BANKSMAN_SIGNING_KEY"].partition(":")[2] not in "".join(

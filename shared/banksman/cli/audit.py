@@ -225,7 +225,9 @@ def _facts(report: Report) -> dict[str, object]:
 
 @contextmanager
 def _ledger() -> Generator[Connection]:
+    """The whole log at one moment, while sealing goes on beside."""
     from banksman import ledger
 
     with ledger.once(place.database_url(), name=_NAME) as conn:
+        conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         yield conn
