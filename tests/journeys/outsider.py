@@ -100,7 +100,9 @@ class Outsider:
     def _until(self, fact: Callable[[], Any], run_id: str, within: float) -> Any:
         deadline = time.monotonic() + within
         while (found := fact()) is None:
-            assert time.monotonic() < deadline, f"{within:.0f} s were not enough for {self.run(run_id)}"
+            assert time.monotonic() < deadline, (
+                f"{within:.0f} s were not enough for {self.run(run_id)}, which asks {self.requests(run_id)}"
+            )
             time.sleep(0.02)
         return found
 

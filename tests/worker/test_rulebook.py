@@ -12,6 +12,7 @@ import pytest
 
 from banksman import ids, ledger, rule_file, standing_policy
 from banksman.digest import Json
+from banksman.errors import Unavailable
 from banksman.ids import BatchId, RunId
 from banksman.ledger import agents, audit, families, policies, runs
 from banksman.policy import Policy
@@ -315,6 +316,24 @@ def test_a_rule_sees_the_tags_and_the_batch_of_the_run_that_delegated(
         runs.park(conn, root, claim.fence, version="1", usage={})
 
     assert here.advance(child).status is RunStatus.FINISHED
+
+
+def test_while_postgresql_is_away_what_was_read_before_stands(
+    site: SiteMaker, book: Rulebook, upload: Upload, database: Database
+) -> None:
+    upload(ALLOW)
+    here = the_site(site, book)
+
+    def cut_off() -> None:
+        with ledger.transaction(here.worker.pool) as conn:
+            with psycopg.connect(database.owner, autocommit=True) as killer:
+                killer.execute("SELECT pg_terminate_backend(%s)", (conn.info.backend_pid,))
+            book.refresh(conn)
+
+    with pytest.raises(Unavailable):
+        cut_off()
+
+    assert here.advance(here.submit("payer")).status is RunStatus.FINISHED
 
 
 def test_a_policy_that_can_no_longer_be_read_lets_nothing_through(

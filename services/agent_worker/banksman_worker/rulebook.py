@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from banksman import ledger, logs, quorum
-from banksman.errors import BanksmanError, Unavailable
+from banksman.errors import BanksmanError
 from banksman.ledger import Connection, audit, people, policies
 from banksman.policy import Call, Judgement
 from banksman.records import Event, Person, Requirement
@@ -50,7 +50,7 @@ class Rulebook:
             before = self._standing
             try:
                 number, rules, doubt = self._read(conn)
-            except Unavailable:
+            except ledger.AWAY:
                 raise  # what was read before stands: without PostgreSQL no call starts anyway
             except Exception:
                 self._standing = Standing(doubt="It can no longer be read from the database.", people=before.people)
@@ -75,8 +75,6 @@ class Rulebook:
             if signed is None:
                 return number, self._standing.rules, self._standing.doubt
             return number, verified(number, signed, self._verifier)[0], None
-        except Unavailable:
-            raise
         except BanksmanError as error:
             return number, None, str(error)
         except (KeyError, TypeError, ValueError):

@@ -21,6 +21,8 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 Pool = ConnectionPool[Connection]
 IDLE_SECONDS = 15.0
 """So long may a process stand still in a transaction, frozen or cut off, and keep rows from everybody else."""
+AWAY = (psycopg.OperationalError, psycopg.InterfaceError)
+"""What breaks a statement when PostgreSQL goes away; out of a transaction it comes as `Unavailable`."""
 # A line that swallows everything is given up after 10 s, instead of after TCP's quarter of an hour.
 _LINE = {"tcp_user_timeout": 10_000, "keepalives_idle": 5, "keepalives_interval": 5, "keepalives_count": 2}
 
@@ -59,7 +61,7 @@ def transaction(pool: Pool) -> Generator[Connection]:
         raise Crossed(f"PostgreSQL undid this transaction for another one's sake: {error}") from error
     except psycopg.DataError as error:
         raise InvalidInput(f"PostgreSQL cannot hold a value that was given: {' '.join(str(error).split())}") from error
-    except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
+    except (*AWAY, PoolTimeout) as error:
         raise Unavailable(f"PostgreSQL cannot be reached: {' '.join(str(error).split())}") from error
 
 
@@ -69,7 +71,7 @@ def once(url: str, *, name: str) -> Generator[Connection]:
     try:
         with psycopg.connect(url, connect_timeout=5, application_name=name) as conn:
             yield conn
-    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+    except AWAY as error:
         raise Unavailable(f"PostgreSQL cannot be reached: {' '.join(str(error).split())}") from error
     except psycopg.errors.UndefinedTable:
         raise ConfigurationError("This database has none of Banksman's tables: run `banksman migrate` first.") from None
