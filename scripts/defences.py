@@ -1546,14 +1546,14 @@ DEFENCES = (
         f"{GATEWAY}/groups.py",
         "for row in one.rows if not row.alone}\n    good",
         "for row in one.rows}\n    good",
-        ("tests/gateway/test_chosen.py::test_a_forged_row_is_not_counted",),
+        ("tests/gateway/test_chosen.py::test_a_row_that_is_not_shown_whole_is_not_decided_there",),
     ),
     Defence(
         "a chosen row counts as it was shown",
         f"{GATEWAY}/groups.py",
         "if name in shown and value == shown[name].mark}",
         "if name in shown}",
-        ("tests/gateway/test_chosen.py::test_a_forged_row_is_not_counted",),
+        ("tests/gateway/test_chosen.py::test_a_row_counts_only_as_it_was_shown",),
     ),
     Defence(
         "all chosen rows are meant",

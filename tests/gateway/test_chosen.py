@@ -7,7 +7,7 @@ import pytest
 from banksman import ids
 from banksman.ids import RequestId
 from banksman.states import Kind, RequestState, Tier
-from tests.gateway.browser import Browser, form_in, stored
+from tests.gateway.browser import Browser, form_in, page_of, stored
 from tests.gateway.scenes import Site, asking
 
 
@@ -65,6 +65,30 @@ def test_a_forged_row_is_not_counted(site: Site, ana: Browser, tier: Tier) -> No
 
     assert "1 of 2 votes counted" in done.text
     assert (stored(site, honest).state, stored(site, other).state) == (RequestState.APPROVED, RequestState.OPEN)
+
+
+def test_a_row_that_is_not_shown_whole_is_not_decided_there(site: Site, ana: Browser) -> None:
+    honest, long = waiting(site, "refund", amount=20), waiting(site, "refund", reason="x" * 300)
+    form = form_in(ana.get(address([honest], "approve")).text, "approve")
+    whole = ana.form(page_of(long), "approve").fields
+    form.fields[f"pick-{ids.show('req', long)}"] = f"{whole['revision']}:{whole['digest']}:{whole['rendered']}"
+
+    done = ana.send(form, sure="2")
+
+    assert "1 of 2 votes counted" in done.text
+    assert stored(site, long).state is RequestState.OPEN
+
+
+def test_a_row_counts_only_as_it_was_shown(site: Site, ana: Browser) -> None:
+    asked = [waiting(site, "refund", amount=20 + number) for number in range(2)]
+    form = form_in(ana.get(address(asked, "approve")).text, "approve")
+    first, second = (f"pick-{ids.show('req', one)}" for one in asked)
+    form.fields[second] = ":".join([*form.fields[second].split(":")[:2], form.fields[first].split(":")[2]])
+
+    done = ana.send(form, sure="2")
+
+    assert "1 of 2 votes counted" in done.text
+    assert stored(site, asked[1]).state is RequestState.OPEN
 
 
 def test_one_that_changed_since_it_was_shown_fails_alone(site: Site, ana: Browser) -> None:
