@@ -126,7 +126,7 @@ def test_a_run_is_watched_to_its_end_and_nothing_is_missed_in_between(process: P
     assert first_id != told[0]
     assert later == ["run.noted", "over"]
     assert last.status_code == 204
-    assert heard_after < 1.0
+    assert heard_after < 5.0
 
 
 def test_the_inbox_hears_of_requests_from_now_on(process: Process, site: Site) -> None:

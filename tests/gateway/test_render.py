@@ -184,13 +184,13 @@ def test_words_in_another_script_can_be_read_beside_their_exact_form() -> None:
 
 def test_the_largest_call_is_drawn_quickly_whatever_stands_in_it() -> None:
     old, new = "a\nb\n" * 30_000, "b\na\n" * 30_000
-    began = time.perf_counter()
+    began = time.process_time()
 
     render.text(a_call("edit_file", path="/x", old_string=old, new_string=new), {})
     render.text(a_call("edit_file", path="/x", old_string="a\nb\n" * 249, new_string="b\na\n" * 249), {})
     render.text(a_call("execute", command="\u202e" * 80_000), {})
 
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
 
 
 def test_the_hash_depends_on_what_is_shown_and_nothing_else() -> None:

@@ -153,7 +153,7 @@ def test_hidden_text_opens_no_folder_for_writing() -> None:
 
 
 def test_the_largest_call_is_looked_at_quickly() -> None:
-    began = time.perf_counter()
+    began = time.process_time()
 
     for text in (
         " " * 250_000,
@@ -166,4 +166,4 @@ def test_the_largest_call_is_looked_at_quickly() -> None:
         suspicion.signs({"command": text, "note": text})
         list(suspicion.of("note", text))
 
-    assert time.perf_counter() - began < 10
+    assert time.process_time() - began < 10
