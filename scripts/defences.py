@@ -918,8 +918,8 @@ DEFENCES = (
     Defence(
         "text that could deceive raises the tier",
         "shared/banksman/standing_policy.py",
-        '        if judged.verdict != "ask" or asked is None or not signs:\n',
-        "        if True:\n",
+        "        if not signs:\n            return judged\n        # Of its own groups",
+        "        if True:\n            return judged\n        # Of its own groups",
         (SUSPICION, HIDING),
         vital=True,
     ),
@@ -970,8 +970,8 @@ DEFENCES = (
     Defence(
         "what stands in a file that a call refers to raises its tier",
         "shared/banksman/standing_policy.py",
-        "[*suspicion.signs(call.arguments), *suspicion.of_files(call.files)]",
-        "suspicion.signs(call.arguments)",
+        "[*call.signs, *suspicion.of_files(call.files)]",
+        "call.signs",
         (SUSPICION,),
     ),
     Defence(
@@ -1475,11 +1475,15 @@ DEFENCES = (
         ("tests/gateway/test_hearing.py::test_nobody_but_an_administrator_sees_or_changes_webhooks",),
     ),
     Defence(
-        "who has no role sees no batch of others",
-        f"{GATEWAY}/batch_page.py",
-        "    if own is not None and own != batch.requester_id:",
+        "who has no role sees no run and no batch of others",
+        f"{GATEWAY}/auth.py",
+        "    if own is not None and own != requester_id:",
         "    if False:",
-        ("tests/gateway/test_batch_page.py::test_who_has_no_role_sees_their_own_batches_alone",),
+        (
+            "tests/gateway/test_auth.py::test_who_has_no_role_sees_their_own_runs_alone",
+            "tests/gateway/test_batch_page.py::test_who_has_no_role_sees_their_own_batches_alone",
+            "tests/gateway/test_pages.py::test_a_person_without_a_role_sees_only_their_own_runs",
+        ),
     ),
     Defence(
         "a conversation is made visible before it is shown",
@@ -1642,7 +1646,7 @@ DEFENCES = (
     Defence(
         "who has no role sees no results of others",
         f"{GATEWAY}/batches.py",
-        "    caller.must_see(batch.requester_id, ",
+        "    auth.must_see(person, batch.requester_id, ",
         "    str(",
         ("tests/gateway/test_batches.py::test_results_stream_as_lines_while_it_runs_and_go_on_from_a_cursor",),
     ),

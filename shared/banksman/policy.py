@@ -7,6 +7,7 @@ import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cached_property
 from typing import Literal, Protocol
 
 from banksman import quorum, suspicion
@@ -24,7 +25,7 @@ TOO_SHORT = 3600
 _RANK = {tier: rank for rank, tier in enumerate(Tier)}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Call:
     """A tool call as policy sees it: validated arguments, and what is known of the tool."""
 
@@ -49,10 +50,15 @@ class Call:
     files: Mapping[str, Json] = field(default_factory=dict[str, Json])
     """What stands in them, as far as its reviewer is shown it."""
 
+    @cached_property
+    def signs(self) -> Sequence[suspicion.Sign]:
+        """What in its arguments could deceive: read once, however many rules ask."""
+        return suspicion.signs(self.arguments)
+
     @property
     def hides(self) -> bool:
         """Whether something in its arguments would not be seen in plain text. No rule allows such a call."""
-        return any(sign.hides for sign in suspicion.signs(self.arguments))
+        return any(sign.hides for sign in self.signs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,8 +48,10 @@ class Standing:
     def _raised(self, judged: Judgement, call: Call) -> Judgement:
         """Whatever is asked about text that could deceive is asked at the highest tier that its groups can reach."""
         asked = judged.requirement
-        signs = [*suspicion.signs(call.arguments), *suspicion.of_files(call.files)]
-        if judged.verdict != "ask" or asked is None or not signs:
+        if judged.verdict != "ask" or asked is None:
+            return judged
+        signs = [*call.signs, *suspicion.of_files(call.files)]
+        if not signs:
             return judged
         # Of its own groups alone: no agent gets rid of the people that a rule names by hiding something in its call.
         found = reach.raised(asked, self.people, call.requester) or reach.at_least(asked, Tier.HIGH)

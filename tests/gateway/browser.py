@@ -17,8 +17,7 @@ from banksman.digest import Json
 from banksman.ids import NoticeId, RequestId
 from banksman.ledger import notices, requests
 from banksman.records import NewRequest, Person, Request
-from tests.gateway.conftest import NOTIFIER_TOKEN
-from tests.gateway.scenes import Site
+from tests.gateway.scenes import NOTIFIER_TOKEN, Site
 
 ORIGIN = "http://localhost:8420"
 

@@ -13,9 +13,8 @@ from banksman.records import Person
 from banksman.settings import GatewaySettings
 from banksman_gateway import app
 from tests.conftest import VAULT_KEYS, Database
-from tests.gateway.scenes import Site
-
-NOTIFIER_TOKEN = "the notifier's own token"
+from tests.gateway.browser import Browser
+from tests.gateway.scenes import NOTIFIER_TOKEN, Site
 
 
 @pytest.fixture
@@ -56,3 +55,11 @@ def site(
     found = Site(client, gateway_pool, worker_pool, *reviewers)
     found.announce("plain")
     return found
+
+
+@pytest.fixture
+def ana(site: Site) -> Browser:
+    """Ana's browser, signed in."""
+    browser = Browser(site)
+    browser.sign_in(site.ana)
+    return browser

@@ -22,6 +22,7 @@ from banksman.states import Kind
 from banksman_gateway import parts
 from banksman_gateway.parts import Parts
 
+NOTIFIER_TOKEN = "the notifier's own token"
 LEASE = timedelta(minutes=5)
 SCHEMA: dict[str, Json] = {
     "type": "object",

@@ -6,8 +6,6 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-import pytest
-
 from banksman import ids, ledger
 from banksman.digest import Json
 from banksman.ids import NoticeId, RunId
@@ -28,14 +26,6 @@ class Lot:
     @property
     def page(self) -> str:
         return f"/batches/{self.id}"
-
-
-@pytest.fixture
-def ana(site: Site) -> Browser:
-    """Ana's browser, signed in."""
-    browser = Browser(site)
-    browser.sign_in(site.ana)
-    return browser
 
 
 def test_a_batch_says_how_far_it_is_whom_it_waits_for_and_what_it_used(site: Site, ana: Browser) -> None:

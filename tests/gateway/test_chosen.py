@@ -11,13 +11,6 @@ from tests.gateway.browser import Browser, form_in, page_of, stored
 from tests.gateway.scenes import Site, asking
 
 
-@pytest.fixture
-def ana(site: Site) -> Browser:
-    browser = Browser(site)
-    browser.sign_in(site.ana)
-    return browser
-
-
 def test_rows_of_different_tools_are_one_table_each_and_each_gets_its_own_vote(site: Site, ana: Browser) -> None:
     asked = [waiting(site, "refund", amount=20 + number) for number in range(2)] + [
         waiting(site, "mail", to="x@y.test")

@@ -12,8 +12,7 @@ import pytest
 from banksman import ids, ledger
 from banksman.states import RequestState, Tier
 from tests.gateway.browser import Browser, Form, forms_in, link_of, notice_of, page_of, routes_of, stored
-from tests.gateway.conftest import NOTIFIER_TOKEN
-from tests.gateway.scenes import Site, asking
+from tests.gateway.scenes import NOTIFIER_TOKEN, Site, asking
 
 SAFE = ("GET", "HEAD", "OPTIONS")
 # When a thing was last seen is remembered, and nothing hangs on it but how long it counts.

@@ -12,8 +12,7 @@ from banksman.ids import NoticeId
 from banksman.ledger import notices, sign_ins
 from banksman.links import LinkKeys, point
 from banksman_gateway import binding
-from tests.gateway.conftest import NOTIFIER_TOKEN
-from tests.gateway.scenes import Site
+from tests.gateway.scenes import NOTIFIER_TOKEN, Site
 
 NOTIFIER = {"Authorization": f"Bearer {NOTIFIER_TOKEN}"}
 

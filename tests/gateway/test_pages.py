@@ -38,14 +38,6 @@ XSS = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'><svg onload=aler
 
 
 @pytest.fixture
-def ana(site: Site) -> Browser:
-    """Ana's browser, signed in."""
-    browser = Browser(site)
-    browser.sign_in(site.ana)
-    return browser
-
-
-@pytest.fixture
 def ben(site: Site) -> Browser:
     """Ben's browser, signed in."""
     browser = Browser(site)

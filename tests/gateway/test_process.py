@@ -27,8 +27,7 @@ from banksman.records import Event
 from banksman.settings import GatewaySettings
 from banksman_gateway import app
 from tests.conftest import PASSWORDS, VAULT_KEYS, Database
-from tests.gateway.conftest import NOTIFIER_TOKEN
-from tests.gateway.scenes import Site
+from tests.gateway.scenes import NOTIFIER_TOKEN, Site
 
 
 @dataclass(frozen=True, slots=True)

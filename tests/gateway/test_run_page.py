@@ -6,8 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pytest
-
 from banksman import ids, ledger
 from banksman.digest import Json
 from banksman.ids import RunId
@@ -18,14 +16,6 @@ from tests.gateway.browser import Browser, Words, page_of
 from tests.gateway.scenes import LEASE, Site, asking, sha256
 
 HOSTILE = "</pre></details><script>alert(1)</script>{{7*7}}\u202egnp.exe\x1b[2J"
-
-
-@pytest.fixture
-def ana(site: Site) -> Browser:
-    """Ana's browser, signed in."""
-    browser = Browser(site)
-    browser.sign_in(site.ana)
-    return browser
 
 
 def test_the_conversation_tells_whose_words_are_whose_and_interprets_none(site: Site, ana: Browser) -> None:

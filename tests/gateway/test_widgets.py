@@ -39,13 +39,6 @@ UNTOUCHED = {"arg-urgent": "true", "arg-currency": '"EUR"', "state-memo": "null"
 )
 
 
-@pytest.fixture
-def ana(site: Site) -> Browser:
-    browser = Browser(site)
-    browser.sign_in(site.ana)
-    return browser
-
-
 def a_payment(site: Site, **more: Json) -> RequestId:
     return site.a_waiting_run(_typed(GIVEN | more))[1][0]
 

@@ -19,6 +19,7 @@ from banksman import ids, records
 from banksman.errors import InvalidInput, NotAllowed, NotFound
 from banksman.ids import RequestId, RunId
 from banksman.ledger import seals, trail
+from banksman.ledger.seals import Row
 from banksman.ledger.trail import Wanted
 from banksman.sealing import heads, leaf, proof, tree
 from banksman.sealing.store import Stored
@@ -124,6 +125,11 @@ def cursor_of(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
+def cursor_at(row: Row) -> str:
+    """The place of an event in the log, as `cursor_of` reads it."""
+    return f"{row[1]}-{row[0]}"
+
+
 @router.get(
     "", response_class=Response, responses={200: {"content": {"application/x-ndjson": {"schema": {"type": "string"}}}}}
 )
@@ -137,7 +143,7 @@ def read_log(wanted: Annotated[Filter, Query()], way: ToRead) -> Response:
     body = b"".join(leaf.entry(row) + b"\n" for row in rows)
     response = Response(body, media_type="application/x-ndjson")
     if len(rows) == wanted.limit:
-        response.headers["Next-Cursor"] = f"{rows[-1][1]}-{rows[-1][0]}"
+        response.headers["Next-Cursor"] = cursor_at(rows[-1])
     return response
 
 

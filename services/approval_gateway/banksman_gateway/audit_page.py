@@ -84,7 +84,7 @@ def _event(row: Row, names: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _older(wanted: Filters, last: Row) -> str:
-    chosen = wanted.model_dump() | {"before": f"{last[1]}-{last[0]}"}
+    chosen = wanted.model_dump() | {"before": audit.cursor_at(last)}
     return "/audit?" + urlencode({name: value for name, value in chosen.items() if value})
 
 

@@ -66,19 +66,32 @@ class Caller:
 
     def must_see(self, requester_id: PersonId | None, what: str) -> None:
         """`NotFound`, as if it did not exist, for who has no role and did not ask for this run."""
-        own = own_only(self.person)
-        if own is not None and own != requester_id:
-            raise NotFound(f"There is no {what}.")
+        must_see(self.person, requester_id, what)
 
     def must_steer(self, run: Run | Batch) -> None:
         """`NotAllowed` unless the caller may stop or retry this run, or stop this batch."""
-        if self.person is not None and not may_steer(self.person, run):
-            raise NotAllowed(STEER)
+        if self.person is not None:
+            must_steer(self.person, run)
+
+
+def must_see(person: Person | None, requester_id: PersonId | None, what: str) -> None:
+    """`NotFound`, as if there were no such thing, where being the requester is a person's only way to see it and they
+    are not.
+    """
+    own = own_only(person)
+    if own is not None and own != requester_id:
+        raise NotFound(f"There is no {what}.")
 
 
 def may_steer(person: Person, run: Run | Batch) -> bool:
     """Whether this person may stop, retry or fail this run."""
     return person.id == run.requester_id or bool(person.roles & STEWARDS)
+
+
+def must_steer(person: Person, run: Run | Batch) -> None:
+    """`NotAllowed` unless this person may."""
+    if not may_steer(person, run):
+        raise NotAllowed(STEER)
 
 
 def own_only(person: Person | None) -> PersonId | None:

@@ -12,11 +12,11 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from banksman import ids
-from banksman.errors import NotAllowed, NotFound, NotSignedIn
+from banksman.errors import NotSignedIn
 from banksman.ids import BatchId
 from banksman.ledger import Connection, keys, progress
 from banksman.ledger import batches as rows
-from banksman.records import Batch, Person
+from banksman.records import Batch
 from banksman.states import FINAL, RunStatus
 from banksman_gateway import auth, batches, door, html, sessions
 from banksman_gateway.forms import Posted
@@ -33,7 +33,7 @@ router = APIRouter(include_in_schema=False)
 def show_batches(here: Here, session: SignedIn, before: str = "") -> Response:
     """Batches, newest first."""
     with door.transaction(here) as conn:
-        found = progress.listed(
+        found = rows.listed(
             conn,
             requester_id=auth.own_only(session.person),
             before=BatchId(ids.read("bat", before)) if before else None,
@@ -51,7 +51,7 @@ def show_batches(here: Here, session: SignedIn, before: str = "") -> Response:
 def show_batch(batch_id: str, here: Here, session: SignedIn) -> Response:
     """One batch as it stands."""
     with door.transaction(here) as conn:
-        batch = _seen(conn, session.person, batch_id)
+        batch = batches.seen(conn, session.person, batch_id)
         figures = _figures(conn, batch)
     may_steer = auth.may_steer(session.person, batch) and batch.cancelled_at is None
     return html.page(
@@ -71,21 +71,16 @@ def show_now(batch_id: str, request: Request, here: Here) -> Response:
         person = None if held is None else keys.lives(conn, held, idle=sessions.IDLE)
         if person is None:
             raise NotSignedIn("Sign in first.")
-        figures = _figures(conn, _seen(conn, person, batch_id))
+        figures = _figures(conn, batches.seen(conn, person, batch_id))
     return html.page("_batch.html", **figures)
 
 
 @router.post("/batches/{batch_id}/cancel")
 def cancel(batch_id: str, here: Here, session: SignedIn, form: Posted) -> Response:
     """Stop a batch, by the person in the session."""
-    form.must_be_of(here.link_keys, session.secret)
-    with door.transaction(here) as conn:
-        batch = _seen(conn, session.person, batch_id)
-        if not auth.may_steer(session.person, batch):
-            raise NotAllowed(auth.STEER)
-        batches.mark(conn, batch.id, ids.show("per", session.person.id))
-    batches.finish_cancelling(here, batch.id)
-    return html.see(f"/batches/{batch_id}")
+    answer = _steer(batch_id, here, session, form, batches.mark)
+    batches.finish_cancelling(here, BatchId(ids.read("bat", batch_id)))
+    return answer
 
 
 @router.post("/batches/{batch_id}/pause")
@@ -111,20 +106,10 @@ def _steer(
 ) -> Response:
     form.must_be_of(here.link_keys, session.secret)
     with door.transaction(here) as conn:
-        batch = _seen(conn, session.person, batch_id)
-        if not auth.may_steer(session.person, batch):
-            raise NotAllowed(auth.STEER)
+        batch = batches.seen(conn, session.person, batch_id)
+        auth.must_steer(session.person, batch)
         move(conn, batch, ids.show("per", session.person.id))
     return html.see(f"/batches/{batch_id}")
-
-
-def _seen(conn: Connection, person: Person, batch_id: str) -> Batch:
-    """The batch, for somebody who may see it; for the others there is none."""
-    batch = rows.get(conn, BatchId(ids.read("bat", batch_id)))
-    own = auth.own_only(person)
-    if own is not None and own != batch.requester_id:
-        raise NotFound(f"There is no batch {batch_id}.")
-    return batch
 
 
 def _figures(conn: Connection, batch: Batch) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def _part(way: Door, batch_id: str, order: Order, after: Place) -> Sequence[Resu
     read = results.by_line if order == "line" else results.by_end
     with way.enter() as (conn, caller):
         caller.must("runs:read")
-        batch = batches.seen(conn, caller, batch_id)
+        batch = batches.seen(conn, caller.person, batch_id)
         return read(conn, batch.id, after, limit=_AT_ONCE)
 
 

@@ -14,9 +14,8 @@ from banksman.errors import Conflict, NotAllowed
 from banksman.ids import BatchId, RunId
 from banksman.ledger import Connection, audit, progress
 from banksman.ledger import batches as rows
-from banksman.records import Batch, Event
-from banksman_gateway import door, problems, shapes
-from banksman_gateway.auth import Caller
+from banksman.records import Batch, Event, Person
+from banksman_gateway import auth, door, problems, shapes
 from banksman_gateway.door import ToAct, ToRead
 from banksman_gateway.intake import StrictRoute
 from banksman_gateway.parts import Parts
@@ -46,7 +45,7 @@ def get_batch(batch_id: BatchPath, way: ToRead) -> Response:
     """
     with way.enter() as (conn, caller):
         caller.must("runs:read")
-        batch = seen(conn, caller, batch_id)
+        batch = seen(conn, caller.person, batch_id)
         pace = progress.pace(conn, batch.id, window=PACE)
         waiting = sum(group.count for group in progress.waiting(conn, batch.id))
         used = progress.used(conn, batch.id)
@@ -60,9 +59,9 @@ def cancel_batch(batch_id: BatchPath, way: ToAct) -> Response:
         caller.must("runs:cancel", "votes")
         if (kept := way.replay(conn, caller)) is not None:
             return kept
-        batch = seen(conn, caller, batch_id)
+        batch = seen(conn, caller.person, batch_id)
         caller.must_steer(batch)
-        mark(conn, batch.id, caller.actor)
+        mark(conn, batch, caller.actor)
         # Kept with the mark, in case that this process ends before it has counted what was stopped.
         way.answer(conn, caller, 200, shapes.batch(rows.get(conn, batch.id)))
     finish_cancelling(way.here, batch.id)
@@ -130,7 +129,7 @@ def _steer(
         caller.must("runs:cancel", "votes")
         if (kept := way.replay(conn, caller)) is not None:
             return kept
-        batch = seen(conn, caller, batch_id)
+        batch = seen(conn, caller.person, batch_id)
         caller.must_steer(batch)
         move(conn, batch, caller.actor)
         return way.answer(conn, caller, 200, shapes.batch(rows.get(conn, batch.id)))
@@ -142,10 +141,10 @@ def press(here: Parts) -> None:
         rows.press(conn, here.settings.max_open)
 
 
-def mark(conn: Connection, batch_id: BatchId, actor: str) -> None:
+def mark(conn: Connection, batch: Batch, actor: str) -> None:
     """Not cancelled → cancelled: no run of it starts any more; `finish_cancelling` stops the others."""
-    if rows.mark(conn, batch_id, actor):
-        audit.append(conn, Event(actor, "batch.cancelled", body={"batch": ids.show("bat", batch_id)}))
+    if rows.mark(conn, batch.id, actor):
+        audit.append(conn, Event(actor, "batch.cancelled", body={"batch": ids.show("bat", batch.id)}))
 
 
 def finish_cancelling(here: Parts, batch_id: BatchId) -> bool:
@@ -174,8 +173,8 @@ def cancel_marked(here: Parts) -> None:
         finish_cancelling(here, batch_id)
 
 
-def seen(conn: Connection, caller: Caller, batch_id: str) -> Batch:
-    """The batch, for a caller who may see it; for the others there is none."""
+def seen(conn: Connection, person: Person | None, batch_id: str) -> Batch:
+    """The batch, for somebody who may see it, as a machine may; for the others there is none."""
     batch = rows.get(conn, BatchId(ids.read("bat", batch_id)))
-    caller.must_see(batch.requester_id, f"batch {batch_id}")
+    auth.must_see(person, batch.requester_id, f"batch {batch_id}")
     return batch

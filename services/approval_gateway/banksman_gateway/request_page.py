@@ -104,9 +104,7 @@ def around(request_id: str, move: str, here: Here, session: SignedIn, form: Post
     try:
         with door.transaction(here) as conn:
             request = requests.get(conn, wanted)
-            own = auth.own_only(person)
-            if own is not None and own != request.requester_id:
-                raise NotFound(f"There is no request {request_id}.")
+            auth.must_see(person, request.requester_id, f"request {request_id}")
             if move == "withdraw":
                 withdraw.withdraw(conn, wanted, person, here.pen)
             elif move == "remarks":
@@ -156,9 +154,7 @@ def _page(
     form: Form | None = None,
 ) -> Response:
     shown = card.read(conn, wanted, reader.person, reader.voter.channel, here.link_keys)
-    own = auth.own_only(reader.person)
-    if own is not None and own != shown.request.requester_id:
-        raise NotFound(f"There is no request {ids.show('req', wanted)}.")
+    auth.must_see(reader.person, shown.request.requester_id, f"request {ids.show('req', wanted)}")
     problem = None if error is None else problems.of(error)
     values: dict[str, Any] = {
         "person": reader.person if reader.notice is None else None,

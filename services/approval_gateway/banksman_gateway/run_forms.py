@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 
 from banksman import ids
-from banksman.errors import InvalidInput, NotAllowed, NotFound
+from banksman.errors import InvalidInput, NotFound
 from banksman.ids import RunId
 from banksman.ledger import runs as rows
 from banksman_gateway import auth, door, html, runs
@@ -25,11 +25,8 @@ def steer(run_id: str, move: str, here: Here, session: SignedIn, form: Posted) -
     segment: int | None = None
     with door.transaction(here) as conn:
         run = rows.get(conn, wanted)
-        own = auth.own_only(person)
-        if own is not None and own != run.requester_id:
-            raise NotFound(f"There is no run {run_id}.")
-        if not auth.may_steer(person, run):
-            raise NotAllowed(auth.STEER)
+        auth.must_see(person, run.requester_id, f"run {run_id}")
+        auth.must_steer(person, run)
         if move == "cancel":
             runs.cancel(conn, wanted, actor)
         elif move == "retry":

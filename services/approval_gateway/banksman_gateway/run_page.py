@@ -11,7 +11,6 @@ from fastapi import APIRouter, Response
 
 from banksman import ids
 from banksman.digest import Json
-from banksman.errors import NotFound
 from banksman.ids import RequestId, RunId
 from banksman.ledger import agents, executions, families, requests, runs, snapshots, views
 from banksman.ledger.views import Happening
@@ -52,9 +51,7 @@ def show_run(run_id: str, here: Here, session: SignedIn) -> Response:
     wanted = RunId(ids.read("run", run_id))
     with door.transaction(here) as conn:
         run = runs.get(conn, wanted)
-        own = auth.own_only(session.person)
-        if own is not None and own != run.requester_id:
-            raise NotFound(f"There is no run {run_id}.")
+        auth.must_see(session.person, run.requester_id, f"run {run_id}")
         asked = requests.of_run(conn, wanted)
         timeline = views.timeline(conn, wanted)
         called = executions.of_run(conn, wanted)

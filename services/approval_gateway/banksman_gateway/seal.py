@@ -73,9 +73,9 @@ class Seal:
 
     def turn(self) -> None:
         """Seal all that is complete, look which head is the newest, and anchor those that are not yet."""
-        sealed = self._sealing() if self._sealing is not None and self.seals else None
-        while sealed is not None and not self._over.is_set():
-            sealed = self._sealing() if self._sealing is not None else None
+        seal = self._sealing if self.seals else None
+        while seal is not None and seal() is not None and not self._over.is_set():
+            pass
         with ledger.transaction(self._pool) as conn:
             newest = seals.newest_head(conn)
         self.head = None if newest is None else heads.read(newest)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import Any, LiteralString
 
 from psycopg.types.json import Jsonb
 
@@ -79,33 +80,60 @@ def _told(agent: str, requester: str) -> Jsonb:
 
 def get(conn: Connection, batch_id: BatchId) -> Batch:
     """The batch as it stands, or `NotFound`."""
-    row = conn.execute(
-        """
-        SELECT name, requester, requester_id, created_at, cancelled_at, paused_at, waits_for
-        FROM batches
-        WHERE id = %s
-        """,
-        (batch_id,),
-    ).fetchone()
-    if row is None:
+    found = _counted(conn, "WHERE id = %s", (batch_id,))
+    if not found:
         raise NotFound(f"There is no batch {show('bat', batch_id)}.")
-    counted = conn.execute(
-        "SELECT status, count(*), max(finished_at) FROM runs WHERE batch_id = %s GROUP BY status", (batch_id,)
+    return found[0]
+
+
+def listed(
+    conn: Connection, *, requester_id: PersonId | None = None, before: BatchId | None = None, limit: int
+) -> Sequence[Batch]:
+    """Batches, newest first."""
+    which = """WHERE (%(requester)s::uuid IS NULL OR requester_id = %(requester)s)
+                AND (%(before)s::uuid IS NULL OR id < %(before)s)
+              ORDER BY id DESC
+              LIMIT %(limit)s"""
+    return _counted(conn, which, {"requester": requester_id, "before": before, "limit": limit})
+
+
+def _counted(conn: Connection, which: LiteralString, values: Sequence[Any] | Mapping[str, Any]) -> Sequence[Batch]:
+    """These batches, newest first, each with how many of its runs are where."""
+    rows = conn.execute(
+        f"""
+        SELECT page.*, counted.runs, counted.finished_at
+        FROM (SELECT id, name, requester, requester_id, created_at, cancelled_at, paused_at, waits_for
+              FROM batches
+              {which}) AS page
+        CROSS JOIN LATERAL (
+            SELECT jsonb_object_agg(status, number) AS runs, max(finished_at) AS finished_at
+            FROM (SELECT status, count(*) AS number, max(finished_at) AS finished_at
+                  FROM runs
+                  WHERE batch_id = page.id
+                  GROUP BY status) AS each
+        ) AS counted
+        ORDER BY id DESC
+        """,
+        values,
     ).fetchall()
-    name, requester, requester_id, created_at, cancelled_at, paused_at, waits_for = row
-    counts = {RunStatus(status): count for status, count, _ in counted}
-    return Batch(
-        id=batch_id,
-        name=name,
-        requester=requester,
-        requester_id=None if requester_id is None else PersonId(requester_id),
-        created_at=created_at,
-        cancelled_at=cancelled_at,
-        runs={status: counts.get(status, 0) for status in RunStatus},
-        finished_at=max((at for _, _, at in counted), default=None) if set(counts) <= FINAL else None,
-        paused_at=paused_at,
-        waits_for=waits_for,
-    )
+    found: list[Batch] = []
+    for batch_id, name, requester, person, created_at, cancelled_at, paused_at, waits_for, runs, finished_at in rows:
+        counts: Mapping[str, int] = runs or {}
+        found.append(
+            Batch(
+                id=BatchId(batch_id),
+                name=name,
+                requester=requester,
+                requester_id=None if person is None else PersonId(person),
+                created_at=created_at,
+                cancelled_at=cancelled_at,
+                runs={status: counts.get(status.value, 0) for status in RunStatus},
+                finished_at=finished_at if set(map(RunStatus, counts)) <= FINAL else None,
+                paused_at=paused_at,
+                waits_for=waits_for,
+            )
+        )
+    return found
 
 
 def mark(conn: Connection, batch_id: BatchId, actor: str) -> bool:

@@ -1,4 +1,4 @@
-"""How far batches have come: which there are, and of one its pace, whom it waits for, and what it has used. Reads only.
+"""How far a batch has come: its pace, whom it waits for, and what it has used. Reads only.
 
 What the runs of a batch delegated counts where it waits for people and where it uses something up; how many runs a
 batch has counts those alone that were submitted with it.
@@ -6,16 +6,15 @@ batch has counts those alone that were submitted with it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import LiteralString
 
-from banksman.ids import BatchId, PersonId
+from banksman.ids import BatchId
 from banksman.ledger import Connection
-from banksman.records import Batch
-from banksman.states import FINAL, RunStatus, Tier
+from banksman.states import Tier
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,48 +57,6 @@ class Pace:
     def until(self, left: int) -> datetime | None:
         """When as many more will have ended at this pace; None where nothing ended lately."""
         return self.now + left * self.span / self.ended if self.ended else None
-
-
-def listed(
-    conn: Connection, *, requester_id: PersonId | None = None, before: BatchId | None = None, limit: int
-) -> Sequence[Batch]:
-    """Batches, newest first, each with its counts."""
-    rows = conn.execute(
-        """
-        SELECT id, name, requester, requester_id, created_at, cancelled_at, counted.runs, counted.finished_at
-        FROM (SELECT id, name, requester, requester_id, created_at, cancelled_at
-              FROM batches
-              WHERE (%(requester)s::uuid IS NULL OR requester_id = %(requester)s)
-                AND (%(before)s::uuid IS NULL OR id < %(before)s)
-              ORDER BY id DESC
-              LIMIT %(limit)s) AS page
-        CROSS JOIN LATERAL (
-            SELECT jsonb_object_agg(status, number) AS runs, max(finished_at) AS finished_at
-            FROM (SELECT status, count(*) AS number, max(finished_at) AS finished_at
-                  FROM runs
-                  WHERE batch_id = page.id
-                  GROUP BY status) AS each
-        ) AS counted
-        ORDER BY id DESC
-        """,
-        {"requester": requester_id, "before": before, "limit": limit},
-    ).fetchall()
-    found: list[Batch] = []
-    for batch_id, name, requester, person, created_at, cancelled_at, runs, finished_at in rows:
-        counts: Mapping[str, int] = runs or {}
-        found.append(
-            Batch(
-                id=BatchId(batch_id),
-                name=name,
-                requester=requester,
-                requester_id=None if person is None else PersonId(person),
-                created_at=created_at,
-                cancelled_at=cancelled_at,
-                runs={status: counts.get(status.value, 0) for status in RunStatus},
-                finished_at=finished_at if set(map(RunStatus, counts)) <= FINAL else None,
-            )
-        )
-    return found
 
 
 def pace(conn: Connection, batch_id: BatchId, *, window: timedelta) -> Pace:

@@ -7,7 +7,7 @@ database's owner; the rows that are kept for good let nothing but their seal be 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, LiteralString
 
@@ -67,25 +67,20 @@ SEALED: Sequence[Column] = (
 def under(conn: Connection, kid: str | None) -> dict[str, int]:
     """How many values of each column are sealed with a key (None: with none), where there are any."""
     prefix = b"\0" if kid is None else vault.prefix(kid)
-    found: dict[str, int] = {}
-    for column in SEALED:
-        row = conn.execute(
-            sql.SQL("SELECT count(*) FROM {table} WHERE substring({name} FOR %s) = %s").format(**_names(column)),
-            (len(prefix), prefix),
-        ).fetchone()
-        assert row is not None
-        if row[0]:
-            found[column.title] = row[0]
-    return found
+    return _counted(conn, "substring({name} FOR %(length)s) = %(prefix)s", {"prefix": prefix, "length": len(prefix)})
 
 
 def waiting(conn: Connection, kid: str) -> dict[str, int]:
     """How many values of each column are not under this key yet."""
+    return _counted(conn, "length({name}) > 0 AND substring({name} FOR 9) <> %(prefix)s", {"prefix": vault.prefix(kid)})
+
+
+def _counted(conn: Connection, which: LiteralString, values: Mapping[str, Any]) -> dict[str, int]:
+    """How many values of each column are such, where there are any."""
     found: dict[str, int] = {}
     for column in SEALED:
-        row = conn.execute(
-            sql.SQL("SELECT count(*) FROM {table} WHERE {due}").format(**_names(column)), {"prefix": vault.prefix(kid)}
-        ).fetchone()
+        query = sql.SQL(f"SELECT count(*) FROM {{table}} WHERE {which}").format(**_names(column))
+        row = conn.execute(query, values).fetchone()
         assert row is not None
         if row[0]:
             found[column.title] = row[0]
@@ -144,11 +139,4 @@ def _names(column: Column) -> dict[str, sql.Composable]:
     key = sql.SQL(", ").join(map(sql.Identifier, column.key))
     by = key if column.by is None else sql.SQL(", ").join(map(sql.SQL, column.by))
     name = sql.Identifier(column.name)
-    return {
-        "table": sql.Identifier(column.table),
-        "name": name,
-        "key": key,
-        "by": by,
-        "head": sql.Literal(vault.HEAD),
-        "due": sql.SQL("length({name}) > 0 AND substring({name} FOR 9) <> %(prefix)s").format(name=name),
-    }
+    return {"table": sql.Identifier(column.table), "name": name, "key": key, "by": by, "head": sql.Literal(vault.HEAD)}

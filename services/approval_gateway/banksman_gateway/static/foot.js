@@ -9,7 +9,7 @@ let paneSince = Date.now();
 let footTimer = 0;
 
 const isUnread = (box) => {
-  if (box.scrollTop + box.clientHeight >= box.scrollHeight - 4) seenWhole.add(box);
+  if (atEnd(box)) seenWhole.add(box);
   return !seenWhole.has(box);
 };
 
@@ -19,9 +19,8 @@ function missing(form) {
   const button = form.querySelector(SUBMIT);
   const found = [];
   const left = Number(guarded.dataset.guard ?? 0) - (Date.now() - paneSince) / 1000;
-  const closed = pane.querySelector("[data-whole] details.fold:not([open])");
   const unread = [...pane.querySelectorAll(".lines")].filter(isUnread);
-  if (button.disabled && (closed || unread.length)) found.push("read on (r)");
+  if (button.disabled && (unopened(pane).length || unread.length)) found.push("read on (r)");
   if (form.querySelector("textarea[required]")?.value.trim() === "") found.push("your words");
   const box = form.querySelector("input[name=read]");
   if (box && !box.checked && !box.closest("label").hidden) found.push("the tick that you read it");

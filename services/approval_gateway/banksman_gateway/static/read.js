@@ -2,6 +2,9 @@
 // waits until every fold has been opened, and at tier high until every box was scrolled to its end and time has passed.
 "use strict";
 
+const keysOff = () => localStorage.getItem("keys") === "off";
+const typedIn = (event) => event.target.closest("input:not([type=checkbox]), textarea, select, [contenteditable]");
+const atEnd = (box) => box.scrollTop + box.clientHeight >= box.scrollHeight - 4;
 const unopened = (root) => [...root.querySelectorAll("[data-whole] details.fold:not([open])")];
 
 function openFolds(root) {
@@ -21,8 +24,7 @@ function guard(root) {
     button.form.insertBefore(hint, [...button.form.children].find((one) => one.contains(button)));
     const check = () => {
       for (const one of unseen) {
-        const end = one.scrollTop + one.clientHeight >= one.scrollHeight - 4;
-        if (end && !one.querySelector("details.fold:not([open])")) unseen.delete(one);
+        if (atEnd(one) && !one.querySelector("details.fold:not([open])")) unseen.delete(one);
       }
       const late = Date.now() >= ready;
       if (byOpening) box.checked = !folds.size;
@@ -47,8 +49,7 @@ function guard(root) {
 if (!document.querySelector("#pane")) {
   guard(document);
   document.addEventListener("keydown", (event) => {
-    const typing = event.target.closest("input:not([type=checkbox]), textarea, select");
-    const off = typing || event.ctrlKey || event.metaKey || event.altKey || localStorage.getItem("keys") === "off";
+    const off = typedIn(event) || keysOff() || event.ctrlKey || event.metaKey || event.altKey;
     if (event.key === "f" && !off) openFolds(document);
   });
 }

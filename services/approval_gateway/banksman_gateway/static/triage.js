@@ -236,7 +236,7 @@ function readOn() {
     fold.open = true;
     return fold.scrollIntoView({ block: "nearest" });
   }
-  const box = [...pane.querySelectorAll(".lines")].find((one) => one.scrollTop + one.clientHeight < one.scrollHeight - 4);
+  const box = [...pane.querySelectorAll(".lines")].find((one) => !atEnd(one));
   box?.scrollIntoView({ block: "nearest" });
   (box ?? pane).scrollBy(0, (box ?? pane).clientHeight * 0.9);
 }
@@ -262,10 +262,8 @@ const KEYS = {
   "?": () => (help.open ? help.close() : help.showModal()),
 };
 
-const keysOff = () => localStorage.getItem("keys") === "off";
-
 document.addEventListener("keydown", (event) => {
-  const typing = event.target.closest("input:not([type=checkbox]), textarea, select, [contenteditable]");
+  const typing = typedIn(event);
   if (event.key === "Escape" && typing) return typing.blur();
   if (typing && event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
     event.preventDefault();
