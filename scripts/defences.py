@@ -28,6 +28,7 @@ NOTIFIER = "services/notifier/banksman_notifier"
 
 SEALING = "shared/banksman/sealing"
 TAMPERING = "tests/sealing/test_tampering.py"
+EXPORTED = "tests/sealing/test_exported.py"
 RUNS = "tests/ledger/test_runs.py"
 STARTS = "tests/ledger/test_executions.py"
 ROLES = "tests/ledger/test_roles.py"
@@ -1517,18 +1518,54 @@ DEFENCES = (
     ),
     Defence(
         "an event that says it is older than the head before it is named",
-        f"{SEALING}/check.py",
-        "        if before and at < self._times[before - 1][1] - CLOCK:\n",
+        f"{SEALING}/report.py",
+        "        if before and at < self._heads[before - 1][1] - CLOCK:\n",
         "        if False:\n",
         (f"{TAMPERING}::test_an_event_written_now_that_says_it_is_older_is_named",),
     ),
     Defence(
         "heads that were anchored are looked for",
         f"{SEALING}/check.py",
-        "    _anchors(conn, verifier, report, anchored)\n",
+        "    compare(report, verifier, anchored, lambda number: seals.head_of(conn, number))\n",
         "",
         (f"{TAMPERING}::test_a_log_that_was_rolled_back_shows_by_the_anchor_alone",),
         vital=True,
+    ),
+    Defence(
+        "a head that a receipt names has its root",
+        f"{SEALING}/report.py",
+        "    return (found.size, found.root) == (kept.size, kept.root)\n",
+        "    return True\n",
+        ("tests/sealing/test_anchors.py::test_a_log_that_was_rolled_back_is_shown_by_a_syslog_and_by_a_receipt",),
+    ),
+    Defence(
+        "a file without heads is no anchor",
+        f"{SEALING}/anchors.py",
+        "    if not some:\n",
+        "    if False:\n",
+        ("tests/sealing/test_anchors.py::test_what_holds_no_head_is_refused_and_not_passed_over",),
+    ),
+    Defence(
+        "the events of an export lead to the signed root",
+        f"{SEALING}/exported.py",
+        "            self._whole = self._frontier.root() == head.root\n",
+        "            self._whole = True\n",
+        (f"{EXPORTED}::test_what_was_done_to_an_export_is_located",),
+        vital=True,
+    ),
+    Defence(
+        "the heads of an export are one chain",
+        f"{SEALING}/exported.py",
+        "        if head.number != (last.number if last else 0) + 1 or head.previous != before:\n",
+        "        if False:\n",
+        (f"{EXPORTED}::test_what_was_done_to_an_export_is_located",),
+    ),
+    Defence(
+        "an event of an export that was put in at an older place is named",
+        f"{SEALING}/exported.py",
+        '            if (event["xid"], event["id"]) <= last.cursor:\n',
+        "            if False:\n",
+        (f"{EXPORTED}::test_an_event_put_in_at_an_older_place_shows_in_an_export",),
     ),
     Defence(
         "a damaged tree is never signed anew",

@@ -10,7 +10,6 @@ from subprocess import CompletedProcess
 import pytest
 
 from banksman import ids, ledger
-from banksman.sealing import tree
 from tests.cli.conftest import run
 from tests.conftest import Database
 from tests.gateway.scenes import Site
@@ -99,14 +98,27 @@ def test_a_proof_is_checked_without_any_database(
     assert audit("prove", "req_" + "0" * 32).returncode == 4
 
 
-def test_the_export_is_the_whole_log_as_it_was_hashed(audit: Audit, site: Site, sealer_pool: ledger.Pool) -> None:
+def test_the_export_is_the_whole_log_and_is_checked_without_any_database(
+    audit: Audit, site: Site, tmp_path: Path, sealer_pool: ledger.Pool
+) -> None:
     site.a_waiting_run()
     [head] = seal(sealer_pool)
+    file, receipt = tmp_path / "log.ndjson", tmp_path / "receipt.txt"
+    file.write_text(audit("export").stdout)
+    receipt.write_text(f"The audit log's newest head: {head.in_words()}")
 
-    exported = audit("export")
+    def offline() -> CompletedProcess[str]:
+        return audit("verify", "--export", str(file), "--receipt", str(receipt), "--keys", KEYS, env={})
 
-    frontier = tree.Frontier()
-    frontier.extend(tree.leaf_hash(line.encode()) for line in exported.stdout.splitlines())
-    assert (frontier.size, frontier.root()) == (head.size, head.root)
-    with ledger.transaction(site.gateway) as conn:
-        assert conn.execute("SELECT count(*) FROM audit_events").fetchone() == (head.size,)
+    good = offline()
+    file.write_text(file.read_text().replace("run.submitted", "run.cancelled"))
+    edited = offline()
+    file.write_text("hello")
+    nonsense = offline()
+
+    assert good.returncode == 0, good.stdout + good.stderr
+    assert f"{head.size} events under 1 heads" in good.stdout
+    assert edited.returncode == 1
+    assert "positions 0 to" in edited.stdout
+    assert nonsense.returncode == 2
+    assert audit("verify", "--export", str(tmp_path / "nowhere"), "--keys", KEYS, env={}).returncode == 2

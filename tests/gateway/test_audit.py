@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +225,38 @@ def test_every_head_gets_into_the_anchor_and_a_rolled_back_one_is_noticed(
         anchored.close()
     assert [heads.verify(VERIFIER, signed).number for signed in anchors.read(anchor)] == [1, 2, 3]
     assert anchor.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_syslog_gets_each_new_head_and_not_all_of_them_again_after_a_restart(
+    site: Site, gateway_settings: GatewaySettings
+) -> None:
+    def sealed() -> None:
+        site.a_run()
+        site.parts.seal.turn()
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        server.settimeout(30)
+        settings = gateway_settings.model_copy(
+            update={"audit_anchor": f"syslog://127.0.0.1:{server.getsockname()[1]}", "sealing_key": None}
+            | {"sealer_database_url": None}
+        )
+        heard: list[list[int]] = []
+        for _ in range(2):
+            sealed()
+            sealed()
+            anchored = Seal(settings, site.parts.pool)
+            try:
+                anchored.turn()
+                sealed()
+                anchored.turn()
+                anchored.turn()
+            finally:
+                anchored.close()
+            lines = [server.recv(65536).decode() for _ in range(2)]
+            heard.append([heads.read(heads.from_json(json.loads(line[line.index("{") :]))).number for line in lines])
+
+    assert heard == [[2, 3], [5, 6]]
 
 
 def test_a_gateway_without_the_key_seals_nothing_and_says_so_once(

@@ -12,8 +12,8 @@ from banksman.ids import RequestId, RunId
 from banksman.ledger import audit
 from banksman.records import Event
 from banksman.sealing import check, sealer
-from banksman.sealing.check import Report
 from banksman.sealing.heads import Head
+from banksman.sealing.report import Report
 from banksman.signing import Signed, Signer, Verifier
 
 SIGNER = Signer("s1", b"\x05" * 32)

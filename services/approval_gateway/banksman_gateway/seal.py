@@ -84,7 +84,10 @@ class Seal:
 
     def _write_down(self, anchor: Anchor) -> None:
         last = anchor.last()
-        number = 0 if last is None else heads.read(last).number
+        if last is not None:
+            number = heads.read(last).number
+        else:
+            number = 0 if anchor.whole or self.head is None else self.head.number - 1
         while not self._over.is_set():
             with ledger.transaction(self._pool) as conn:
                 if last is not None and not _same(seals.head_of(conn, number), last):

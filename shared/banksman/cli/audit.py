@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,8 +21,8 @@ from banksman.errors import BanksmanError, ConfigurationError, NotGenuine
 
 if TYPE_CHECKING:
     from banksman.ledger import Connection
-    from banksman.sealing.check import Report
-    from banksman.signing import Signed, Verifier
+    from banksman.sealing.report import Kept, Report
+    from banksman.signing import Verifier
 
 _NAME = "banksman-audit"
 _AT_ONCE = 10_000
@@ -56,6 +56,23 @@ def verify(
         Path | None,
         typer.Option(metavar="FILE", help="Heads that you kept, of `banksman audit heads`.", show_default=False),
     ] = None,
+    receipt: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="A receipt: a saved mail or its text, a saved page, the answer to a vote. Give it again for more.",
+            show_default=False,
+        ),
+    ] = None,
+    exported: Annotated[
+        Path | None,
+        typer.Option(
+            "--export",
+            metavar="FILE",
+            help="Check what `banksman audit export` wrote instead, without any database.",
+            show_default=False,
+        ),
+    ] = None,
     proof: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Check this proof instead, without any database.", show_default=False),
@@ -65,14 +82,15 @@ def verify(
 ) -> None:
     """Check that the log says what was sealed. Exit codes: 0 it does; 1 it was tampered with (and where); 2 unknown.
 
-    Without --anchor a log that was rolled back to an earlier head looks whole.
+    Without heads kept elsewhere (--anchor, --heads, --receipt) a log that was rolled back looks whole.
     """
     try:
         verifier = _verifier(keys)
         if proof is not None:
             _verify_proof(proof, verifier, as_json=as_json)
             return
-        report = _checked(verifier, [path for path in (anchor, heads) if path is not None], quiet=as_json)
+        signed = [path for path in (anchor, heads) if path is not None]
+        report = _checked(verifier, signed, receipt or (), exported, quiet=as_json)
     except BanksmanError as error:
         show.complain(f"banksman: cannot check: {error}")
         raise typer.Exit(2) from None
@@ -104,19 +122,16 @@ def prove(request: Annotated[str, typer.Argument(metavar="REQUEST", help="Its id
 
 @audit.command()
 def export() -> None:
-    """Print the whole log, one event on each line, each the exact text that its leaf was hashed from."""
-    from banksman.ledger import trail
-    from banksman.sealing import leaf
+    """Print the whole log: each event as the exact text that its leaf was hashed from, and the signed heads.
 
-    wanted, cursor = trail.Wanted(), (0, 0)
-    while True:
-        with _ledger() as conn:
-            rows = trail.read(conn, wanted, cursor=cursor, limit=_AT_ONCE)
-        sys.stdout.buffer.write(b"".join(leaf.entry(row) + b"\n" for row in rows))
-        sys.stdout.buffer.flush()
-        if len(rows) < _AT_ONCE:
-            return
-        cursor = (rows[-1][1], rows[-1][0])
+    `banksman audit verify --export FILE` checks it anywhere; docs/audit.md says how a program of your own can.
+    """
+    from banksman.sealing import exported
+
+    with _ledger() as conn:
+        for line in exported.lines(conn):
+            sys.stdout.buffer.write(line)
+    sys.stdout.buffer.flush()
 
 
 @audit.command()
@@ -137,20 +152,42 @@ def heads(
         after = signed_heads.read(found[-1]).number
 
 
-def _checked(verifier: Verifier, kept: list[Path], *, quiet: bool) -> Report:
+def _checked(
+    verifier: Verifier, signed: Sequence[Path], receipts: Sequence[Path], export: Path | None, *, quiet: bool
+) -> Report:
     from rich.console import Console
     from rich.progress import Progress, TextColumn
 
-    from banksman.sealing import anchors, check
+    from banksman.sealing import anchors, check, exported
+    from banksman.sealing import receipts as named
 
-    def anchored() -> Iterator[Signed]:
-        for path in kept:
+    def kept() -> Iterator[Kept]:
+        for path in signed:
             yield from anchors.read(path)
+        for path in receipts:
+            yield from named.read(path)
 
     columns = (TextColumn("{task.completed} events checked"),)
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet) as progress, _ledger() as conn:
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet) as progress:
         task = progress.add_task("", total=None)
-        return check.check(conn, verifier, anchored=anchored(), tell=lambda done: progress.update(task, completed=done))
+
+        def tell(done: int) -> None:
+            progress.update(task, completed=done)
+
+        if export is None:
+            with _ledger() as conn:
+                return check.check(conn, verifier, anchored=kept(), tell=tell)
+        with _opened(export) as file:
+            return exported.check(file, verifier, anchored=kept(), tell=tell)
+
+
+@contextmanager
+def _opened(path: Path) -> Generator[Iterable[bytes]]:
+    try:
+        with path.open("rb") as file:
+            yield file
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}.") from None
 
 
 def _verify_proof(path: Path, verifier: Verifier, *, as_json: bool) -> None:

@@ -90,7 +90,11 @@ def now(conn: Connection) -> Moment:
 
 
 def unsealed(conn: Connection, cursor: tuple[int, int], *, horizon: int, limit: int) -> Sequence[Row]:
-    """Events after a place and below the horizon, in their order."""
+    """Events after a place and below the horizon, in their order: read along the index, however many there are.
+
+    Of a log that was never analysed PostgreSQL would rather sort all the rest for every part that is read.
+    """
+    conn.execute("SELECT set_config('enable_sort', 'off', true), set_config('enable_bitmapscan', 'off', true)")
     return conn.execute(
         f"""
         SELECT {EVENT}
@@ -177,12 +181,20 @@ def hashes(conn: Connection, tier: int, start: int, end: int) -> Sequence[bytes]
 
 
 def leaves(conn: Connection, start: int, end: int) -> Sequence[Leaf]:
-    """The leaves of a range of positions, each with its event."""
+    """The leaves of a range of positions, each with its event, looked up one by one.
+
+    A join would read all events for every range once there are so many that this seems cheaper: OFFSET 0 forbids it.
+    """
     rows = conn.execute(
         f"""
-        SELECT position, audit_leaves.xid::text::bigint, audit_leaves.id, hash, {EVENT}
+        SELECT position, audit_leaves.xid::text::bigint, audit_leaves.id, hash, event.*
         FROM audit_leaves
-        LEFT JOIN audit_events ON audit_events.xid = audit_leaves.xid AND audit_events.id = audit_leaves.id
+        LEFT JOIN LATERAL (
+            SELECT {EVENT}
+            FROM audit_events
+            WHERE audit_events.xid = audit_leaves.xid AND audit_events.id = audit_leaves.id
+            OFFSET 0
+        ) AS event ON true
         WHERE position >= %s AND position < %s
         ORDER BY position
         """,
@@ -210,6 +222,22 @@ def left_out(conn: Connection, cursor: tuple[int, int], *, limit: int) -> Sequen
         LEFT JOIN audit_leaves ON audit_leaves.id = audit_events.id AND audit_leaves.xid = audit_events.xid
         WHERE (audit_events.xid, audit_events.id) <= (%s::text::xid8, %s) AND position IS NULL
         ORDER BY audit_events.xid, audit_events.id
+        LIMIT %s
+        """,
+        (str(cursor[0]), cursor[1], limit),
+    ).fetchall()
+
+
+def loose(conn: Connection, cursor: tuple[int, int], *, limit: int) -> Sequence[Row]:
+    """Events after a place that have no leaf, in their order, as far as the log is complete."""
+    return conn.execute(
+        f"""
+        SELECT {EVENT}
+        FROM audit_events
+        WHERE (xid, id) > (%s::text::xid8, %s)
+          AND xid < audit_horizon()
+          AND NOT EXISTS (SELECT FROM audit_leaves WHERE audit_leaves.id = audit_events.id)
+        ORDER BY xid, id
         LIMIT %s
         """,
         (str(cursor[0]), cursor[1], limit),

@@ -1,7 +1,8 @@
 """Heads written down where the database's owner cannot reach them: appended to a file, or sent to syslog.
 
 One line of JSON for each head, as it was signed. A file is the better anchor: it is read back, so that every head gets
-into it however often the gateway restarts, and a head that the file has and the database has not is noticed.
+into it however often the gateway restarts, and a head that the file has and the database has not is noticed. A syslog
+is never read back: a gateway that starts goes on with the newest head, whose root covers all before it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -24,6 +26,9 @@ _NOTICE = 13 << 3 | 5
 
 class Anchor(Protocol):
     """Where heads go."""
+
+    whole: bool
+    """Whether it gets every head there ever was, or those from now on."""
 
     def last(self) -> Signed | None:
         """The last head that is known to be there."""
@@ -51,6 +56,8 @@ def of_setting(text: str) -> Anchor | None:
 class File:
     """A file that only grows; put it on another host's disk, or where only appending is allowed."""
 
+    whole = True
+
     def __init__(self, path: Path) -> None:
         self._path = path
 
@@ -75,7 +82,9 @@ class File:
 
 
 class Syslog:
-    """A syslog server, by UDP or a Unix socket. Nothing says whether it arrived."""
+    """A syslog server, by UDP or a Unix socket, in messages of RFC 5424. Nothing says whether they arrived."""
+
+    whole = False
 
     def __init__(self, address: str | tuple[str, int]) -> None:
         self._address = address
@@ -87,29 +96,42 @@ class Syslog:
 
     def put(self, signed: Sequence[Signed]) -> None:
         """Send one message for each head."""
-        family = socket.AF_UNIX if isinstance(self._address, str) else socket.AF_INET
+        if isinstance(self._address, str):
+            family, address = socket.AF_UNIX, self._address
+        else:
+            family, _, _, _, address = socket.getaddrinfo(*self._address, type=socket.SOCK_DGRAM)[0]
         with socket.socket(family, socket.SOCK_DGRAM) as line:
             for head in signed:
-                line.sendto(f"<{_NOTICE}>banksman: {json.dumps(heads.to_json(head))}".encode(), self._address)
+                line.sendto(_message(head), address)
         self._last = signed[-1]
 
 
 def read(path: Path) -> Iterator[Signed]:
-    """The heads of an anchor file, of a syslog, or of what `/v1/audit/heads` answered."""
+    """The heads of an anchor file, of a syslog with other programs' messages, or of what `/v1/audit/heads` answered."""
+    some = False
     try:
-        with path.open() as file:
+        with path.open(encoding="utf-8", errors="surrogateescape") as file:
             for line in file:
-                if "{" not in line:
+                if not line.startswith("{") and '{"statement"' not in line:
                     continue
                 found = json.loads(line[line.index("{") :])
                 for item in found.get("items", [found]):
+                    some = True
                     yield heads.from_json(item)
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error}.") from None
     except ValueError:
         raise ConfigurationError(f"{path} has a line that is no signed head.") from None
     except InvalidInput as error:
         raise ConfigurationError(f"{path}: {error}") from None
+    if not some:
+        raise ConfigurationError(f"{path} has no signed head.")
+
+
+def _message(head: Signed) -> bytes:
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    host = socket.gethostname().encode("ascii", "replace").decode()[:255] or "-"
+    return f"<{_NOTICE}>1 {now} {host} banksman {os.getpid()} head - {json.dumps(heads.to_json(head))}".encode()
 
 
 def _of_line(line: str) -> Signed:

@@ -6,56 +6,26 @@ along with its event; heads that were forged, removed or rolled back. Each findi
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 
 from banksman.errors import NotGenuine
 from banksman.ledger import Connection, seals
 from banksman.ledger.seals import Leaf
 from banksman.sealing import heads, leaf, tree
 from banksman.sealing.heads import Head
+from banksman.sealing.report import MOST, Kept, Report, Times, compare
 from banksman.signing import Signed, Verifier
-
-MOST = 100
-"""Findings that are listed; the rest would say the same."""
-
-CLOCK = timedelta(minutes=1)
-"""How far an event's time may lie from the heads before and after it: a database's clock is set back now and then."""
 
 _AT_ONCE = 10_000
 
 
-@dataclass(slots=True)
-class Report:
-    """What a check saw."""
-
-    events: int = 0
-    heads: int = 0
-    anchored: int = 0
-    moves: int = 0
-    waiting: int = 0
-    newest: Head | None = None
-    findings: list[str] = field(default_factory=list[str])
-
-    def found(self, what: str) -> None:
-        """Something is not as it was sealed."""
-        if len(self.findings) < MOST:
-            self.findings.append(what)
-
-
 def check(
-    conn: Connection,
-    verifier: Verifier,
-    *,
-    anchored: Iterable[Signed] = (),
-    tell: Callable[[int], object] | None = None,
+    conn: Connection, verifier: Verifier, *, anchored: Iterable[Kept] = (), tell: Callable[[int], object] | None = None
 ) -> Report:
     """Compare log, tree and heads; `tell` hears how many events have been checked."""
     report = Report()
     _Walk(conn, verifier, report, tell or (lambda _: None)).through()
-    _anchors(conn, verifier, report, anchored)
+    compare(report, verifier, anchored, lambda number: seals.head_of(conn, number))
     return report
 
 
@@ -66,7 +36,7 @@ class _Walk:
         self._conn, self._verifier, self._report, self._tell = conn, verifier, report, tell
         self._frontier = tree.Frontier()
         self._whole = True
-        self._times: list[tuple[int, datetime, int]] = []
+        self._times = Times()
 
     def through(self) -> None:
         pending: list[Leaf] = []
@@ -113,8 +83,7 @@ class _Walk:
                 self._whole = False
                 ids = f"events {leaves[0].id} to {leaves[-1].id}" if leaves else "no event"
                 self._report.found(f"The leaves do not lead to the signed root: {where} ({ids}).")
-        self._times.append((head.ceiling, datetime.fromisoformat(head.at), head.number))
-        del self._times[:-4096]
+        self._times.sealed(head)
         self._report.events += len(leaves)
         self._report.heads += 1
         self._tell(self._report.events)
@@ -129,17 +98,9 @@ class _Walk:
                 f"{found.event[3]} {found.event[4]} at {found.event[2]}."
             )
             return
-        if moved:
-            return
-        at = datetime.fromisoformat(found.event[2])
-        before = bisect_right(self._times, found.xid, key=lambda time: time[0])
-        if before and at < self._times[before - 1][1] - CLOCK:
-            self._report.found(
-                f"Event {found.id} says {found.event[2]}, but was written after head {self._times[before - 1][2]}: "
-                f"put in afterwards (position {found.position})."
-            )
-        elif at > datetime.fromisoformat(head.at) + CLOCK:
-            self._report.found(f"Event {found.id} says {found.event[2]}, after the head that sealed it.")
+        doubt = None if moved else self._times.doubt(found.id, found.xid, found.event[2], found.position, head)
+        if doubt is not None:
+            self._report.found(doubt)
 
     def _left_out(self, last: Head) -> None:
         where = seals.home(self._conn)
@@ -175,22 +136,3 @@ class _Walk:
                     return
                 yield head
                 last, number, size = signed, head.number, head.size
-
-
-def _anchors(conn: Connection, verifier: Verifier, report: Report, anchored: Iterable[Signed]) -> None:
-    newest = report.newest.number if report.newest else 0
-    for signed in anchored:
-        try:
-            head = heads.verify(verifier, signed)
-        except NotGenuine as error:
-            report.found(f"A head among the anchored ones is not genuine: {error}")
-            continue
-        report.anchored += 1
-        kept = seals.head_of(conn, head.number)
-        if kept is None:
-            report.found(
-                f"Head {head.number} ({head.size} events at {head.at}) was anchored and is gone: the log, which ends "
-                f"at head {newest}, was rolled back."
-            )
-        elif kept.statement != signed.statement:
-            report.found(f"Head {head.number} is not the one that was anchored ({head.size} events at {head.at}).")
