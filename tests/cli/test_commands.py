@@ -358,6 +358,30 @@ def test_the_doctor_finds_all_well_and_what_is_not(banksman: Banksman, tmp_path:
     assert [finding["what"] for finding in json.loads(ill.stdout) if not finding["good"]] == ["processes"]
 
 
+def test_the_doctor_does_not_look_at_a_gateway_that_it_has_not_found(banksman: Banksman, tmp_path: Path) -> None:
+    (tmp_path / ".banksman" / "stack.json").unlink()
+    found = json.loads(banksman("doctor", "--json").stdout)
+
+    assert [finding["what"] for finding in found if not finding["good"]] == ["gateway found"]
+    assert found[-1]["what"] == "gateway found"
+
+
+def test_a_database_that_does_not_answer_is_said_in_one_line(tmp_path: Path) -> None:
+    url = "postgresql://nobody@127.0.0.1:1/nowhere"
+    ended = subprocess.run(
+        [sys.executable, "-m", "banksman.cli", "migrate"],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "BANKSMAN_DATABASE_URL": url},
+        capture_output=True,
+        text=True,
+    )
+
+    assert ended.returncode == 6
+    assert ended.stderr.startswith("banksman: PostgreSQL cannot be reached for the migration: ")
+    assert ended.stderr.count("\n") == 1
+    assert "⟦" not in ended.stderr
+
+
 def test_help_loads_nothing_that_it_does_not_print_with_and_tells_the_exit_codes(tmp_path: Path) -> None:
     command = [sys.executable, "-X", "importtime", "-m", "banksman.cli", "--help"]
 

@@ -152,6 +152,8 @@ def migrate(
 def doctor(*, as_json: given.Json = False) -> None:
     """Look for what is missing or broken. The exit code is 1 if something is."""
     findings = [_finding(name, look) for name, look in _LOOKS]
+    if findings[-1][1]:
+        findings += [_finding(name, look) for name, look in _LOOKS_AT_THE_GATEWAY]
     if as_json:
         show.as_json([{"what": what, "good": good, "says": says} for what, good, says in findings])
     else:
@@ -257,6 +259,8 @@ _LOOKS: tuple[tuple[str, Callable[[], str]], ...] = (
     ("Python", _python),
     ("installed parts", _installed),
     ("gateway found", _where),
+)
+_LOOKS_AT_THE_GATEWAY: tuple[tuple[str, Callable[[], str]], ...] = (
     ("processes", _processes),
     ("gateway ready", _gateway),
     ("credential", _credential),

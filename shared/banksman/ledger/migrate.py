@@ -42,7 +42,8 @@ def migrate(owner_url: str, *, passwords: Mapping[str, str]) -> Sequence[str]:
             _settle(conn)
             return applied
     except psycopg.OperationalError as error:
-        raise Unavailable(f"PostgreSQL cannot be reached for the migration: {error}") from error
+        why = " ".join(str(error).split())
+        raise Unavailable(f"PostgreSQL cannot be reached for the migration: {why}") from error
 
 
 def roles_sql() -> str:
