@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import http.client
 import os
+import signal
 import sys
-from collections.abc import Generator, Mapping
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
+from typing import Self
 
 from banksman.bench import naive
 from banksman.bench.load import Way
@@ -18,53 +19,62 @@ from banksman.embedded.service import Service
 _START_WITHIN = 60.0
 
 
-@dataclass(frozen=True, slots=True)
 class Naive:
     """Where it answers, and the processes of which it consists."""
 
-    way: Way
-    pids: Mapping[str, int]
+    def __init__(self, folder: Path, workers: int, environ: Mapping[str, str]) -> None:
+        self._folder, self._environ = folder, environ
+        self._port = ports.free()
+        self._worker_says = ("-m", "celery", "-A", "banksman.bench.naive", "worker", "-c", str(workers), "-l", "info")
+        self._worker = ExitStack()
+        self.pids = dict[str, int]()
+        self.way = Way(f"http://127.0.0.1:{self._port}", "", "", page=1_000_000)
 
+    @contextmanager
+    def up(self) -> Generator[Self]:
+        """Both processes for the length of the block."""
+        web = ("-m", "uvicorn", "banksman.bench.naive:web", "--port", str(self._port), "--no-access-log")
+        with self._running("gateway", web, self._serves), self._worker:
+            self._start_worker()
+            yield self
 
-@contextmanager
-def running(folder: Path, workers: int) -> Generator[Naive]:
-    """The script for the length of the block, its worker with as many processes as asked for."""
-    folder.mkdir()
-    port, pids = ports.free(), dict[str, int]()
+    def kill(self, pid: int) -> None:
+        """End the worker that this process belongs to, with all its processes, and start another in its place."""
+        with suppress(ProcessLookupError):
+            os.killpg(os.getpgid(pid), signal.SIGKILL)
+        self._worker.close()
+        self._start_worker()
 
-    def works(pid: int) -> bool:
-        pids["worker"] = pid
-        return b"ready." in (folder / "worker.log").read_bytes()
+    def _start_worker(self) -> None:
+        log = self._folder / "worker.log"
+        self._worker.enter_context(self._running("worker", self._worker_says, lambda: b"ready." in log.read_bytes()))
 
-    def serves(pid: int) -> bool:
-        pids["gateway"] = pid
-        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=1)) as connection:
+    def _serves(self) -> bool:
+        with closing(http.client.HTTPConnection("127.0.0.1", self._port, timeout=1)) as connection:
             try:
                 connection.request("GET", "/v1/runs?status=queued")
                 return connection.getresponse().status == 200
             except OSError:
                 return False
 
-    with valkey.running(folder / "valkey") as broker:
-        environment = {**os.environ, naive.URL: broker.url()}
-        worker = ("-m", "celery", "-A", "banksman.bench.naive", "worker", "-c", str(workers), "-l", "info")
-        web = ("-m", "uvicorn", "banksman.bench.naive:web", "--port", str(port), "--no-access-log")
-        with (
-            service.running(
-                _python("the naive worker", worker, environment, folder),
-                ready=works,
-                log=folder / "worker.log",
-                within=_START_WITHIN,
-            ),
-            service.running(
-                _python("the naive gateway", web, environment, folder),
-                ready=serves,
-                log=folder / "gateway.log",
-                within=_START_WITHIN,
-            ),
-        ):
-            yield Naive(Way(f"http://127.0.0.1:{port}", "", ""), pids)
+    @contextmanager
+    def _running(self, name: str, arguments: Sequence[str], answers: Callable[[], bool]) -> Generator[None]:
+        def ready(pid: int) -> bool:
+            self.pids[name] = pid
+            return answers()
+
+        argv = [sys.executable, *arguments]
+        process = Service(name=f"the naive {name}", argv=argv, env=self._environ, cwd=self._folder)
+        with service.running(process, ready=ready, log=self._folder / f"{name}.log", within=_START_WITHIN):
+            yield
 
 
-def _python(name: str, arguments: tuple[str, ...], environment: Mapping[str, str], folder: Path) -> Service:
-    return Service(name=name, argv=[sys.executable, *arguments], env=environment, cwd=folder)
+@contextmanager
+def running(folder: Path, workers: int, **environ: str) -> Generator[Naive]:
+    """The script for the length of the block, its worker with as many processes as asked for."""
+    folder.mkdir()
+    with (
+        valkey.running(folder / "valkey") as broker,
+        Naive(folder, workers, {**os.environ, **environ, naive.URL: broker.url()}).up() as found,
+    ):
+        yield found

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 from pydantic_ai import DeferredToolRequests
 from pydantic_ai.messages import ModelMessagesTypeAdapter
 
-from banksman.bench.subject import PROMPT, agent
+from banksman.bench.subject import agent, prompt
 
 _WARM_UP = 20
 _REQUESTS: TypeAdapter[DeferredToolRequests] = TypeAdapter(DeferredToolRequests)
@@ -25,7 +25,7 @@ _REQUESTS: TypeAdapter[DeferredToolRequests] = TypeAdapter(DeferredToolRequests)
 
 async def approved_run() -> str:
     """One run from its prompt to its answer, approved in between."""
-    first = await agent.run(PROMPT)
+    first = await agent.run(prompt())
     assert isinstance(first.output, DeferredToolRequests)
     messages, waiting = first.all_messages_json(), _REQUESTS.dump_json(first.output)
 

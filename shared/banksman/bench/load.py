@@ -18,12 +18,21 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from banksman.bench.subject import PROMPT
+from banksman.bench.subject import prompt
 from banksman.errors import BanksmanError
 
 _PAGE = 100
+_ASKED = prompt()
 _KEPT_SECONDS = 3.0
 """A connection idle for longer may be closed by the gateway at the moment it is used again."""
+
+
+Tell = Callable[[str, int, int], None]
+"""Called with what is done, how much of it, and out of how much."""
+
+
+class Answered(BanksmanError):
+    """Something else than success."""
 
 
 class Caller:
@@ -52,18 +61,30 @@ class Caller:
         content = response.read()
         self._used = time.monotonic()
         if response.status >= 300:
-            raise BanksmanError(f"{method} {path} answered {response.status}: {content[:500]!r}")
+            raise Answered(f"{method} {path} answered {response.status}: {content[:500]!r}")
         return json.loads(content)
 
-    def submit(self) -> str:
-        return self.ask("POST", "/v1/runs", {"agent": "bench", "prompt": PROMPT})["id"]
+    def submit(self, asked: str = _ASKED) -> str:
+        return self.ask("POST", "/v1/runs", {"agent": "bench", "prompt": asked})["id"]
 
     def approve(self, request: Mapping[str, Any]) -> None:
-        vote = {"verdict": "approve", "digest": request["digest"], "revision": request["revision"]}
+        self.vote(request, "approve")
+
+    def vote(self, request: Mapping[str, Any], verdict: str, **more: str) -> None:
+        vote = {"verdict": verdict, "digest": request["digest"], "revision": request["revision"], **more}
         self.ask("POST", f"/v1/requests/{request['id']}/votes", vote)
 
     def open_requests(self) -> list[dict[str, Any]]:
         return self.ask("GET", f"/v1/requests?state=open&limit={_PAGE}")["items"]
+
+    def runs(self, status: str, limit: int) -> list[dict[str, Any]]:
+        """All of them, by pages of `limit`."""
+        page = self.ask("GET", f"/v1/runs?status={status}&limit={limit}")
+        found: list[dict[str, Any]] = page["items"]
+        while cursor := page.get("next_cursor"):
+            page = self.ask("GET", f"/v1/runs?status={status}&limit={limit}&cursor={cursor}")
+            found += page["items"]
+        return found
 
     def decision_to_start(self, run_id: str) -> float:
         """Seconds from the decision of a run's request to the start of the approved call, by the audit log."""
@@ -84,6 +105,8 @@ class Way:
     url: str
     submit_key: str
     reviewer: str
+    page: int = 200
+    """How many runs a list may hold."""
 
     def program(self) -> Caller:
         return Caller(self.url, self.submit_key)

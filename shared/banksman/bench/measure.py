@@ -9,33 +9,26 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from banksman.bench import beside, load, memory
+from banksman.bench import beside, load, memory, stack
 from banksman.bench.cost import cpu_seconds
-from banksman.bench.load import Way
-from banksman.embedded import service
-from banksman.embedded.service import Service
+from banksman.bench.crash import Crash, Journey
+from banksman.bench.load import Tell, Way
 from banksman.errors import BanksmanError
 
 OURS = ("worker", "gateway", "notifier")
 """What counts as Banksman; PostgreSQL, Valkey and the mail catcher are counted apart."""
 
-_AGENTS = "banksman.bench.subject:agents"
 _FLOOR_RUNS = 200
 _SETTLE_SECONDS = 1.0
-_START_WITHIN = 150.0
 _LIBRARIES = ("pydantic-ai-slim", "pydantic-deep", "celery", "fastapi", "psycopg")
-
-Tell = Callable[[str, int, int], None]
-"""Called with what is done, how much of it, and out of how much."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,6 +43,8 @@ class Plan:
     idle_seconds: float = 5.0
     parked: tuple[int, ...] = ()
     """So many runs are parked at last, to see what they hold in memory."""
+    kills: int = 0
+    """So many times a worker is killed in the middle of a tool, at the very end and on servers of their own."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,6 +68,8 @@ class Figures:
     """CPU of each part per second in which nothing happens."""
     parked: Mapping[int, Mapping[str, float]]
     """MiB of each part while so many runs wait for people."""
+    killed: Mapping[str, Crash]
+    """What became of the runs whose workers were killed, by whose they were; empty unless asked for."""
     machine: Mapping[str, str]
 
     @property
@@ -90,6 +87,7 @@ class Figures:
         return {
             "plan": {name: getattr(self.plan, name) for name in Plan.__slots__},
             "machine": dict(self.machine),
+            "killed": {name: asdict(found) for name, found in self.killed.items()},
             "floor_cpu_ms_per_run": self.floor,
             "cpu_ms_per_run": dict(self.cpu),
             "banksman_cpu_ms_per_run": self.ours,
@@ -125,14 +123,17 @@ def measure(plan: Plan, tell: Tell) -> Figures:
     """Start a stack, measure, stop it. Nothing is kept."""
     with tempfile.TemporaryDirectory(prefix="banksman-bench-") as folder:
         tell("starting a stack", 0, 1)
-        with _stack(Path(folder), plan.workers) as facts, beside.running(Path(folder) / "naive", plan.workers) as naive:
-            way = Way(facts["gateway_url"], facts["submit_key"], facts["reviewers"][0]["token"])
+        with (
+            stack.running(Path(folder) / "banksman", plan.workers) as up,
+            beside.running(Path(folder) / "naive", plan.workers) as naive,
+        ):
+            way, pids = up.way, up.pids()
             load.one_by_one(way, 10, lambda done: tell("warming up", done, 10))
             for each in (way, naive.way):
                 load.all_at_once(each, 50, plan.clients, lambda done: tell("warming up", done, 50))
             time.sleep(_SETTLE_SECONDS)
-            idle = _idle(facts["pids"], plan.idle_seconds, tell)
-            ours = _Asked("Banksman", way, facts["pids"], idle)
+            idle = _idle(pids, plan.idle_seconds, tell)
+            ours = _Asked("Banksman", way, pids, idle)
             theirs = _Asked("the naive script", naive.way, naive.pids, _idle(naive.pids, plan.idle_seconds, tell))
             floors: list[float] = []
             bursts: list[_Burst] = []
@@ -147,7 +148,10 @@ def measure(plan: Plan, tell: Tell) -> Figures:
             singles = load.one_by_one(way, plan.singles, lambda done: tell("one at a time", done, plan.singles))
             calm = load.latencies(way, singles)
             _none_failed(way)
-            parked = memory.while_parked(way, facts["pids"], plan.parked, partial(tell, "parking"))
+            parked = memory.while_parked(way, pids, plan.parked, partial(tell, "parking"))
+        killed: Mapping[str, Crash] = {}
+        if plan.kills:
+            killed = Journey(plan.runs, plan.kills, plan.clients, tell).of_both(Path(folder))
     return Figures(
         plan=plan,
         floor=median(floors),
@@ -159,6 +163,7 @@ def measure(plan: Plan, tell: Tell) -> Figures:
         calm=_percentiles(calm),
         idle={name: seconds * 1000 for name, seconds in idle.items()},
         parked=parked,
+        killed=killed,
         machine=_machine(),
     )
 
@@ -220,21 +225,3 @@ def _percentiles(ascending: Sequence[float]) -> dict[str, float]:
 def _machine() -> dict[str, str]:
     found = {"cpus": str(os.cpu_count()), "python": platform.python_version(), "system": platform.platform()}
     return found | {name: version(name) for name in _LIBRARIES}
-
-
-@contextmanager
-def _stack(folder: Path, workers: int) -> Generator[dict[str, Any]]:
-    """A stack with its defaults: no setting of the caller's makes it faster or slower."""
-    log, data = folder / "up.log", folder / "data"
-    arguments = ("--data-dir", str(data), "--agents", _AGENTS, "--workers", str(workers))
-    stack = Service(
-        name="the stack",
-        argv=[sys.executable, "-m", "banksman.embedded.child", "banksman.embedded.stack", *arguments],
-        env={name: value for name, value in os.environ.items() if not name.startswith("BANKSMAN_")},
-        cwd=folder,
-        lifeline=True,
-        stop_within=60.0,
-    )
-    facts = data / "stack.json"
-    with service.running(stack, ready=lambda _: facts.exists(), log=log, within=_START_WITHIN):
-        yield json.loads(facts.read_text())

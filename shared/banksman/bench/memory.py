@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from banksman.bench.cost import resident_mib
 from banksman.bench.load import Way
-from banksman.bench.subject import PROMPT
+from banksman.bench.subject import prompt
 from banksman.errors import BanksmanError
 
 _SETTLE_SECONDS = 3.0
@@ -43,7 +43,7 @@ def _park(way: Way, count: int, tell: Callable[[int], None]) -> None:
 
 def _submit(way: Way, count: int) -> str:
     connection = http.client.HTTPConnection(urlsplit(way.url).netloc, timeout=120)
-    line = json.dumps({"agent": "bench", "prompt": PROMPT}) + "\n"
+    line = json.dumps({"agent": "bench", "prompt": prompt()}) + "\n"
     headers = {"Authorization": f"Bearer {way.submit_key}", "Content-Type": "application/x-ndjson"}
     try:
         connection.request("POST", "/v1/batches", line * count, headers)

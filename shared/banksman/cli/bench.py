@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -25,6 +27,12 @@ def bench(
     parked: Annotated[
         list[int] | None, typer.Option(min=1, help="Park so many runs at the end and measure memory (repeatable).")
     ] = None,
+    kills: Annotated[
+        int, typer.Option(min=0, help="Kill a worker so many times at the end, and see what is lost or done twice.")
+    ] = 0,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Draw charts of it there, as SVG.", show_default=False)
+    ] = None,
     as_json: given.Json = False,
 ) -> None:
     """Measure CPU per approved run, runs per second and decision → tool started, beside the agent library alone and a
@@ -32,14 +40,24 @@ def bench(
     """
     with machine.extras("all"):
         from banksman.bench import measure
+    if plot is not None:
+        with machine.extras("plot"):
+            importlib.import_module("banksman.bench.plot")
 
-    plan = measure.Plan(runs=runs, clients=clients, workers=workers, repeat=repeat, parked=tuple(parked or ()))
+    plan = measure.Plan(
+        runs=runs, clients=clients, workers=workers, repeat=repeat, parked=tuple(parked or ()), kills=kills
+    )
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("")
         figures = measure.measure(
             plan, lambda what, done, total: progress.update(task, description=what, completed=done, total=total)
         )
+    if plot is not None:
+        from banksman.bench import plot as plotting
+
+        for path in plotting.draw(figures, plot):
+            show.complain(f"drew {path}")
     if as_json:
         show.as_json(figures.as_json())
     else:
@@ -73,6 +91,16 @@ def _print(figures: Figures) -> None:
         show.table(
             ["runs parked", *(f"{part}, MiB" for part in parts)],
             [[f"{count:,}", *(_number(mib[part]) for part in parts)] for count, mib in figures.parked.items()],
+        )
+    if figures.killed:
+        typer.echo("")
+        columns = ("finished", "lost", "repeated", "undone", "asked")
+        show.table(
+            [f"{figures.plan.kills} workers killed", "runs", *columns, "s"],
+            [
+                [name, str(found.runs), *(str(getattr(found, column)) for column in columns), _number(found.seconds)]
+                for name, found in figures.killed.items()
+            ],
         )
     plan = figures.plan
     typer.echo(
