@@ -27,6 +27,8 @@ GATEWAY = "services/approval_gateway/banksman_gateway"
 NOTIFIER = "services/notifier/banksman_notifier"
 
 SEALING = "shared/banksman/sealing"
+SECRETS = "tests/gateway/test_secrets.py"
+SEALED = "tests/gateway/test_sealed.py"
 TAMPERING = "tests/sealing/test_tampering.py"
 EXPORTED = "tests/sealing/test_exported.py"
 RUNS = "tests/ledger/test_runs.py"
@@ -1489,7 +1491,7 @@ DEFENCES = (
     Defence(
         "a conversation is made visible before it is shown",
         f"{GATEWAY}/transcript.py",
-        'letters.prose(_words(content).replace("\\r\\n", "\\n"))',
+        'letters.prose(cover.text(_words(content)).replace("\\r\\n", "\\n"))',
         "_words(content)",
         ("tests/gateway/test_run_page.py::test_the_conversation_tells_whose_words_are_whose_and_interprets_none",),
     ),
@@ -1700,5 +1702,105 @@ DEFENCES = (
         "return _steer(batch_id, way, retry, by_people=True)",
         "return _steer(batch_id, way, retry)",
         ("tests/gateway/test_batches.py::test_what_failed_is_tried_again_but_not_what_a_person_failed",),
+    ),
+    # Secrets: covered where they are shown, told to who may decide, sealed for one row.
+    Defence(
+        "arguments are covered where they are rendered",
+        "shared/banksman/render.py",
+        'cover.value(action.get("arguments") or {})',
+        'action.get("arguments") or {}',
+        (f"{SECRETS}::test_nothing_that_shows_a_request_shows_its_secrets",),
+    ),
+    Defence(
+        "no text poses as a mask",
+        "shared/banksman/masks.py",
+        'return _SURROGATE.sub(lambda found: f"\\ud800U+{ord(found[0]):04X}\\udbff", text)',
+        "return text",
+        ("tests/shared/test_masks.py::test_no_text_can_pose_as_a_mask",),
+    ),
+    Defence(
+        "a fingerprint takes the deployment's key",
+        "shared/banksman/masks.py",
+        "found = hmac.digest(_key, ",
+        'found = hmac.digest(b"", ',
+        ("tests/shared/test_masks.py::test_a_fingerprint_is_of_no_use_to_who_has_not_the_key",),
+    ),
+    Defence(
+        "the text of a mask is no value",
+        "shared/banksman/masks.py",
+        "        if edited == plain(Cover(sensitive).value(original, path)):\n            return original\n",
+        "        if edited == plain(Cover(sensitive).value(original, path)):\n            return original\n"
+        "        return edited\n",
+        (f"{SECRETS}::test_an_edit_may_replace_what_is_covered_and_never_sends_a_mask",),
+    ),
+    Defence(
+        "an edit keeps what is covered",
+        f"{GATEWAY}/edits.py",
+        'wanted = masks.restored(wanted, action["arguments"], masks.names(action))',
+        "pass",
+        (f"{SECRETS}::test_a_program_may_send_back_the_masks_that_it_was_given",),
+    ),
+    Defence(
+        "a secret in code raises the tier",
+        "shared/banksman/suspicion.py",
+        "if field in masks.CODE and detectors.find(text):",
+        "if False:",
+        ("tests/shared/test_masks.py::test_a_command_is_never_covered_as_a_whole_and_a_secret_in_it_is_a_sign",),
+    ),
+    Defence(
+        "code is never covered as a whole",
+        "shared/banksman/rule_file.py",
+        'if name.rpartition(".")[2] in masks.CODE:',
+        "if False:",
+        (f"{SECRETS}::test_what_is_wrong_with_a_list_of_secrets_is_said",),
+    ),
+    Defence(
+        "a block between the lines of a key is covered only where it is one",
+        "shared/banksman/detectors.py",
+        'return body[:1] == b"\\x30" or ',
+        "return True or ",
+        ("tests/shared/test_masks.py::test_what_would_hide_behind_a_secret_stays_to_be_read",),
+    ),
+    Defence(
+        "a secret is told to who may decide",
+        f"{GATEWAY}/reveal.py",
+        "if (why := voters.hindrance(request, request.requirement, who, voter.channel)) is not None:",
+        "if why := None:",
+        (f"{SECRETS}::test_nobody_else_is_told_a_secret",),
+    ),
+    Defence(
+        "a secret that is told is written down",
+        f"{GATEWAY}/reveal.py",
+        'audit.append(conn, Event(voter.actor, "request.revealed", request.run_id, request.id, told))',
+        "del told",
+        (f"{SECRETS}::test_who_may_decide_is_told_a_secret_and_the_log_says_so",),
+    ),
+    Defence(
+        "a misspelled name of a secret argument stops the start-up",
+        f"{WORKER}/inventory.py",
+        "if first not in known and ",
+        "if False and ",
+        ("tests/worker/test_sensitive.py::test_a_misspelled_or_impossible_name_stops_the_start_up",),
+    ),
+    Defence(
+        "plain bytes do not stand in for sealed ones",
+        "shared/banksman/vault.py",
+        "        if _ring.plain:\n",
+        "        if True:\n",
+        (f"{SEALED}::test_a_plain_value_in_place_of_a_sealed_one_is_refused_and_named",),
+    ),
+    Defence(
+        "a value opens in its own row alone",
+        "shared/banksman/vault.py",
+        'return "\\0".join((_DOMAIN, *map(str, row))).encode()',
+        "return _DOMAIN.encode()",
+        ("tests/shared/test_vault.py::test_what_was_moved_to_another_row_or_column_does_not_open",),
+    ),
+    Defence(
+        "a log covers secrets that others put there",
+        "shared/banksman/logs.py",
+        "        _without_secrets,\n    ]",
+        "    ]",
+        ("tests/shared/test_masks.py::test_a_log_covers_what_an_error_quotes",),
     ),
 )

@@ -44,6 +44,7 @@ from banksman.shapes import (
     Replay,
     Request,
     Resent,
+    Revealed,
     Run,
     Shape,
     Token,
@@ -324,6 +325,11 @@ def withdraw(request: Request | str) -> Steps[Request]:
 def remark(request: Request | str, text: str) -> Steps[Request]:
     """Write below a request: ask whoever wants it, or answer. Only people read it."""
     return _one(Request, (yield _post(f"{_at(request)}/remarks", {"text": text}, None)))
+
+
+def reveal(request: Request | str, fingerprint: str, reason: str) -> Steps[Revealed]:
+    """One covered secret of a request that you may decide. The audit log says that you have seen it, and why."""
+    return _one(Revealed, (yield _post(f"{_at(request)}/reveal", {"fingerprint": fingerprint, "reason": reason}, None)))
 
 
 def look(request: Request | str) -> Steps[Request]:

@@ -52,6 +52,8 @@ def whole(form: Form, label: str, value: str) -> Block:
         parts.pop()
     lines = [Line(number, " ", letters.visible(item)) for number, item in enumerate(parts, 1)]
     size = count(len(value.encode("utf-8", "surrogatepass")), "byte")
+    if "\udbff" in value:
+        size = "secrets covered"
     summary = f"{count(len(lines), 'line')}, {size}{', ends with a line break' if ended else ''}"
     return Block(form, label, lines, summary, _reading(value))
 

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from banksman import files
 from banksman.errors import ConfigurationError
 from banksman.key_life import Keys, new_sealing_key, new_vault_key
+from banksman.vault import PLAIN
 
 _EMAIL = re.compile(r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
 _URL = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._~/-]*)?")
@@ -174,13 +175,15 @@ def _a_sealer(target: Path) -> list[Path]:
 
 
 def _a_vault(target: Path) -> list[Path]:
-    """No key of the vault → one for all who open what is stored. An empty setting stays: somebody chose that."""
+    """No key of the vault → one for all who open what is stored, also what was stored without one. An empty setting
+    stays: somebody chose that.
+    """
     paths = [target / f"{name}.env" for name in (*_SERVICES, "migrate")]
     texts = {path: path.read_text() for path in paths}
     found = [files.settings_in(text).get("BANKSMAN_VAULT_KEYS") for text in texts.values()]
     missing = [path for path, keys in zip(paths, found, strict=True) if keys is None]
     # Should this be cut short, the next call goes on with the key that some have already.
-    keys = next((keys for keys in found if keys is not None), new_vault_key(()))
+    keys = next((keys for keys in found if keys is not None), f"{new_vault_key(())},{PLAIN}")
     for path in missing:
         files.write_private(path, files.with_settings(texts[path], {"BANKSMAN_VAULT_KEYS": keys}))
     return missing

@@ -9,6 +9,7 @@ transaction.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from banksman import digest, ids, policy
@@ -59,6 +60,7 @@ def statement(
     free: frozenset[str],
     most: int,
     expires_at: datetime,
+    sensitive: Sequence[str] = (),
 ) -> dict[str, Json]:
     """What the gateway signs."""
     return {
@@ -71,6 +73,7 @@ def statement(
         "bound": bound_to(call, free),
         "most": most,
         "expires_at": expires_at.isoformat(),
+        **({"sensitive": list(sensitive)} if sensitive else {}),
     }
 
 
@@ -88,6 +91,7 @@ def verified(stored: StoredGrant, verifier: Verifier) -> Grant:
             most=int(said["most"]),
             expires_at=datetime.fromisoformat(str(said["expires_at"])),
             signature=stored.signed.signature,
+            sensitive=tuple(map(str, said.get("sensitive", ()))),
         )
     except (KeyError, TypeError, ValueError):
         raise NotGenuine("What was signed is no grant that this release can read.") from None

@@ -4,7 +4,8 @@ A signing key is `current` (the gateway signs with it), then `retired` (what it 
 it signed counts no more, and the gateway does not start with it). Of the link keys the first mints and all verify; a
 revoked one is gone. A rotation makes a new key in front and keeps the old one, so nothing that waits is voided by it.
 Of the keys of the vault the first seals and all open. Every service has them; one is given up once nothing is sealed
-with it any more (`ledger.resealing`), and cannot be revoked before.
+with it any more (`ledger.resealing`), and cannot be revoked before. `plain` stands among them while what was stored
+without a key has to open, and is given up in the same way.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from banksman import files
 from banksman.errors import ConfigurationError, Conflict, NotFound
 from banksman.links import LinkKeys
 from banksman.signing import KeyStatus, Signer, Verifier, base64url
-from banksman.vault import Ring
+from banksman.vault import PLAIN, Ring
 
 Kind = Literal["signing", "link", "vault"]
 
@@ -75,7 +76,7 @@ def rotate(keys: Keys, kind: Kind) -> Keys:
     if kind == "link":
         return replace(keys, link_keys=f"{_new_link(taken)},{keys.link_keys}")
     if kind == "vault":
-        return replace(keys, vault_keys=",".join(filter(None, [new_vault_key(taken), keys.vault_keys])))
+        return replace(keys, vault_keys=f"{new_vault_key(taken)},{keys.vault_keys or PLAIN}")
     signer, text = _new_signer(taken)
     older = {
         kid: ("retired" if status == "current" else status, public)
@@ -228,17 +229,21 @@ def _links(keys: Keys) -> dict[str, str]:
 
 def _vault(keys: Keys) -> dict[str, str]:
     Ring.read(keys.vault_keys)
-    return dict(item.strip().split(":") for item in keys.vault_keys.split(",") if item.strip())
+    pairs = (item.strip().partition(":") for item in keys.vault_keys.split(",") if item.strip())
+    return {kid: raw for kid, _, raw in pairs}
 
 
 def _without(kid: str, keys: Mapping[str, str]) -> str:
-    return ",".join(f"{name}:{raw}" for name, raw in keys.items() if name != kid)
+    return ",".join(f"{name}:{raw}" if raw else name for name, raw in keys.items() if name != kid)
 
 
 def _then_reseal(before: Keys, after: Keys) -> Sequence[str]:
     if len(after.vault_keys) <= len(before.vault_keys):
         return []
-    return ["After that, `banksman keys reseal` puts everything that is stored under the new key."]
+    done = ["After that, `banksman keys reseal` puts everything that is stored under the new key."]
+    if PLAIN in _vault(after):
+        done.append(f"Then `banksman keys retire {PLAIN}` refuses whatever somebody puts there without a key.")
+    return done
 
 
 def _spelled(known: Mapping[str, tuple[str, str]]) -> list[str]:

@@ -1,8 +1,8 @@
 """Letters: which of them stand as they are in front of a person, and how every other one is spelled by its number.
 
 It allows instead of forbidding: printable ASCII and line breaks stand, and every other code point, seen or unseen, is
-its number, `⟦U+202E⟧`. The brackets themselves are not ASCII, so no text can imitate that spelling, and two different
-texts never look alike.
+its number, `⟦U+202E⟧`; a covered secret is its mask, `⟦secret: …⟧`. The brackets themselves are not ASCII, so no text
+can imitate that spelling, and two different texts never look alike.
 
 `prose` is for words that are only read and never run (reasons, names, what the agent says): there letters of any
 script stand, and what is invisible or reorders text is still spelled out.
@@ -14,7 +14,10 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
-_NOT_PLAIN = re.compile(r"[^\n -~]")
+# A mask (`masks`) stands between two halves of letters that no stored text has: a high surrogate, and another one.
+_MASK = "\ud800[ -~]{1,100}\udbff"
+_NOT_PLAIN = re.compile(f"{_MASK}|[^\\n -~]")
+_PARTS = re.compile(f"{_MASK}|.", re.DOTALL)
 
 # Default_Ignorable_Code_Point of Unicode 16, and the blanks that are not in it: seen by nobody.
 _IGNORABLE = re.compile(
@@ -35,13 +38,20 @@ def line(value: str) -> str:
 
 def prose(value: str) -> str:
     """Words to be read: letters, marks and symbols of any script stand; the invisible is spelled as its number."""
+    if "\udbff" in value:
+        return "".join(part if len(part) == 1 and is_seen(part) else number(part) for part in _PARTS.findall(value))
     return "".join(letter if is_seen(letter) else number(letter) for letter in value)
 
 
+def first(value: str, most: int) -> str:
+    """The first so many letters of a text, a mask counted as one."""
+    return "".join(_PARTS.findall(value)[:most]) if len(value) > most else value
+
+
 def pieces(shown: str) -> Iterator[tuple[bool, str]]:
-    """Shown text cut into (spelled as numbers?, text), for a page that sets the numbers apart."""
+    """Shown text cut into (numbers or a mask?, text), for a page that sets these apart."""
     at = 0
-    for found in re.finditer(r"(?:⟦U\+[0-9A-F]{4,6}⟧)+", shown):
+    for found in re.finditer(r"(?:⟦U\+[0-9A-F]{4,6}⟧)+|⟦secret: [ -~]+⟧", shown):
         if found.start() > at:
             yield False, shown[at : found.start()]
         yield True, found[0]
@@ -58,5 +68,5 @@ def is_seen(letter: str) -> bool:
 
 
 def number(letter: str) -> str:
-    """A letter spelled by its number."""
-    return f"⟦U+{ord(letter):04X}⟧"
+    """A letter spelled by its number; a mask as it looks."""
+    return f"⟦U+{ord(letter):04X}⟧" if len(letter) == 1 else f"⟦{letter[1:-1]}⟧"

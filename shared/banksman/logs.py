@@ -1,4 +1,7 @@
-"""Logging: one line for each event, as text for people or JSON for machines; ids and states, never content."""
+"""Logging: one line for each event, as text for people or JSON for machines; ids and states, never content.
+
+What other libraries log, and tracebacks, may quote content: whatever is known as a secret by its form is covered.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ def configure(service: str, *, form: Literal["console", "json"] = "console", lev
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
+        _without_secrets,
     ]
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
@@ -43,6 +47,20 @@ def configure(service: str, *, form: Literal["console", "json"] = "console", lev
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     structlog.contextvars.bind_contextvars(service=service)
+
+
+def _without_secrets(
+    logger: structlog.typing.WrappedLogger, method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    from banksman import masks
+
+    del logger, method
+    for name, value in event.items():
+        if isinstance(value, str):
+            event[name] = masks.conceal(value)
+        elif name == "error" or isinstance(value, BaseException):
+            event[name] = masks.conceal(str(value))
+    return event
 
 
 def get(name: str) -> structlog.stdlib.BoundLogger:

@@ -351,6 +351,8 @@ class Grant:
     most: int
     expires_at: datetime
     signature: bytes
+    sensitive: Sequence[str] = ()
+    """The arguments that are secret."""
 
 
 @dataclass(frozen=True, slots=True)

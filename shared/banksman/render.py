@@ -1,6 +1,7 @@
 """Shows an action to a person, from its stored bytes alone, so that nothing in it can hide or pose as something else.
 
-Nothing is cut, and no Markdown, HTML, template or terminal code is interpreted; `letters` says what stands as it is.
+Nothing is cut, and no Markdown, HTML, template or terminal code is interpreted; `letters` says what stands as it is,
+and `masks` what is covered because it is secret.
 Pages, terminals, the API's `rendered` and the hash kept with a vote all come from here.
 """
 
@@ -11,11 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import cast
 
 from banksman import blocks as parts
-from banksman import diffs, letters, suspicion
+from banksman import diffs, letters, masks, suspicion
 from banksman.blocks import Block
 from banksman.digest import Json
+from banksman.masks import Cover, Secret
 
-version = "3"
+version = "4"
 
 _COMMANDS = frozenset({"command", "cmd", "code", "query", "script", "sql"})
 _PATHS = ("path", "file_path")
@@ -23,20 +25,31 @@ _HASH = b"banksman/render/v1\0"
 
 
 def blocks(action: Mapping[str, Json], context: Mapping[str, Json]) -> Sequence[Block]:
-    """The action in full, part by part, in the order in which a reviewer reads it."""
-    arguments = cast("Mapping[str, Json]", action.get("arguments") or {})
+    """The action in full, part by part, in the order in which a reviewer reads it; secrets are covered."""
+    return _blocks(action, context, masks.of(action))
+
+
+def secrets(action: Mapping[str, Json], context: Mapping[str, Json]) -> Sequence[Secret]:
+    """What is covered in these blocks, each secret once."""
+    cover = masks.of(action)
+    _blocks(action, context, cover)
+    return list(cover.found.values())
+
+
+def _blocks(action: Mapping[str, Json], context: Mapping[str, Json], cover: Cover) -> Sequence[Block]:
+    arguments = cast("Mapping[str, Json]", cover.value(action.get("arguments") or {}))
     found: list[Block] = []
     taken: set[str] = set()
-    for shown, names in _special(str(action.get("tool", "")), arguments, context):
+    for shown, names in _special(str(action.get("tool", "")), arguments, context, cover):
         found.append(shown)
         taken.update(names)
     found += [parts.of_argument(name, arguments[name]) for name in sorted(arguments) if name not in taken]
     operands = cast("Mapping[str, Json]", action.get("operands") or {})
     if operands:
-        found.append(parts.of_json("(files that it refers to, by SHA-256)", operands))
-        found += _operands(str(action.get("tool", "")), operands, context)
+        found.append(parts.of_json("(files that it refers to, by SHA-256)", cover.value(operands)))
+        found += _operands(str(action.get("tool", "")), operands, context, cover)
     if context.get("options"):
-        found.append(parts.of_json("(answers to choose from)", context["options"]))
+        found.append(parts.of_json("(answers to choose from)", cover.value(context["options"])))
     return found
 
 
@@ -65,20 +78,23 @@ def warnings(action: Mapping[str, Json], context: Mapping[str, Json]) -> list[st
     """What a reviewer should know about the text itself: hidden or foreign characters, padding, long lines."""
     arguments = cast("Mapping[str, Json]", action.get("arguments") or {})
     found = [
-        f"{parts.label(name)}: {said}" for name in sorted(arguments) for said in suspicion.of(name, arguments[name])
+        f"{parts.label(masks.Cover().text(name))}: {said}"
+        for name in sorted(arguments)
+        for said in suspicion.of(name, arguments[name])
     ]
     missing = _not_in_file(arguments, context)
     return [*found, missing] if missing else found
 
 
 def _special(
-    tool: str, arguments: Mapping[str, Json], context: Mapping[str, Json]
+    tool: str, arguments: Mapping[str, Json], context: Mapping[str, Json], cover: Cover
 ) -> Iterator[tuple[Block, Sequence[str]]]:
     """Arguments that have a shape of their own: a whole file, a change to one, a command."""
     path_name = next((name for name in _PATHS if isinstance(arguments.get(name), str)), None)
     if path_name is not None and tool in {"write_file", "edit_file"}:
         path = cast("str", arguments[path_name])
         before = diffs.file_of(context, path)
+        before = None if before is None else cover.text(before, path)
         yield parts.of_argument(path_name, path), [path_name]
         match arguments:
             case {"content": str(content)} if tool == "write_file":
@@ -94,7 +110,7 @@ def _special(
             yield parts.whole("command", parts.label(name), arguments[name]), [name]
 
 
-def _operands(tool: str, operands: Mapping[str, Json], context: Mapping[str, Json]) -> Iterator[Block]:
+def _operands(tool: str, operands: Mapping[str, Json], context: Mapping[str, Json], cover: Cover) -> Iterator[Block]:
     """What stands in the files that a call refers to: a script that is run is read before it is approved."""
     files = cast("Mapping[str, Mapping[str, Json]]", context.get("files") or {})
     for path in () if tool in {"write_file", "edit_file"} else sorted(operands):
@@ -102,21 +118,23 @@ def _operands(tool: str, operands: Mapping[str, Json], context: Mapping[str, Jso
         found = files.get(path) or {}
         before = cast("Mapping[str, Json]", found.get("before") or {})
         proposed = "as it will be once the other call of this turn is approved"
-        yield from _content(path, found, hashes, proposed if found.get("proposed") else "as it will be used")
-        yield from _content(path, before, hashes, "as it is now, and stays if that call is denied")
+        yield from _content(path, found, hashes, proposed if found.get("proposed") else "as it will be used", cover)
+        yield from _content(path, before, hashes, "as it is now, and stays if that call is denied", cover)
 
 
-def _content(path: str, found: Mapping[str, Json], hashes: list[Json], note: str) -> Iterator[Block]:
+def _content(path: str, found: Mapping[str, Json], hashes: list[Json], note: str, cover: Cover) -> Iterator[Block]:
     """One content that a file may have when the call starts, if it is text that can be shown."""
     content = found.get("text")
     if isinstance(content, str):
         if hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest() not in hashes:
             note = "is not what the approval would cover: something changed these rows"
-        yield parts.whole("file", f"(file {parts.label(path)} {note})", content)
+        yield parts.whole("file", f"(file {parts.label(cover.text(path))} {note})", cover.text(content, path))
     elif found:
         size = parts.count(int(found.get("size") or 0), "byte")
         yield parts.whole(
-            "value", f"(file {parts.label(path)} {note})", f"NOT SHOWN: {size}, too long for this page or not text"
+            "value",
+            f"(file {parts.label(cover.text(path))} {note})",
+            f"NOT SHOWN: {size}, too long for this page or not text",
         )
 
 

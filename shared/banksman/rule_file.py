@@ -1,5 +1,9 @@
 """Reads `banksman.toml`: the whole text is checked at once, and every error names the rule and the line.
 
+    [[sensitive]]
+    tool = "create_user"
+    args = ["password"]
+
     [[rule]]
     name = "large refunds"
     tool = "issue_refund"
@@ -24,12 +28,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from banksman import reach, toml_lines
+from banksman import masks, reach, toml_lines
 from banksman.conditions import Condition
 from banksman.errors import InvalidInput
 from banksman.policy import ladder
 from banksman.records import Person, Requirement, Rung
-from banksman.rules import Names, Rule, Rules
+from banksman.rules import Names, Rule, Rules, Sensitive
 from banksman.states import Tier
 
 MAX_BYTES = 64 * 1024
@@ -43,6 +47,7 @@ _PIECE = re.compile(r"([0-9]+)([dhms])")
 _SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 _GROUP = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.-]{0,62}")
 _PATTERN = re.compile(r"[A-Za-z0-9_.:/@*-]{1,200}")
+_ARGUMENT = re.compile(r"[A-Za-z0-9_-]{1,100}(?:\.[A-Za-z0-9_-]{1,100}){0,5}")
 
 
 def duration(text: str) -> int:
@@ -157,8 +162,27 @@ class _Rule(_Asking):
         return self
 
 
+class _Sensitive(_Table):
+    """Which arguments are secret, and so are covered where they are shown."""
+
+    agent: Patterns = ("*",)
+    tool: Patterns
+    args: Annotated[tuple[str, ...], BeforeValidator(_list), Field(min_length=1, max_length=50)]
+
+    @field_validator("args")
+    @classmethod
+    def _are_paths(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if not _ARGUMENT.fullmatch(name):
+                raise ValueError(f"has {name[:60]!r}, which is no argument, nor one within another as user.password")
+            if name.rpartition(".")[2] in masks.CODE:
+                raise ValueError(f"has {name!r}, which always has to be read: what runs cannot be secret as a whole")
+        return value
+
+
 class _File(_Table):
     default: _Asking | None = None
+    sensitive: Annotated[tuple[_Sensitive, ...], Field(max_length=MAX_RULES)] = ()
     rule: Annotated[tuple[_Rule, ...], Field(max_length=MAX_RULES)] = ()
 
 
@@ -177,7 +201,8 @@ def read(text: str, file: str = "banksman.toml") -> Rules:
     problems += _order(rules)
     if problems:
         raise _refusal(file, lines, values, problems)
-    return Rules(tuple(rules), default, text=text, names_default=found.default is not None)
+    sensitive = tuple(Sensitive(Names.of(one.agent), Names.of(one.tool), one.args) for one in found.sensitive)
+    return Rules(tuple(rules), default, text=text, names_default=found.default is not None, sensitive=sensitive)
 
 
 def read_path(path: Path) -> Rules:
@@ -328,7 +353,7 @@ def _problem(item: Any) -> tuple[toml_lines.Path, str]:
     key = next((part for part in reversed(path) if isinstance(part, str)), "")
     kind, said = item["type"], str(item["msg"]).removeprefix("Value error, ")
     if kind == "extra_forbidden":
-        table = _RULE_KEYS if path[0] == "rule" else _DEFAULT_KEYS if path[0] == "default" else "[default] and [[rule]]"
+        table = _KEYS.get(str(path[0]) if len(path) > 1 else "", "[default], [[rule]] and [[sensitive]]")
         return path, f"`{key}` is not known here; there are {table}"
     if kind == "missing":
         return path, f"`{key}` is missing"
@@ -337,8 +362,11 @@ def _problem(item: Any) -> tuple[toml_lines.Path, str]:
     return path, f"`{key}`: {said[:1].lower()}{said[1:]}"
 
 
-_RULE_KEYS = ", ".join(_Rule.model_fields)
-_DEFAULT_KEYS = ", ".join(_Asking.model_fields)
+_KEYS = {
+    "rule": ", ".join(_Rule.model_fields),
+    "default": ", ".join(_Asking.model_fields),
+    "sensitive": ", ".join(_Sensitive.model_fields),
+}
 
 
 def _refusal(
@@ -359,6 +387,8 @@ def _place(path: toml_lines.Path, lines: Mapping[toml_lines.Path, int], values: 
     if len(path) > 1 and path[0] == "rule" and isinstance(path[1], int):
         name = _name_of(values, path[1])
         return f", rule {path[1] + 1}{f' {name!r}' if name else ''}{where}"
+    if len(path) > 1 and path[0] == "sensitive" and isinstance(path[1], int):
+        return f", [[sensitive]] {path[1] + 1}{where}"
     return f", [default]{where}" if path[:1] == ("default",) else where
 
 

@@ -55,6 +55,15 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
+class Sensitive:
+    """Arguments that are secret, of these tools of these agents."""
+
+    agents: Names
+    tools: Names
+    args: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Rules:
     """A whole policy. `default` is who must agree where a call is asked and no rule says by whom."""
 
@@ -64,6 +73,12 @@ class Rules:
     text: str = ""
     names_default: bool = False
     """Whether the text has a `[default]`, which then comes before the environment's settings."""
+    sensitive: tuple[Sensitive, ...] = ()
+
+    def sensitive_args(self, agent: str, tool: str) -> Sequence[str]:
+        """The arguments of a tool that are covered where they are shown."""
+        matching = (one for one in self.sensitive if one.tools.match(tool) and one.agents.match(agent))
+        return [name for one in matching for name in one.args]
 
     def judge(self, call: Call, otherwise: Judgement, people: Sequence[Person] = ()) -> Judgement:
         """What the first matching rule says, else what would be said without rules; under this policy's name."""

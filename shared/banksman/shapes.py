@@ -210,6 +210,8 @@ class Decision(Shape):
     kid: str = ""
     signature: str = ""
     statement: str = ""
+    statement_masked: bool = False
+    """Whether secrets are covered in `statement`: the signature is over the text without masks."""
 
 
 class Vote(Shape):
@@ -299,8 +301,28 @@ class Context(Shape):
     options: Sequence[Json] | None = None
 
 
+class Masked(Shape):
+    """A secret that was covered where it is shown. Two of them with one fingerprint are the same."""
+
+    where: str = ""
+    what: str
+    size: str
+    fingerprint: str
+
+
+class Revealed(Shape):
+    """One secret of a request, as it is."""
+
+    value: str = Field(repr=False)
+    what: str
+    fingerprint: str
+
+
 class Request(Shape):
-    """A request as it stood when it was read: `digest` and `revision` say what exactly was seen."""
+    """A request as it stood when it was read: `digest` and `revision` say what exactly was seen.
+
+    In `arguments` and `rendered` secrets are covered; `masked` lists them.
+    """
 
     id: str
     run_id: str
@@ -309,6 +331,7 @@ class Request(Shape):
     tool: str
     arguments: Json
     rendered: str
+    masked: Sequence[Masked] = ()
     digest: str
     revision: int
     tier: str

@@ -3,8 +3,9 @@
 Everything odd is pointed out. Not everything odd is a trick: words in another script, an emoji, a no-break space or a
 long line are what people write. A *sign* is what honest text has no use for: characters that turn the direction of
 writing, that nobody can see, or that control a terminal; letters that pass for ASCII within a word of ASCII, or in
-what is code, a path or an address; and padding that pushes text out of sight. A call with a sign that is asked is
-asked at the highest tier that can be reached, and no rule allows a call in which something hides.
+what is code, a path or an address; and padding that pushes text out of sight. A secret in what is code is a sign too:
+there it is covered, and it runs. A call with a sign that is asked is asked at the highest tier that can be reached, and
+no rule allows a call in which something hides.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import cast
 
-from banksman import letters
+from banksman import detectors, letters, masks
 from banksman.digest import Json
 
 _TURNS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -25,6 +26,7 @@ _EMPTY_LINES, _BLANKS, _LONG = 20, 60, 1000
 
 TURNED, HIDDEN, CONTROL = "turned writing", "hidden characters", "control characters"
 LOOK_ALIKE, PADDING = "look-alike characters", "padding"
+COVERED = "a covered secret"
 _HIDING = (TURNED, HIDDEN, CONTROL)
 FILE = "a file that it refers to"
 
@@ -118,6 +120,8 @@ _FITTING = re.compile(
 def _signs(field: str, text: str) -> Iterator[str]:
     if _has_empty_lines(text) or _has_blanks(text):
         yield PADDING
+    if field in masks.CODE and detectors.find(text):
+        yield COVERED
     if not _NOT_PLAIN.search(text):
         return
     honest = _FITTING.sub("", text)

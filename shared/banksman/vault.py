@@ -7,16 +7,20 @@ or column does not open. The data key stands beside it, wrapped (RFC 3394) by a 
     1 | kid, 8 bytes padded with NUL | wrapped data key, 40 bytes | content and tag
 
 So a key is rotated by wrapping 32 bytes anew, without touching the content. A data key seals one value, once: its nonce
-is constant. A process takes its ring once, as it starts; without one it seals as version 0, and still opens that
-version with one.
+is constant. A process takes its ring once, as it starts. Without one it seals as version 0. With one, plain bytes do
+not open, or who can write to the database could put them in place of what is sealed; the word `plain` in the ring lets
+them, as long as something is left from before there was a key.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -29,6 +33,8 @@ from banksman.signing import unbase64
 
 Row = tuple[str, *tuple[UUID | int | str, ...]]
 
+PLAIN = "plain"
+"""What a ring names beside its keys while bytes that were stored without any have to open."""
 HEAD = 49
 """So many bytes of a value of version 1 say which key opens it; the rest stays as it is when keys are rotated."""
 _PLAIN = b"\x00"
@@ -43,17 +49,21 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Ring:
-    """Keys that wrap data keys: the first seals, all open."""
+    """Keys that wrap data keys: the first seals, all open. `plain` says that bytes without a seal open as well."""
 
     keys: Mapping[str, bytes] = field(repr=False)
+    plain: bool = True
 
     @classmethod
     def read(cls, text: str) -> Ring:
         """From the setting `kid:base64url`, newest first, separated by commas; empty for none."""
         keys: dict[str, bytes] = {}
-        for item in filter(None, map(str.strip, text.split(","))):
+        items = [item for item in map(str.strip, text.split(",")) if item]
+        for item in items:
             kid, _, raw = item.partition(":")
-            if not re.fullmatch("[a-z0-9]{1,8}", kid) or kid in keys:
+            if item == PLAIN:
+                continue
+            if not re.fullmatch("[a-z0-9]{1,8}", kid) or kid in keys or kid == PLAIN:
                 raise ConfigurationError(
                     "BANKSMAN_VAULT_KEYS must read `kid:key`, each kid once and of 1 to 8 characters of a-z and 0-9."
                 )
@@ -61,7 +71,7 @@ class Ring:
                 keys[kid] = unbase64(raw)
             except ValueError:
                 raise ConfigurationError(f"BANKSMAN_VAULT_KEYS: key {kid!r} is not 32 bytes in base64url.") from None
-        return cls(keys)
+        return cls(keys, PLAIN in items or not keys)
 
     @property
     def current(self) -> str | None:
@@ -69,6 +79,9 @@ class Ring:
         return next(iter(self.keys), None)
 
 
+UNREAD = "cannot be read"
+_WORDS = frozenset({"runs.prompt", "runs.error", "votes.reason", "remarks.body", "blobs.body", "endpoints.url"})
+_unread: ContextVar[list[str] | None] = ContextVar("unread", default=None)
 _ring = Ring({})
 
 
@@ -95,9 +108,54 @@ def seal(body: bytes, row: Row) -> bytes:
 
 
 def open_sealed(stored: bytes, row: Row) -> bytes:
-    """What is stored in `row` → content. Changed or moved: `NotGenuine`; under a key that is not here: `NotHere`."""
+    """What is stored in `row` → content. Changed, moved, or plain where all is sealed: `NotGenuine`; under a key that
+    is not here: `NotHere`. Under `leniently` that is said in the place of the content.
+    """
+    try:
+        return _opened(stored, row)
+    except (NotGenuine, NotHere) as error:
+        unread = _unread.get()
+        if unread is None:
+            raise
+        unread.append(str(error))
+        log.error("A stored value cannot be read: %s", error)  # noqa: TRY400  where it happened says nothing
+        return _instead(row, str(error))
+
+
+@contextmanager
+def leniently() -> Generator[list[str]]:
+    """For what is only looked at: one value that cannot be read does not keep the others from being shown.
+
+    What could not be read, and why; in its place stand a few words, or JSON that says so.
+    """
+    unread: list[str] = []
+    token = _unread.set(unread)
+    try:
+        yield unread
+    finally:
+        _unread.reset(token)
+
+
+def _instead(row: Row, why: str) -> bytes:
+    words = f"{UNREAD}: {why}"
+    if row[0] in _WORDS:
+        return words.encode()
+    if row[0] == "snapshots.state":
+        return b"{}"
+    said: dict[str, object] = {UNREAD: why}
+    if row[0] == "revisions.action":
+        said["arguments"] = {UNREAD: why}  # of no digest that anybody could vote on
+    return json.dumps([said] if row[0] == "snapshots.messages" else said).encode()
+
+
+def _opened(stored: bytes, row: Row) -> bytes:
     if stored[:1] == _PLAIN:
-        return stored[1:]
+        if _ring.plain:
+            return stored[1:]
+        raise NotGenuine(
+            f"{_name(row)} is not encrypted, and all that is stored here is: somebody put it there. If it was stored"
+            f" before there was a key, add `{PLAIN}` to BANKSMAN_VAULT_KEYS until `banksman keys reseal` is done."
+        )
     key = _unwrapped(stored[:HEAD], row)
     try:
         return AESGCM(key).decrypt(_NONCE, stored[HEAD:], _bound(row))

@@ -41,7 +41,7 @@ def test_a_key_is_given_up_only_once_nothing_is_sealed_with_it(database: Databas
     assert "keys reseal" in made.stderr
     assert early.returncode == 3
     assert "1 of runs.prompt" in early.stderr
-    assert json.loads(done.stdout) == {"key": both.partition(":")[0], "resealed": 2, "left": {}}
+    assert json.loads(done.stdout) == {"key": both.partition(":")[0], "resealed": 2, "left": {}, "refused": []}
     assert retired.returncode == 0
     last = keyring.load_or_make(secrets, data_exists=True).vault_keys
     assert last == both.partition(",")[0]

@@ -44,6 +44,7 @@ PAGES = {
     "POST /account/sign-out": "session.ended",
     "POST /requests/{request_id}/vote": "request.approved",
     "POST /requests/{request_id}/edit": "request.revised",
+    "POST /requests/{request_id}/reveal": "request.revealed",
     "POST /requests/{request_id}/{move}": "vote.withdrawn",
     "POST /runs/{run_id}/{move}": "run.cancelled",
     "POST /sign-in/code": "session.started",
@@ -126,6 +127,13 @@ class Acts:
         assert self.vote(request).status_code == 200
         return self.post(f"/v1/requests/{request}/withdraw")
 
+    def revealed(self) -> Response:
+        arguments = {"path": "/a", "content": "password=hunter22"}
+        request = self.request(arguments=arguments)
+        [found] = self.site.client.get(f"/v1/requests/{request}", headers=self.boss).json()["masked"]
+        wish = {"fingerprint": found["fingerprint"], "reason": "To compare it."}
+        return self.post(f"/v1/requests/{request}/reveal", wish)
+
     def granted(self) -> Response:
         request = self.request(tier=Tier.LOW)
         assert self.vote(request).status_code == 200
@@ -178,6 +186,7 @@ TOLD: dict[str, tuple[str, Act]] = {
         "remark.added",
         lambda a: a.post(f"/v1/requests/{a.request()}/remarks", {"text": "Why?"}),
     ),
+    "POST /v1/requests/{request_id}/reveal": ("request.revealed", lambda a: a.revealed()),
     "POST /v1/absences": ("absence.declared", lambda a: a.away()),
     "DELETE /v1/absences/{absence_id}": (
         "absence.ended",
@@ -271,8 +280,9 @@ def test_what_is_changed_is_told_in_the_same_transaction(address: str, site: Sit
     assert {xid % 2**32 for xid, _ in told} & written or address in APART
 
 
-# Rows written behind a savepoint bear an id of their own; and of a new endpoint nothing is there to send once more.
-APART = {"POST /v1/votes", "POST /v1/endpoints/{endpoint_id}/redeliver"}
+# Rows written behind a savepoint bear an id of their own; of a new endpoint nothing is there to send once more; and a
+# secret that is told changes nothing else.
+APART = {"POST /v1/votes", "POST /v1/endpoints/{endpoint_id}/redeliver", "POST /v1/requests/{request_id}/reveal"}
 CHANGED = (
     *("runs", "batches", "agents", "requests", "votes", "decisions", "revisions", "withdrawals", "remarks", "absences"),
     *("grants", "policies", "people", "keys", "sessions", "endpoints", "preferences", "notices"),

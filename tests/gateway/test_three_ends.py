@@ -13,7 +13,7 @@ from banksman.ids import RequestId, RunId
 from banksman.ledger import notices, requests
 from banksman.shapes import Request as Shown
 from banksman_gateway import health, silence
-from banksman_worker.gate import denial
+from banksman_worker.results import denial
 from banksman_worker.resuming import resolve
 from tests.gateway.browser import Browser
 from tests.gateway.scenes import Site, asking

@@ -20,6 +20,7 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     settings = {
         "BANKSMAN_ALLOW_WRITES_BELOW": "/workspace",
         "BANKSMAN_TIERS": "issue_refund=low,sign_off=high",
+        "BANKSMAN_WEBHOOK_ALLOW": "127.0.0.1",
     } | SEALED
     data = tmp_path_factory.mktemp("calm") / "data"
     with Stack(data, settings=SEALED | settings | _anchor(data)) as stack:

@@ -127,6 +127,10 @@ class Stack:
         tokens = {item["email"]: item["token"] for item in self.facts["reviewers"]}
         return self._outsider(tokens[email])
 
+    def caller(self, token: str) -> Outsider:
+        """Whoever has this credential."""
+        return self._outsider(token)
+
     def _outsider(self, token: str) -> Outsider:
         self._programs.append(Outsider(self.url, token))
         return self._programs[-1]

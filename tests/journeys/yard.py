@@ -10,7 +10,7 @@ import os
 import time
 from pathlib import Path
 
-from pydantic_ai import Agent
+from pydantic_ai import Agent, Tool
 from pydantic_ai.toolsets import FunctionToolset
 
 from banksman_worker.deep import deep_agent
@@ -137,4 +137,30 @@ runner = deep_agent(
 )
 
 
-agents = {"clerk": clerk, "stamper": stamper, "planner": planner, "writer": writer, "runner": runner}
+def log_in(user: str, pin: str) -> str:
+    """Log in somewhere."""
+    _write("lines", user)
+    return f"{user} is in with {pin}"
+
+
+def break_down(pin: str) -> str:
+    """Fail, saying too much."""
+    raise RuntimeError(f"{pin} was not taken")
+
+
+keeper = deep_agent(
+    model=scripted_model(
+        lambda seen: Call("write_file", {"path": "/workspace/pin.txt", "content": f"{seen.prompt}\n"}),
+        lambda seen: Call("log_in", {"user": "ana", "pin": seen.prompt}),
+        lambda seen: Call("break_down", {"pin": seen.prompt}) if "break" in seen.prompt else _told(seen, "log_in"),
+        lambda seen: _told(seen, "break_down"),
+        name="keeper",
+    ),
+    tools=[
+        Tool(log_in, metadata={"banksman_sensitive": ["pin"]}),
+        Tool(break_down, metadata={"banksman": "harmless", "banksman_sensitive": ["pin"]}),
+    ],
+)
+
+
+agents = {"keeper": keeper, "clerk": clerk, "stamper": stamper, "planner": planner, "writer": writer, "runner": runner}

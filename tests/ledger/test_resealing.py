@@ -36,7 +36,7 @@ def reseal(pool: ledger.Pool, *, limit: int = 2) -> int:
         after, more = None, True
         while more:
             with ledger.transaction(pool) as conn:
-                after, part = resealing.step(conn, column, "v2", after, limit=limit)
+                after, part, _ = resealing.step(conn, column, "v2", after, limit=limit)
             done, more = done + part, after is not None
     return done
 

@@ -13,15 +13,19 @@ import inspect
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType, NoneType
 from typing import Any, TypeAlias, cast
 
 from pydantic_ai import Agent, DeferredToolRequests
 from pydantic_ai.models import Model
+from pydantic_ai.tools import ToolDefinition
+from pydantic_ai.toolsets import ToolsetTool
 from pydantic_deep import DeepAgentDeps  # pyright: ignore[reportMissingTypeStubs]
 
+from banksman import masks
+from banksman.digest import Json
 from banksman.errors import ConfigurationError
 from banksman_worker import deep, subagents
 from banksman_worker.workspace import Workspace
@@ -40,6 +44,11 @@ class Listed:
     """Part of what is approved: raise it when a change must void the approvals that runs are waiting for."""
     harmless_output: bool = False
     """The author's word that the output functions only shape the answer: no gate can hold them."""
+    sensitive_args: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
+    """Of each tool the arguments that are secret, `user.password` for one within another: covered where they are shown.
+
+    A tool of your own may say so itself, in its metadata: `{"banksman_sensitive": ["password"]}`.
+    """
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,7 @@ class Loaded:
     flagged: frozenset[str]
     """The tools that the author wants approved (`interrupt_on`), beside those that say so themselves."""
     harmless_output: bool = False
+    sensitive_args: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
     model: Model | None = None
     """The model of every run, where it is not for the agent itself to say (BANKSMAN_DEMO_MODEL)."""
 
@@ -200,7 +210,29 @@ def loaded(spec: str, name: str, entry: object) -> Loaded:
         deps_for=_deps_of(name, listed),
         flagged=deep.flagged_tools(listed.agent),
         harmless_output=listed.harmless_output,
+        sensitive_args=_names(name, listed.sensitive_args),
     )
+
+
+def sensitive(loaded: Loaded, tool: ToolsetTool[Any] | None, name: str) -> dict[str, Json]:
+    """What an action says of a tool's arguments that are secret: nothing, where none are."""
+    found = {*loaded.sensitive_args.get(name, ()), *(declared(tool.tool_def) if tool is not None else ())}
+    return {masks.SENSITIVE: sorted(found)} if found else {}
+
+
+def declared(tool: ToolDefinition) -> Sequence[str]:
+    """What a tool's author named as secret in its metadata."""
+    named = (tool.metadata or {}).get("banksman_sensitive") or ()
+    return [str(item) for item in cast("Sequence[object]", [named] if isinstance(named, str) else named)]
+
+
+def _names(agent: str, given: Mapping[str, Sequence[str]]) -> Mapping[str, Sequence[str]]:
+    wrong = [tool for tool, names in given.items() if isinstance(names, str)]
+    if wrong:
+        raise ConfigurationError(
+            f"The sensitive_args of the agent {agent!r} name the arguments of {wrong[0]!r} as one string: write a list."
+        )
+    return given
 
 
 def _deps_of(name: str, listed: Listed) -> MakeDeps:

@@ -11,7 +11,6 @@ from datetime import timedelta
 from typing import Any
 
 from pydantic_ai import DeferredToolRequests
-from pydantic_ai.exceptions import AgentRunError, FallbackExceptionGroup, UserError
 from pydantic_ai.messages import ModelMessage
 from pydantic_ai.run import AgentRunResult
 from pydantic_ai.usage import RunUsage
@@ -19,7 +18,7 @@ from pydantic_core import to_jsonable_python
 
 from banksman import digest, ids, ledger, logs, quorum
 from banksman.digest import Json
-from banksman.errors import BanksmanError, LostLease, NotGenuine, NotHere, Unavailable, Ungateable
+from banksman.errors import LostLease, NotGenuine, NotHere, Unavailable, Ungateable
 from banksman.ids import NoticeId, RequestId
 from banksman.ledger import Connection, audit, lists, people, requests, runs, snapshots
 from banksman.records import Claim, Event, NewRequest, Snapshot
@@ -180,9 +179,8 @@ def stopped(worker: Worker, claim: Claim, lease: Lease, error: BaseException) ->
 def broke(worker: Worker, claim: Claim, error: Exception) -> None:
     """Running → queued for another attempt when the world was at fault, failed when the run itself cannot go on."""
     again, counted, text = faults.may_pass(error), not isinstance(error, NotHere), faults.in_words(error)
-    expected = isinstance(error, (BanksmanError, AgentRunError, FallbackExceptionGroup, UserError))
     shown = ids.show("run", claim.run_id)
-    log.error("A segment broke.", run=shown, again=again, error=text[:500], exc_info=not expected)
+    log.error("A segment broke.", run=shown, again=again, error=faults.for_the_log(error)[:1000])
     try:
         with ledger.transaction(worker.pool) as conn:
             if again:

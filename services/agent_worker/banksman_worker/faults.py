@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
-from pydantic_ai.exceptions import FallbackExceptionGroup, ModelAPIError, ModelHTTPError, ModelRequestRejectedError
+import traceback
 
+from pydantic import ValidationError
+from pydantic_ai.exceptions import (
+    FallbackExceptionGroup,
+    ModelAPIError,
+    ModelHTTPError,
+    ModelRequestRejectedError,
+    ModelRetry,
+)
+
+from banksman import masks
 from banksman.errors import BanksmanError, Unavailable
+
+_FRAMES = 8
+"""So many of the innermost frames does the log name."""
 
 
 def may_pass(error: BaseException) -> bool:
@@ -14,6 +27,26 @@ def may_pass(error: BaseException) -> bool:
     if isinstance(error, ModelRequestRejectedError):
         return False
     return isinstance(error, (Unavailable, ModelAPIError, ConnectionError, TimeoutError))
+
+
+def for_the_log(error: BaseException) -> str:
+    """What broke and where, without the error's own words where they may quote content: those are kept with the run."""
+    if isinstance(error, FallbackExceptionGroup):
+        return " ".join(map(for_the_log, error.exceptions))
+    if isinstance(error, BanksmanError):
+        return masks.conceal(str(error))
+    frames = traceback.extract_tb(error.__traceback__)[-_FRAMES:]
+    where = " < ".join(f"{frame.name} ({frame.filename.rpartition('/')[2]}:{frame.lineno})" for frame in frames[::-1])
+    code = f" (HTTP {error.status_code})" if isinstance(error, ModelHTTPError) else ""
+    return f"{type(error).__name__}{code} in {where or 'no frame'}"
+
+
+def without_values(error: ValidationError | ModelRetry) -> str:
+    """Why a tool refused arguments, without quoting them: the audit log has it too."""
+    if isinstance(error, ModelRetry):
+        return masks.conceal(str(error))
+    wrong = error.errors(include_url=False, include_context=False, include_input=False)
+    return "; ".join(f"{'.'.join(map(str, one['loc'])) or 'the arguments'}: {one['msg']}" for one in wrong)
 
 
 def in_words(error: BaseException) -> str:

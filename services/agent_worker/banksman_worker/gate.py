@@ -30,7 +30,7 @@ from banksman.ids import RequestId, RunId
 from banksman.policy import Effects, Policy
 from banksman.records import Claim, Delegation, Event, Execution, Grant, Requirement, Settled
 from banksman.states import Kind, RequestState
-from banksman_worker import conversation, results
+from banksman_worker import agents, conversation, faults, results
 from banksman_worker.agents import Loaded
 from banksman_worker.operands import Operands
 from banksman_worker.workspace import Workspace
@@ -44,6 +44,7 @@ _IN_WORDS = {
     "operands": "a file that it refers to",
     "proposed": "what the model had written",
     "schema": "the tool's schema",
+    "sensitive": "which of its arguments are secret",
 }
 Key = tuple[int, str]
 """A call within its run: the step and the tool call's id."""
@@ -189,7 +190,7 @@ class Gate:
         resolved = self.resolved.get(key)
         if resolved is None or resolved.statement is None or not resolved.statement["edited"]:
             return False
-        self._refused[key] = str(error)
+        self._refused[key] = faults.without_values(error)
         return True
 
     def defer(self, ctx: RunContext[Any], call_id: str, metadata: Mapping[str, Any] | None) -> None:
@@ -437,6 +438,7 @@ class Gate:
             "agent": self.loaded.name,
             "agent_version": self.loaded.version,
             "requirement": requirement.as_json() if requirement else None,
+            **agents.sensitive(self.loaded, self.tools.get(seen.tool), seen.tool),
         }
 
 
@@ -464,24 +466,6 @@ def effects_of(tool: ToolDefinition) -> Effects:
         return "harmless"  # pydantic-ai's own: they only show the model more of what the gate holds anyway
     declared = (tool.metadata or {}).get("banksman")
     return cast("Effects", declared) if declared in ("harmless", "workspace", "idempotent") else "unknown"
-
-
-def denial(resolved: Resolved) -> str:
-    """What the model is told about a call that was not approved."""
-    statement = resolved.statement
-    if resolved.forged:
-        return f"This call was not executed, and no answer to it was used. {resolved.doubt}"
-    if statement is not None:
-        reason = statement["reason"]
-        return str(reason) if reason else "A person denied this call. It was not executed."
-    if resolved.settled.kind is Kind.OUTCOME:
-        return (
-            "The worker was lost while this call ran, and nobody said in time whether it happened. Treat it as"
-            " something that may have been done: do not repeat it."
-        )
-    if resolved.settled.state is RequestState.EXPIRED:
-        return "Nobody decided in time, so this call was not executed. It was not denied either."
-    return "This call was not executed: its request was cancelled before anybody decided. It was not denied."
 
 
 def _is_plain(value: object) -> bool:

@@ -22,11 +22,11 @@ from pydantic_ai.profiles import ModelProfile
 from pydantic_ai.tools import ToolDefinition
 from pydantic_ai.toolsets import AbstractToolset, FunctionToolset, ToolsetTool, WrapperToolset
 
-from banksman import digest, policy
+from banksman import digest, masks, policy
 from banksman.digest import Json
 from banksman.errors import BanksmanError, ConfigurationError, Ungateable
 from banksman.policy import Effects, Judgement, Policy
-from banksman_worker import deep, refusals
+from banksman_worker import agents, deep, refusals
 from banksman_worker.agents import Loaded
 from banksman_worker.workspace import Workspace
 
@@ -52,6 +52,8 @@ class Tool:
     """Whether the call is answered from outside, and never runs here."""
     unlisted: str | None = None
     """Why the tools of this toolset could not be listed."""
+    sensitive: Sequence[str] = ()
+    """Its arguments that are secret."""
     trouble: str | None = None
     """Why no gate can hold it, and what to do."""
 
@@ -83,6 +85,7 @@ class Tool:
             "tier": None if judged.requirement is None else judged.requirement.tier.value,
             "rule": judged.rule,
             "because": judged.because,
+            "sensitive": list(self.sensitive),
         }
 
 
@@ -139,7 +142,7 @@ async def _start(loaded: Loaded, workspace: Workspace, looked: _Looked) -> None:
 def _tools(loaded: Loaded, looked: _Looked) -> list[Tool]:
     tools: list[Tool] = []
     for offered in looked.parameters.function_tools:
-        trouble = looked.troubles.get(offered.name) or refusals.of_tool(offered)
+        trouble = looked.troubles.get(offered.name) or refusals.of_tool(offered) or _unknown(loaded, offered)
         tools.append(_tool(loaded, offered, trouble))
     for native in looked.parameters.native_tools:
         trouble = refusals.of_native(native)
@@ -161,8 +164,25 @@ def _tool(loaded: Loaded, offered: ToolDefinition, trouble: str | None) -> Tool:
         local=(offered.metadata or {}).get("banksman_local") is True,
         schema=b"" if trouble is not None else digest.of_schema(schema),
         external=offered.kind == "external",
+        sensitive=sorted({*loaded.sensitive_args.get(offered.name, ()), *agents.declared(offered)}),
         trouble=trouble,
     )
+
+
+def _unknown(loaded: Loaded, offered: ToolDefinition) -> str | None:
+    """What is wrong with the arguments that are named as secret: a misspelled one would be shown."""
+    schema = cast("Mapping[str, Json]", offered.parameters_json_schema)
+    known = cast("Mapping[str, Json]", schema.get("properties") or {})
+    for name in agents.sensitive(loaded, None, offered.name).get(masks.SENSITIVE, []) + agents.declared(offered):
+        first, _, rest = name.partition(".")
+        if name.rpartition(".")[2] in masks.CODE:
+            return (
+                f"the argument {name!r} of {offered.name} is named as secret, and always has to be read: what runs"
+                " cannot be secret as a whole"
+            )
+        if first not in known and (rest or not schema.get("additionalProperties")):
+            return f"{offered.name} has no argument {first!r}, which is named as secret; correct the name"
+    return None
 
 
 def _only_named(loaded: Loaded, name: str, *, unlisted: str | None = None, trouble: str | None = None) -> Tool:

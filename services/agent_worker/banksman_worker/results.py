@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import TypeAdapter
 from pydantic_ai.exceptions import ApprovalRequired, CallDeferred, ModelRetry, ToolFailed
@@ -15,7 +15,11 @@ from banksman import digest
 from banksman.digest import Json
 from banksman.policy import Effects
 from banksman.records import Execution
+from banksman.states import Kind, RequestState
 from banksman_worker.workspace import Changes
+
+if TYPE_CHECKING:
+    from banksman_worker.gate import Resolved
 
 _RETURN: TypeAdapter[Any] = TypeAdapter(ToolReturn)
 _CONTENT = cast("TypeAdapter[Any]", tool_return_content_ta)
@@ -110,3 +114,21 @@ def _clean(value: Json) -> Json:
     if isinstance(value, dict):
         return {_clean(key): _clean(item) for key, item in cast("dict[str, Json]", value).items()}
     return value
+
+
+def denial(resolved: Resolved) -> str:
+    """What the model is told about a call that was not approved."""
+    statement = resolved.statement
+    if resolved.forged:
+        return f"This call was not executed, and no answer to it was used. {resolved.doubt}"
+    if statement is not None:
+        reason = statement["reason"]
+        return str(reason) if reason else "A person denied this call. It was not executed."
+    if resolved.settled.kind is Kind.OUTCOME:
+        return (
+            "The worker was lost while this call ran, and nobody said in time whether it happened. Treat it as"
+            " something that may have been done: do not repeat it."
+        )
+    if resolved.settled.state is RequestState.EXPIRED:
+        return "Nobody decided in time, so this call was not executed. It was not denied either."
+    return "This call was not executed: its request was cancelled before anybody decided. It was not denied."

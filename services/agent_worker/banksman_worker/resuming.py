@@ -15,8 +15,9 @@ from banksman.records import Settled
 from banksman.signing import Verifier
 from banksman.states import Kind, RequestState
 from banksman_worker import delegation
-from banksman_worker.gate import Resolved, denial
+from banksman_worker.gate import Resolved
 from banksman_worker.parts import Segment
+from banksman_worker.results import denial
 
 log = logs.get(__name__)
 

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from anyio import to_thread
 from fastapi import FastAPI
 
-from banksman import address_guard, ledger, standing_policy, vault
+from banksman import address_guard, ledger, masks, standing_policy, vault
 from banksman.links import LinkKeys
 from banksman.settings import GatewaySettings
 from banksman.signing import Signer, Verifier
@@ -51,6 +51,7 @@ from banksman_gateway import (
     remarks,
     request_page,
     requests,
+    reveal,
     run_forms,
     run_page,
     runs,
@@ -61,6 +62,7 @@ from banksman_gateway.envelope import Envelope
 from banksman_gateway.parts import Parts
 from banksman_gateway.pulse import Pulse
 from banksman_gateway.seal import Seal
+from banksman_gateway.secrecy import Secrecy
 from banksman_gateway.sweep import Sweep
 
 POOL_SIZE = 16
@@ -119,6 +121,7 @@ def create(settings: GatewaySettings) -> FastAPI:
         endpoints,
         looking,
         remarks,
+        reveal,
         away,
         audit,
         internal,
@@ -143,6 +146,7 @@ def create(settings: GatewaySettings) -> FastAPI:
         away_page,
         audit_page,
     )
+    app.include_router(reveal.page)  # before the page of a request, which takes any other move
     for module in (*api, *shown):
         app.include_router(module.router)
     for router in (batch_lines.router, batch_results.router, hearing.page):
@@ -161,6 +165,8 @@ def build(settings: GatewaySettings) -> Parts:
     verifier = Verifier.read(settings.verify_keys or signer.public())
     verifier.allow(signer)
     link_keys = LinkKeys.read(settings.link_keys.get_secret_value())
+    masks.use(settings.link_keys.get_secret_value())
+    file_rules = standing_policy.of_file(settings.policy)
     pool = ledger.open_pool(settings.database_url.get_secret_value(), size=POOL_SIZE, name="banksman-gateway")
     return Parts(
         settings=settings,
@@ -171,5 +177,6 @@ def build(settings: GatewaySettings) -> Parts:
         wire=Wire(broker_url, expires=settings.redispatch_seconds),
         pulse=Pulse(broker_url),
         verifier=verifier,
-        file_rules=standing_policy.of_file(settings.policy),
+        file_rules=file_rules,
+        secrecy=Secrecy(verifier, file_rules),
     )

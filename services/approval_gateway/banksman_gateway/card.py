@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import cast
 
-from banksman import diffs, digest, render
+from banksman import diffs, digest, masks, render, vault
 from banksman.blocks import Block
 from banksman.digest import Json
 from banksman.errors import InvalidInput
 from banksman.ids import PersonId, RequestId
 from banksman.ledger import Connection, decisions, executions, lists, people, requests, runs, views, votes
 from banksman.links import LinkKeys
+from banksman.masks import Cover, Secret
 from banksman.records import Decision, Execution, Person, Request, Requirement, Run, Vote
 from banksman.states import RequestState, Tier
 from banksman_gateway import silence, stand_ins, tally, voters
@@ -53,6 +54,8 @@ class Card:
     context: Mapping[str, Json]
     requirement: Requirement
     blocks: Sequence[Block]
+    secrets: Sequence[Secret]
+    """What is covered in them."""
     schema: Mapping[str, Json]
     """Of the tool, where the request is asked again."""
     warnings: Sequence[str]
@@ -110,8 +113,17 @@ class Card:
 
     @property
     def said(self) -> str:
-        """The agent's own words of that turn."""
-        return _text(self.context, "said")
+        """The agent's own words of that turn; what is secret in the call is covered in them too."""
+        return self.around.text(_text(self.context, "said"))
+
+    @property
+    def around(self) -> Cover:
+        """What covers the words around the call."""
+        return masks.around(self.action)
+
+    def returned(self, call: Execution) -> str:
+        """What a call of it returned, its secrets covered."""
+        return self.around.text((call.result or b"").decode("utf-8", "replace"))
 
     @property
     def tool_description(self) -> str:
@@ -121,21 +133,22 @@ class Card:
     @property
     def why_again(self) -> str:
         """Why this is asked a second time, if it is."""
-        return _text(self.context, "why_again")
+        return self.around.text(_text(self.context, "why_again"))
 
     @property
     def before(self) -> str:
         """What was approved, where it has changed since, as it was shown."""
         before = self.context.get("before")
         was = {name: before.get(name) for name in ("arguments", "operands", "agent_version")} if before else {}
-        return render.text({"tool": self.request.tool, **was}, {}) if was else ""
+        return render.text({**self.action, **was}, {}) if was else ""
 
     @property
     def changes(self) -> Sequence[Block]:
         """What has changed since it was approved."""
         before: dict[str, Json] = self.context.get("before") or {}
         now = {**self.action, "schema": self.schema, "files": self.context.get("files")}
-        return diffs.changes(before, now) if before else []
+        cover = masks.of(self.action)
+        return diffs.changes(masks.snapshot(before, cover), masks.snapshot(now, cover)) if before else []
 
     @property
     def options(self) -> Sequence[str]:
@@ -165,10 +178,11 @@ def read(conn: Connection, request_id: RequestId, reader: Person | None, channel
         context=context,
         requirement=requirement,
         blocks=render.blocks(action, context),
+        secrets=render.secrets(action, context),
         schema=digest.parse(requests.schema(conn, request.schema_hash)) if context.get("before") else {},
         warnings=render.warnings(action, context),
         genuine=genuine,
-        siblings=lists.siblings(conn, request),
+        siblings=_siblings(conn, request),
         says=[_say(item, _who(item, names), stands) for item in cast_],
         decision=decision,
         reason=_reason(decision),
@@ -208,6 +222,11 @@ def _action(request: Request) -> tuple[dict[str, Json], bool]:
     return action, digest.of_action(action) == request.digest
 
 
+def _siblings(conn: Connection, request: Request) -> Sequence[Request]:
+    with vault.leniently():
+        return lists.siblings(conn, request)
+
+
 def _names(conn: Connection, cast_: Sequence[Vote], authors: Sequence[PersonId | None]) -> dict[PersonId, str]:
     found = {item.person_id for item in cast_} | set(authors)
     known = people.named(conn, [person for person in found if person is not None])
@@ -238,7 +257,8 @@ def _earlier(
     for (number, _, author), old, new in zip(versions, actions, actions[1:], strict=False):
         text = render.text(old, context)
         by = "the agent" if author is None else names[author]
-        found.append(Earlier(number, by, text, text.count("\n"), diffs.edited(old["arguments"], new["arguments"])))
+        was, will = (masks.of(side).value(side["arguments"]) for side in (old, new))
+        found.append(Earlier(number, by, text, text.count("\n"), diffs.edited(was, will)))
     return found
 
 

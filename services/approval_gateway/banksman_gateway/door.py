@@ -99,6 +99,7 @@ def transaction(here: Parts) -> Generator[Connection]:
         raise Unavailable("PostgreSQL cannot be reached.")
     try:
         with ledger.transaction(here.pool) as conn:
+            here.secrecy.begin(conn)
             yield conn
     except Crossed:
         raise

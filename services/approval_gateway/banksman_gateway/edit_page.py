@@ -11,7 +11,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from banksman import diffs, digest, ids, render
+from banksman import diffs, digest, ids, masks, render
 from banksman.digest import Json
 from banksman.errors import BanksmanError, InvalidInput, NotAllowed
 from banksman.ids import RequestId
@@ -35,7 +35,7 @@ def edit(
     with door.transaction(here) as conn:
         shown, fields = _editable(conn, here, session, RequestId(ids.read("req", request_id)))
     # Everything outside ASCII is written as \\uXXXX, so that nothing hides in the box.
-    text = json.dumps(shown.action["arguments"], indent=2)
+    text = json.dumps(masks.plain(masks.of(shown.action).value(shown.action["arguments"])), indent=2)
     return _page(here, session, shown, None if as_ == "json" else fields, text)
 
 
@@ -52,7 +52,7 @@ def confirm(request_id: str, here: Here, session: SignedIn, form: Posted) -> Res
         request_page.must_be_shown(shown, form)
         if fields is not None:
             fields = widgets.filled(fields, form)
-        arguments = _said(form, fields)
+        arguments = masks.restored(_said(form, fields), shown.action["arguments"], masks.names(shown.action))
         with door.transaction(here) as conn:
             edits.must_match_schema(conn, shown.request, arguments)
         edited = {**shown.action, "arguments": arguments}
@@ -60,15 +60,18 @@ def confirm(request_id: str, here: Here, session: SignedIn, form: Posted) -> Res
             raise InvalidInput("Nothing was changed.")
     except BanksmanError as error:
         return _page(here, session, shown, fields, text, error=error)
+    cover = masks.of(shown.action)
     return html.page(
         "confirm.html",
         **sessions.signed_in(here, session),
         card=shown,
-        arguments=digest.canonical(arguments).decode(),
+        arguments=digest.canonical(
+            masks.carried(arguments, shown.action["arguments"], masks.names(shown.action))
+        ).decode(),
         rendered=render.hash(edited, shown.context).hex(),
         blocks=render.blocks(edited, shown.context),
         warnings=render.warnings(edited, shown.context),
-        changes=diffs.edited(shown.action["arguments"], arguments),
+        changes=diffs.edited(cover.value(shown.action["arguments"]), cover.value(arguments)),
     )
 
 
@@ -86,7 +89,8 @@ def _editable(conn: Connection, here: Parts, session: Session, wanted: RequestId
     if shown.hindrance is not None:
         raise NotAllowed(shown.hindrance)
     schema = digest.parse(requests.schema(conn, shown.request.schema_hash), what="The tool's schema")
-    return shown, widgets.of(schema, shown.action["arguments"])
+    covered = masks.plain(masks.of(shown.action).value(shown.action["arguments"]))
+    return shown, widgets.of(schema, shown.action["arguments"], covered)
 
 
 def _page(

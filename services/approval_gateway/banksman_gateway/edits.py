@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from banksman import digest, ids
+from banksman import digest, ids, masks
 from banksman.digest import Json
 from banksman.errors import InvalidInput
 from banksman.ledger import Connection, audit, requests
@@ -29,6 +29,7 @@ def revise(conn: Connection, request: Request, author: Person | None, *, argumen
         raise InvalidInput(f"This has been changed {MOST_REVISIONS - 1} times. Decide on it as it is.")
     action = digest.parse(request.action, what="The stored action", limit=4 * digest.MAX_BYTES)
     wanted = patch.merged(action["arguments"], arguments) if exact is None else exact
+    wanted = masks.restored(wanted, action["arguments"], masks.names(action))
     checked = digest.check(wanted, what="The edited arguments")
     if digest.canonical(checked) == digest.canonical(action["arguments"]):
         return request
@@ -59,6 +60,13 @@ def must_match_schema(conn: Connection, request: Request, arguments: Json) -> No
             f"The schema of the tool {request.tool} cannot be checked here ({type(error).__name__}), so its calls are"
             " approved or denied as they are."
         ) from None
+    secret = masks.names(digest.parse(request.action, what="The stored action", limit=4 * digest.MAX_BYTES))
     for error in wrong:
         where = "/".join(map(str, error.absolute_path)) or "the arguments"
-        raise InvalidInput(f"The edited arguments do not fit the tool {request.tool}: {where}: {error.message[:300]}")
+        # The message quotes the value, which may be what nobody is to see.
+        path = ".".join(str(part) for part in error.absolute_path if isinstance(part, str))
+        cover = masks.Cover(secret)
+        cover.value(error.instance, path)
+        covered = cover.found or any(path == name or path.startswith(f"{name}.") for name in secret)
+        said = f"it must satisfy {error.validator}" if covered else error.message[:300]
+        raise InvalidInput(f"The edited arguments do not fit the tool {request.tool}: {where}: {said}")

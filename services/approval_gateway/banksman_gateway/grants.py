@@ -6,13 +6,14 @@ cannot give one. The run's requester never can.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import Field, StringConstraints
 
-from banksman import digest, ids, quorum, rule_file
+from banksman import digest, ids, masks, quorum, rule_file
 from banksman import grants as standing
 from banksman.digest import Json
 from banksman.errors import BanksmanError, Conflict, InvalidInput, NotAllowed, NotGenuine
@@ -109,6 +110,7 @@ def give(conn: Connection, signer: Signer, verifier: Verifier, person: Person | 
         free=frozenset(wish.free),
         most=wish.most,
         expires_at=until,
+        sensitive=action.get(masks.SENSITIVE, ()),
     )
     signed = signer.sign(said, "grant")
     bound = said["bound"]
@@ -122,6 +124,7 @@ def give(conn: Connection, signer: Signer, verifier: Verifier, person: Person | 
         wish.most,
         until,
         signed.signature,
+        sensitive=action.get(masks.SENSITIVE, ()),
     )
     rows.give(conn, grant, signed, request_id=request.id)
     body: dict[str, Json] = {"grant": ids.show("gra", grant_id), "tool": call.tool, "most": wish.most,
@@ -188,6 +191,7 @@ def shape(stored: StoredGrant, verifier: Verifier) -> GrantShape:
     except BanksmanError:
         pass
     bound = {} if grant is None else dict(grant.bound)
+    cover = masks.of({**bound, masks.SENSITIVE: [] if grant is None else list(grant.sensitive)})
     return GrantShape(
         id=ids.show("gra", stored.id),
         state=_state(stored, grant),
@@ -198,7 +202,7 @@ def shape(stored: StoredGrant, verifier: Verifier) -> GrantShape:
         request_id=request_id,
         batch_id=bound.get("batch") or None,
         requester=bound.get("requester"),
-        arguments=bound.get("arguments"),
+        arguments=masks.plain(cover.value(bound.get("arguments"))),
         operands=bound.get("operands"),
         free=sorted(bound.get("free", ())),
         most=stored.most,
@@ -207,6 +211,12 @@ def shape(stored: StoredGrant, verifier: Verifier) -> GrantShape:
         expires_at=stored.expires_at,
         revoked_at=stored.revoked_at,
     )
+
+
+def action(stored: StoredGrant, verifier: Verifier) -> Mapping[str, Json]:
+    """What a grant covers, as an action to be rendered."""
+    grant = standing.verified(stored, verifier)
+    return {**grant.bound, masks.SENSITIVE: list(grant.sensitive)}
 
 
 def _must_be_entitled(conn: Connection, request: Request, person: Person) -> None:

@@ -65,7 +65,7 @@ def _card(here: Parts, session: Session, stored: StoredGrant) -> Card:
     may_revoke = grants.may_revoke(session.person, stored)
     if grant.arguments is None:
         return Card(grant, may_revoke)
-    action = {"tool": grant.tool, "arguments": grant.arguments, "operands": grant.operands}
+    action = grants.action(stored, here.verifier)
     return Card(
         grant,
         may_revoke,

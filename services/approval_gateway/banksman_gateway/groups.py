@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field, StringConstraints
 
-from banksman import ids
+from banksman import ids, vault
 from banksman.errors import BanksmanError, InvalidInput, NotAllowed
 from banksman.ids import RequestId
 from banksman.ledger import groups as rows
@@ -61,7 +61,7 @@ def show_groups(here: Here, session: SignedIn) -> Response:
     """Which like requests wait for this person, the most first."""
     if auth.own_only(session.person) is not None:
         return html.see("/runs")
-    with door.transaction(here) as conn:
+    with door.transaction(here) as conn, vault.leniently():
         found = rows.of_person(conn, session.person, limit=MOST)
     named = [(group, Which(agent=group.agent, tool=group.tool, shape=group.shape.hex())) for group in found]
     return html.page("groups.html", **sessions.signed_in(here, session), groups=named)
@@ -155,14 +155,14 @@ def _sure(
 def _group(here: Parts, person: Person, which: Which) -> tuple[Table, bool]:
     _must_review(person)
     shape = bytes.fromhex(which.shape)
-    with door.transaction(here) as conn:
+    with door.transaction(here) as conn, vault.leniently():
         found = rows.members(conn, person, agent=which.agent, tool=which.tool, shape=shape, limit=MOST + 1)
     return side_by_side.table(which.agent, which.tool, found[:MOST]), len(found) > MOST
 
 
 def _named(here: Parts, person: Person, request_ids: Sequence[RequestId]) -> Sequence[Table]:
     _must_review(person)
-    with door.transaction(here) as conn:
+    with door.transaction(here) as conn, vault.leniently():
         return side_by_side.tables(rows.named(conn, person, request_ids))
 
 

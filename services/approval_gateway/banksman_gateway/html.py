@@ -14,7 +14,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from banksman import ids, letters
+from banksman import ids, letters, masks
 from banksman_gateway import folds
 from banksman_gateway.problems import Problem
 
@@ -98,8 +98,7 @@ def _marked(shown: str) -> Markup:
     tail = _TAIL.search(shown)
     body = shown[: tail.start()] if tail else shown
     out = [
-        Markup('<b class="n">{}</b>').format(piece) if numbered else escape(piece)
-        for numbered, piece in letters.pieces(body)
+        Markup('<b class="n">{}</b>').format(piece) if apart else escape(piece) for apart, piece in letters.pieces(body)
     ]
     if tail:
         out.append(Markup('<span class="tail">{}</span>').format(tail[0]))
@@ -107,11 +106,20 @@ def _marked(shown: str) -> Markup:
 
 
 def _exact(value: object) -> Markup:
-    return _marked(letters.line(str(value)))
+    return _marked(letters.line(_covered(value)))
 
 
 def _prose(value: object) -> Markup:
-    return _marked(letters.prose(str(value).replace("\r\n", "\n")))
+    return _marked(letters.prose(_covered(value).replace("\r\n", "\n")))
+
+
+def _head(value: object, most: int) -> Markup:
+    """The beginning of a text's first line; no secret or spelled number is cut."""
+    return _marked(letters.prose(letters.first(_covered(value).split("\n")[0], most)))
+
+
+def _covered(value: object) -> str:
+    return value if isinstance(value, masks.Covered) else masks.Cover().text(str(value))
 
 
 @router.get("/script/{stamp}.js")
@@ -149,6 +157,7 @@ _filters: dict[str, Any] = {
     "marked": _marked,
     "exact": _exact,
     "prose": _prose,
+    "head": _head,
     "shown": ids.show,
     "times": times,
     "drawn": folds.drawn,

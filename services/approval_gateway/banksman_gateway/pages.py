@@ -8,7 +8,7 @@ from typing import cast
 
 from fastapi import APIRouter, Response
 
-from banksman import blocks, digest, ids, letters
+from banksman import blocks, digest, ids, letters, masks, vault
 from banksman.digest import Json
 from banksman.errors import InvalidInput
 from banksman.ids import RunId
@@ -31,7 +31,7 @@ router = APIRouter(include_in_schema=False)
 def show_runs(here: Here, session: SignedIn, before: str = "", status: str = "", batch: str = "") -> Response:
     """Runs, newest first; of one batch, if one is named."""
     wanted = _status(status)
-    with door.transaction(here) as conn:
+    with door.transaction(here) as conn, vault.leniently():
         found = lists.of_runs(
             conn,
             status=wanted,
@@ -57,7 +57,7 @@ def gist(item: Item) -> str:
         action = digest.parse(item.action, limit=4 * digest.MAX_BYTES)
     except InvalidInput:
         return ""
-    arguments = cast("Mapping[str, Json]", action.get("arguments") or {})
+    arguments = cast("Mapping[str, Json]", masks.of(action).value(action.get("arguments") or {}))
     parts = [f"{letters.line(name)}: {_short(value)}" for name, value in sorted(arguments.items(), key=_weight)]
     text = ", ".join(parts)
     return text if len(text) <= _GIST else text[:_GIST].rpartition(" ")[0] + " … (cut; open it to read all)"

@@ -18,6 +18,7 @@ from banksman.wire import Wire
 from banksman_gateway.decide import Pen
 from banksman_gateway.pulse import Pulse
 from banksman_gateway.seal import Seal
+from banksman_gateway.secrecy import Secrecy
 
 
 @dataclass(slots=True)
@@ -40,8 +41,10 @@ class Parts:
     seal: Seal
     verifier: Verifier
     """The public keys that the workers have, to see a policy as they do."""
-    file_rules: Rules | None = None
+    file_rules: Rules | None
     """The rules of BANKSMAN_POLICY, in force while none were uploaded."""
+    secrecy: Secrecy
+    """What the policy names as secret."""
     used: dict[KeyId, float] = field(default_factory=dict[KeyId, float])
     """When each credential was last noted as used, by the monotonic clock."""
     outage: Outage = field(default_factory=Outage)

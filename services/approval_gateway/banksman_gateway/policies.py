@@ -145,7 +145,10 @@ def upload_policy(said: Upload, way: ToAct) -> Response:
         if (kept := way.replay(conn, caller)) is not None:
             return kept
         shape = upload(conn, way.here, caller.person, said.text, after=said.after)
-        return way.answer(conn, caller, 200, shape)
+        response = way.answer(conn, caller, 200, shape)
+    with door.transaction(way.here) as conn:
+        way.here.secrecy.refresh(conn)
+    return response
 
 
 def must_read(caller: Caller) -> None:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, cast
 from fastapi import APIRouter, Response
 from pydantic import Field, StringConstraints
 
-from banksman import digest, ids, policy, rule_file, standing_policy
+from banksman import digest, ids, policy, rule_file, standing_policy, vault
 from banksman.digest import Json
 from banksman.errors import InvalidInput, NotAllowed
 from banksman.ids import RequestId
@@ -207,7 +207,7 @@ def judge(here: Parts, standing: Standing, call: Call) -> Judgement:
 def _pages(here: Parts, after: RequestId, limit: int) -> Iterator[Past]:
     while limit > 0:
         wanted = min(limit, _AT_ONCE)
-        with door.transaction(here) as conn:
+        with door.transaction(here) as conn, vault.leniently():
             found = rows.page(conn, after, limit=wanted)
         yield from found
         if len(found) < wanted:
@@ -254,6 +254,8 @@ def past_call(past: Past) -> Call | None:
     try:
         action = digest.parse(past.action, limit=4 * digest.MAX_BYTES)
         context = digest.parse(past.context, limit=64 * digest.MAX_BYTES)
+        if vault.UNREAD in action:
+            return None
         arguments = cast("Mapping[str, Json]", action["arguments"])
     except (InvalidInput, KeyError, TypeError):
         return None

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from fastapi import APIRouter, Request, Response
 
-from banksman import digest, ids, render
+from banksman import digest, ids, masks, render
 from banksman.digest import Json
 from banksman.errors import BanksmanError, Changed, Conflict, InvalidInput, NotAllowed, NotFound, NotSignedIn
 from banksman.ids import NoticeId, RequestId
@@ -222,6 +222,7 @@ def _ballot(shown: Card, form: Form, *, by_link: bool) -> Ballot:
         if by_link:
             raise NotAllowed("A mailed link decides on what is shown; to change it, sign in.")
         arguments = arguments_in(form.fields["arguments"])
+        arguments = masks.restored(arguments, shown.action["arguments"], masks.names(shown.action))
         now = render.hash({**shown.action, "arguments": arguments}, shown.context)
     else:
         now = render.hash(shown.action, shown.context)

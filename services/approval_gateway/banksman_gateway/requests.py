@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import Field, StringConstraints, model_validator
 
-from banksman import digest, ids
+from banksman import digest, ids, vault
 from banksman.digest import Json
 from banksman.errors import BanksmanError, InvalidInput, NotAllowed
 from banksman.ids import RequestId, RunId
@@ -103,7 +103,7 @@ class RequestFilter(Body):
 @router.get("/requests", response_model=shapes.Page[shapes.Request])
 def list_requests(wanted: Annotated[RequestFilter, Query()], way: ToRead) -> Response:
     """Requests, oldest first."""
-    with way.enter() as (conn, caller):
+    with way.enter() as (conn, caller), vault.leniently():
         found = lists.of_requests(
             conn,
             state=wanted.state,

@@ -11,6 +11,7 @@ from banksman import blocks, diffs
 from banksman.digest import Json
 from banksman.ids import RunId
 from banksman.ledger import Connection, snapshots, views
+from banksman.masks import Cover
 from banksman.records import Snapshot
 
 MOST_EACH = 256 * 1024
@@ -49,6 +50,7 @@ def read(conn: Connection, run_id: RunId, kept: Sequence[Snapshot]) -> Sequence[
     sizes = views.sizes(conn, run_id, {name for names in versions.values() for name in (names[0], names[-1])})
     texts = _texts(conn, run_id, versions, sizes)
     found: list[File] = []
+    cover = Cover()
     for path, names in sorted(versions.items()):
         old, new = texts.get(names[0]), texts.get(names[-1]) if path in now else ""
         fate: Fate = (
@@ -61,15 +63,15 @@ def read(conn: Connection, run_id: RunId, kept: Sequence[Snapshot]) -> Sequence[
                 fate=fate,
                 size=sizes.get(names[-1], 0),
                 versions=len(names),
-                now=None if new is None or fate == "removed" else blocks.whole("file", path, new),
-                changes=diffs.changes(_as_file(path, old), _as_file(path, new)) if differs else [],
+                now=None if new is None or fate == "removed" else blocks.whole("file", path, cover.text(new)),
+                changes=diffs.changes(_as_file(path, old, cover), _as_file(path, new, cover)) if differs else [],
             )
         )
     return found
 
 
-def _as_file(path: str, text: str | None) -> Mapping[str, Json]:
-    return {"files": {path: {"text": text}}}
+def _as_file(path: str, text: str | None, cover: Cover) -> Mapping[str, Json]:
+    return {"files": {path: {"text": None if text is None else cover.text(text)}}}
 
 
 def _texts(

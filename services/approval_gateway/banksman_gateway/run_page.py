@@ -9,8 +9,9 @@ from datetime import datetime
 
 from fastapi import APIRouter, Response
 
-from banksman import ids
+from banksman import digest, ids, masks, vault
 from banksman.digest import Json
+from banksman.errors import InvalidInput
 from banksman.ids import RequestId, RunId
 from banksman.ledger import agents, executions, families, requests, runs, snapshots, views
 from banksman.ledger.views import Happening
@@ -49,7 +50,7 @@ class Branch:
 def show_run(run_id: str, here: Here, session: SignedIn) -> Response:
     """One run, with everything that is kept of it."""
     wanted = RunId(ids.read("run", run_id))
-    with door.transaction(here) as conn:
+    with door.transaction(here) as conn, vault.leniently():
         run = runs.get(conn, wanted)
         auth.must_see(session.person, run.requester_id, f"run {run_id}")
         asked = requests.of_run(conn, wanted)
@@ -57,8 +58,11 @@ def show_run(run_id: str, here: Here, session: SignedIn) -> Response:
         called = executions.of_run(conn, wanted)
         kept = snapshots.load(conn, wanted)
         files = run_files.read(conn, wanted, kept)
+        named = transcript.sensitive(next((one for one in agents.everyone(conn) if one.name == run.agent), None))
         below = families.below(conn, wanted, limit=MOST_BELOW + 1)
         paused = None if run.status in FINAL else next((a for a in agents.paused(conn) if a.name == run.agent), None)
+    talk = conversation(kept)
+    cover = masks.around(*map(_action, asked), *transcript.calls(talk, run.agent, named))
     return html.page(
         "run.html",
         **sessions.signed_in(here, session),
@@ -67,13 +71,17 @@ def show_run(run_id: str, here: Here, session: SignedIn) -> Response:
         many_below=len(below) > MOST_BELOW,
         paused=paused,
         may_steer=auth.may_steer(session.person, run),
-        output=_output(run.output),
+        prompt=cover.text(run.prompt),
+        error=cover.text(run.error or ""),
+        output=None if run.output is None else cover.text(_output(run.output)),
         asked=_ways(asked, timeline, called),
         steps=[line for line in timeline if not _is_told(line)],
         told=[line for line in timeline if _is_told(line)],
-        results={(call.step, call.call_id, call.attempt): _words(call.result) for call in called if call.result},
+        results={
+            (call.step, call.call_id, call.attempt): cover.text(_words(call.result)) for call in called if call.result
+        },
         words=_WORDS,
-        talk=transcript.read(conversation(kept)),
+        talk=transcript.read(talk, cover=cover, agent=run.agent, named=named),
         files=files,
         usage=_usage(run.usage),
     )
@@ -154,8 +162,15 @@ def _words(result: bytes) -> str:
             return text
 
 
-def _output(output: Json) -> str | None:
-    if output is None or isinstance(output, str):
+def _action(request: Request) -> Mapping[str, Json]:
+    try:
+        return digest.parse(request.action, limit=4 * digest.MAX_BYTES)
+    except InvalidInput:
+        return {}
+
+
+def _output(output: Json) -> str:
+    if isinstance(output, str):
         return output
     return json.dumps(output, ensure_ascii=False, indent=2)
 
@@ -175,6 +190,7 @@ _WORDS = {
     "run.stuck": "gave the run up after too many attempts",
     "request.opened": "asked for a decision",
     "request.revised": "edited what is asked",
+    "request.revealed": "looked at a covered secret",
     "request.approved": "approved",
     "request.denied": "denied",
     "request.answered": "answered",

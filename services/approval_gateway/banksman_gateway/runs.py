@@ -12,7 +12,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import AwareDatetime, Field, StringConstraints, model_validator
 
-from banksman import digest, ids
+from banksman import digest, ids, vault
 from banksman.digest import Json
 from banksman.errors import Conflict, InvalidInput, NotAllowed, NotFound
 from banksman.ids import PersonId, RunId
@@ -21,7 +21,7 @@ from banksman.ledger import runs as rows
 from banksman.records import Event, NewRun, Run, Snapshot
 from banksman.scopes import Scope
 from banksman.states import FINAL, RunStatus
-from banksman_gateway import door, events, problems, shapes
+from banksman_gateway import door, events, problems, shapes, transcript
 from banksman_gateway.auth import Caller
 from banksman_gateway.door import ToAct, ToRead
 from banksman_gateway.intake import PRINTABLE, Body, Name, StrictRoute
@@ -173,7 +173,7 @@ def submit_run(asked: Submission, way: ToAct) -> Response:
 @router.get("", response_model=shapes.Page[shapes.Run])
 def list_runs(wanted: Annotated[RunFilter, Query()], way: ToRead) -> Response:
     """Runs, newest first."""
-    with way.enter() as (conn, caller):
+    with way.enter() as (conn, caller), vault.leniently():
         found = lists.of_runs(
             conn,
             status=wanted.status or wanted.state,
@@ -199,11 +199,15 @@ def get_run(run_id: RunPath, way: ToRead) -> Response:
 
 @router.get("/{run_id}/messages", response_model=shapes.Page[Json])
 def list_messages(run_id: RunPath, way: ToRead) -> Response:
-    """The conversation so far, as pydantic-ai's messages."""
+    """The conversation so far, as pydantic-ai's messages; for people who did not ask for it, secrets are covered."""
     with way.enter() as (conn, caller):
         run = _seen(conn, caller, run_id)
         kept = snapshots.load(conn, run.id)
-    page = shapes.Page[Json](items=conversation(kept))
+        listed = next((one for one in agents.everyone(conn) if one.name == run.agent), None)
+    talk = conversation(kept)
+    if caller.person is not None and caller.person.id != run.requester_id:
+        talk = transcript.covered(talk, run.agent, transcript.sensitive(listed))
+    page = shapes.Page[Json](items=talk)
     return door.respond(200, door.to_bytes(page))
 
 

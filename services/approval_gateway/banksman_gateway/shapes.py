@@ -9,11 +9,12 @@ from typing import Any, Generic, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from banksman import diffs, ids, quorum, records, render
+from banksman import diffs, ids, masks, quorum, records, render
 from banksman.blocks import Block
 from banksman.digest import Json
 from banksman.ledger.progress import Pace, Used
 from banksman.ledger.views import Around, Happening
+from banksman.masks import Secret
 from banksman.sealing.heads import Head
 from banksman.signing import base64url
 from banksman_gateway.tally import Tally
@@ -192,6 +193,8 @@ class Decision(Shape):
     kid: str
     signature: str
     statement: str
+    statement_masked: bool
+    """Whether secrets are covered in it, so that the signature does not verify over this text."""
 
 
 class Change(Shape):
@@ -231,8 +234,17 @@ class AuditHead(Shape):
     at: datetime
 
 
+class Masked(Shape):
+    """A secret that is covered where it is shown. Two of them with one fingerprint are the same."""
+
+    where: str
+    what: str
+    size: str
+    fingerprint: str
+
+
 class Request(Shape):
-    """A request as it stands, with what its digest covers."""
+    """A request as it stands, with what its digest covers; in `arguments` secrets are covered."""
 
     id: str
     run_id: str
@@ -243,6 +255,8 @@ class Request(Shape):
     call_id: str
     arguments: Any
     rendered: str
+    masked: Sequence[Masked]
+    """The secrets that are covered in `arguments` and `rendered`."""
     digest: str
     revision: int
     tier: str
@@ -414,6 +428,8 @@ def request(found: records.Request, around: Around, stands: Tally, head: Head | 
     """A request's shape. What is shown comes from the very bytes that were hashed."""
     action = _read(found.action)
     context = _read(found.context)
+    cover, around_it = masks.of(action), masks.around(action)
+    before = context.get("before")
     return Request(
         id=ids.show("req", found.id),
         run_id=ids.show("run", found.run_id),
@@ -422,8 +438,9 @@ def request(found: records.Request, around: Around, stands: Tally, head: Head | 
         agent=found.agent,
         tool=found.tool,
         call_id=found.call_id,
-        arguments=action.get("arguments"),
+        arguments=masks.plain(cover.value(action.get("arguments"))),
         rendered=render.text(action, context),
+        masked=[_masked(secret) for secret in render.secrets(action, context)],
         digest=found.digest.hex(),
         revision=found.revision,
         tier=found.tier.value,
@@ -435,7 +452,7 @@ def request(found: records.Request, around: Around, stands: Tally, head: Head | 
         extended=found.extended,
         audience=sorted(quorum.audience(found.requirement, found.age)),
         unreachable_since=found.unreachable_at,
-        decision=_decision(around, stands),
+        decision=_decision(around, stands, action),
         votes=[_vote(vote, by, stands) for vote, by in around.votes],
         quorum=_quorum(around, stands),
         looking=[Looking(by=item.name, until=item.until) for item in around.company.looking],
@@ -449,11 +466,11 @@ def request(found: records.Request, around: Around, stands: Tally, head: Head | 
         ],
         revisions=_revisions(around),
         context=Context(
-            said=str(context.get("said") or ""),
+            said=masks.plain(around_it.text(str(context.get("said") or ""))),
             tool_description=str(context.get("tool_description") or ""),
-            why_again=context.get("why_again"),
-            before=context.get("before"),
-            options=context.get("options"),
+            why_again=masks.plain(around_it.text(context["why_again"])) if context.get("why_again") else None,
+            before=masks.plain(masks.snapshot(before, cover)) if before else None,
+            options=masks.plain(cover.value(context.get("options"))),
         ),
         audit_head=audit_head(head),
     )
@@ -485,20 +502,22 @@ def moment(found: Happening) -> Moment:
 
 def _revisions(around: Around) -> Sequence[Revision]:
     found: list[Revision] = []
-    before: dict[str, Json] | None = None
+    before: Json = None
     for old in around.revisions:
         action = _read(old.action)
-        blocks = () if before is None else diffs.edited(before.get("arguments") or {}, action.get("arguments") or {})
+        cover = masks.of(action)
+        now = cover.value(action.get("arguments") or {})
+        blocks = () if before is None else diffs.edited(before, now)
         found.append(
             Revision(
                 revision=old.revision,
                 by=old.by,
                 digest=old.digest.hex(),
-                arguments=action.get("arguments"),
+                arguments=masks.plain(now),
                 changes=[_change(block) for block in blocks],
             )
         )
-        before = action
+        before = now
     return found
 
 
@@ -506,10 +525,16 @@ def _change(block: Block) -> Change:
     return Change(argument=block.label, lines=[line.mark + line.text for line in block.lines])
 
 
-def _decision(around: Around, stands: Tally) -> Decision | None:
+def _masked(secret: Secret) -> Masked:
+    return Masked(where=secret.where, what=secret.what, size=secret.size, fingerprint=secret.fingerprint)
+
+
+def _decision(around: Around, stands: Tally, action: Mapping[str, Json]) -> Decision | None:
     found = around.decision
     if found is None:
         return None
+    signed = _read(found.signed.statement)
+    shown = masks.plain(masks.snapshot(signed, masks.of(action)))
     return Decision(
         verdict=found.verdict.value,
         revision=found.revision,
@@ -518,7 +543,8 @@ def _decision(around: Around, stands: Tally) -> Decision | None:
         start_by=found.start_by,
         kid=found.signed.kid,
         signature=base64url(found.signed.signature),
-        statement=found.signed.statement.decode(),
+        statement=found.signed.statement.decode() if shown == signed else json.dumps(shown, ensure_ascii=False),
+        statement_masked=shown != signed,
     )
 
 

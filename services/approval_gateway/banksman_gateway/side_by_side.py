@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from banksman import digest, letters, render
+from banksman import digest, letters, masks, render
 from banksman.digest import Json
 from banksman.ledger.groups import Member
 from banksman.states import Kind, Tier
@@ -77,7 +77,8 @@ def table(agent: str, tool: str, members: Sequence[Member]) -> Table:
     """The table of these requests, in their order."""
     actions = [digest.parse(member.action, limit=4 * digest.MAX_BYTES) for member in members]
     contexts = [digest.parse(member.context, limit=64 * 1024 * 1024) for member in members]
-    arguments = [cast("Mapping[str, Json]", action["arguments"]) for action in actions]
+    covered = [masks.of(action).value(action.get("arguments") or {}) for action in actions]
+    arguments = [cast("Mapping[str, Json]", found) for found in covered]
     names = sorted({name for item in arguments for name in item})
     values = {name: [item.get(name) for item in arguments] for name in names}
     same = {

@@ -42,6 +42,8 @@ class Sweep:
         forget_at = time.monotonic()
         while not self._over.wait(self._here.settings.sweep_seconds):
             try:
+                with ledger.transaction(self._here.pool) as conn:
+                    self._here.secrecy.refresh(conn)
                 silence.act(self._here, until=self._over)
                 batches.cancel_marked(self._here)
                 batches.press(self._here)

@@ -12,13 +12,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, cast
 
-from banksman import letters
+from banksman import letters, masks
 from banksman.digest import Json
+from banksman.masks import Cover
+from banksman.records import Agent
 
 MOST = 1_000_000
 """So many characters of a conversation does a page show; the messages past that are counted."""
 
 Voice = Literal["people", "agent", "tool", "system"]
+Named = Mapping[str, Sequence[str]]
+"""Of each tool the arguments that are secret."""
 
 _LONG_LINES, _LONG = 30, 2_000
 _LONG_INSTRUCTIONS = 300
@@ -72,17 +76,73 @@ class Transcript:
         return len(self.head) + len(self.folded) + len(self.tail) + self.missing
 
 
-def read(messages: Sequence[Json], *, most: int = MOST) -> Transcript:
-    """Messages as they are stored → as they are shown, the oldest first."""
+def sensitive(listed: Agent | None) -> Named:
+    """The arguments that the authors of an agent's tools name as secret, as its workers listed them."""
+    return {} if listed is None else {name: tool.get("sensitive") or [] for name, tool in listed.tools.items()}
+
+
+def calls(messages: Sequence[Json], agent: str, named: Named) -> Iterator[Mapping[str, Json]]:
+    """Every call in a conversation, as an action: what is secret in it is secret in what is said too."""
+    for message in map(_mapping, messages):
+        parts = message.get("parts")
+        for part in map(_mapping, cast("list[Json]", parts) if isinstance(parts, list) else []):
+            if part.get("part_kind") == "tool-call":
+                yield _call(part, agent, named)
+
+
+def covered(messages: Sequence[Json], agent: str, named: Named) -> list[Json]:
+    """Messages as they are stored, with their secrets covered, for programs."""
+    cover = masks.around(*calls(messages, agent, named))
+    return [_covered(message, cover, agent, named) for message in messages]
+
+
+def _covered(value: Json, cover: Cover, agent: str, named: Named) -> Json:
+    if not isinstance(value, dict):
+        return masks.plain(cover.value(value))
+    part = cast("dict[str, Json]", value)
+    if isinstance(part.get("parts"), list):
+        parts = [_covered(one, cover, agent, named) for one in cast("list[Json]", part["parts"])]
+        rest = masks.plain(cover.value({name: item for name, item in part.items() if name != "parts"}))
+        return {**rest, "parts": parts}
+    found: dict[str, Json] = masks.plain(cover.value(part))
+    if part.get("part_kind") == "tool-call":
+        call = _call(part, agent, named)
+        arguments = masks.plain(masks.of(call).value(call["arguments"]))
+        text = isinstance(part.get("args"), str)
+        found["args"] = json.dumps(arguments, ensure_ascii=False) if text and "" not in (arguments or {}) else arguments
+    return found
+
+
+def _call(part: Mapping[str, Json], agent: str, named: Named) -> Mapping[str, Json]:
+    arguments, tool = part.get("args"), _text(part.get("tool_name"))
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments)
+        except ValueError:
+            arguments = {"": arguments}
+    return {"agent": agent, "tool": tool, "arguments": arguments, masks.SENSITIVE: list(named.get(tool, ()))}
+
+
+def read(
+    messages: Sequence[Json],
+    *,
+    cover: Cover | None = None,
+    agent: str = "",
+    named: Named | None = None,
+    most: int = MOST,
+) -> Transcript:
+    """Messages as they are stored → as they are shown, the oldest first, secrets covered."""
+    cover = cover or Cover()
     found: list[Message] = []
     length = 0
     instructions: Json = None
     for number, raw in enumerate(messages, 1):
         message = _mapping(raw)
         given = message.get("instructions")
-        parts = [*([_part("system", "Instructions", given)] if given and given != instructions else [])]
+        parts = [*([_part(cover, "system", "Instructions", given)] if given and given != instructions else [])]
         instructions = given or instructions
-        parts += _parts(message) if isinstance(message.get("parts"), list) else [_other("message", raw)]
+        known = isinstance(message.get("parts"), list)
+        parts += _parts(message, cover, agent, named or {}) if known else [_other(cover, "message", raw)]
         length += sum(len(part.shown) for part in parts)
         if length > most:
             break
@@ -93,28 +153,28 @@ def read(messages: Sequence[Json], *, most: int = MOST) -> Transcript:
     return Transcript(found[:_HEAD], found[_HEAD:-_TAIL], found[-_TAIL:], missing)
 
 
-def _parts(message: Mapping[str, Json]) -> Iterator[Part]:
+def _parts(message: Mapping[str, Json], cover: Cover, agent: str, named: Named) -> Iterator[Part]:
     for raw in cast("list[Json]", message["parts"]):
         part = _mapping(raw)
         kind, content, tool = part.get("part_kind"), part.get("content"), _text(part.get("tool_name"))
         match kind:
             case "system-prompt":
-                yield _part("system", "Instructions", content)
+                yield _part(cover, "system", "Instructions", content)
             case "user-prompt":
-                yield _part("people", "Asked", content)
+                yield _part(cover, "people", "Asked", content)
             case "text":
-                yield _part("agent", "The agent says", content)
+                yield _part(cover, "agent", "The agent says", content)
             case "thinking":
-                yield _part("agent", "The agent thinks", content)
+                yield _part(cover, "agent", "The agent thinks", content)
             case "tool-call":
-                yield Part("agent", "The agent calls", tool, _exact(part.get("args")))
+                yield Part("agent", "The agent calls", tool, _exact(_call(part, agent, named)))
             case "tool-return":
                 outcome = _text(part.get("outcome"))
-                yield _part("tool", _RETURNED.get(outcome, f"The tool returned ({outcome})"), content, tool)
+                yield _part(cover, "tool", _RETURNED.get(outcome, f"The tool returned ({outcome})"), content, tool)
             case "retry-prompt" | "retry-feedback":
-                yield _part("system", "Sent back to the agent, to try differently", content, tool)
+                yield _part(cover, "system", "Sent back to the agent, to try differently", content, tool)
             case _:
-                yield _other(_text(kind) or "part", raw)
+                yield _other(cover, _text(kind) or "part", raw)
 
 
 _RETURNED = {
@@ -127,23 +187,24 @@ _RETURNED = {
 }
 
 
-def _part(voice: Voice, what: str, content: Json, tool: str = "") -> Part:
+def _part(cover: Cover, voice: Voice, what: str, content: Json, tool: str = "") -> Part:
     """Words to read: letters of any script stand, what is invisible stands as its number."""
-    return Part(voice, what, tool, letters.prose(_words(content).replace("\r\n", "\n")))
+    return Part(voice, what, tool, letters.prose(cover.text(_words(content)).replace("\r\n", "\n")))
 
 
-def _other(kind: str, raw: Json) -> Part:
-    return Part("system", f"Something else ({kind})", "", letters.visible(_dumped(raw)))
+def _other(cover: Cover, kind: str, raw: Json) -> Part:
+    return Part("system", f"Something else ({kind})", "", letters.visible(_dumped(cover.value(raw))))
 
 
-def _exact(arguments: Json) -> str:
+def _exact(action: Mapping[str, Json]) -> str:
     """A call's arguments, exactly: what runs is not prose."""
-    if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments)
-        except ValueError:
-            return letters.visible(str(arguments))
-    return letters.visible(_dumped({} if arguments is None else arguments))
+    match masks.of(action).value(action["arguments"]):
+        case {"": str(words)}:
+            return letters.visible(words)
+        case None:
+            return letters.visible(_dumped({}))
+        case arguments:
+            return letters.visible(_dumped(arguments))
 
 
 def _words(content: Json) -> str:

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, StringConstraints
 
-from banksman import ids
+from banksman import ids, vault
 from banksman.digest import Json
 from banksman.errors import InvalidInput, NotAllowed, NotSignedIn
 from banksman.ids import BatchId, RequestId, RunId
@@ -117,7 +117,7 @@ def show(wanted: Annotated[Filters, Query()], here: Here, session: SignedIn) -> 
     person = session.person
     if auth.own_only(person) is not None:
         return html.see("/runs")
-    with door.transaction(here) as conn:
+    with door.transaction(here) as conn, vault.leniently():
         found = inbox.page(conn, person, wanted.queue, wanted.wanted(), after=_place(wanted.after), limit=MOST + 1)
         counted = inbox.counts(conn, person, most=COUNTED)
         # Where there is time for it: with nothing left to decide, or among what was decided.

@@ -26,6 +26,7 @@ Kind = Literal["line", "text", "integer", "number", "boolean", "choice", "json"]
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}", re.ASCII)
 _PLAIN = re.compile(r"[\n -~]*", re.ASCII)
+_MASK = re.compile("⟦secret: [ -~]+?⟧")
 _LINE = 100
 _TYPES: Mapping[str, type | tuple[type, ...]] = {"string": str, "integer": int, "number": (int, float), "boolean": bool}
 
@@ -55,14 +56,24 @@ class Widget:
         return letters.line(self.name)
 
 
-def of(schema: Mapping[str, Json], arguments: Mapping[str, Json]) -> list[Widget] | None:
-    """A field for each argument that there is or may be; None where this call is better edited as JSON."""
+def of(
+    schema: Mapping[str, Json], arguments: Mapping[str, Json], covered: Mapping[str, Json] | None = None
+) -> list[Widget] | None:
+    """A field for each argument that there is or may be; None where this call is better edited as JSON.
+
+    `covered` are the same arguments with masks in them, which the fields hold: what is left as it is stays as it was.
+    """
+    secret = {name for name in arguments if covered is not None and covered.get(name) != arguments[name]}
+    arguments = arguments if covered is None else covered
     properties = _mapping(schema.get("properties"))
     names = [*arguments, *(name for name in properties if name not in arguments)]
     if len(names) > MOST or not all(_NAME.fullmatch(name) for name in names):
         return None
     needed = _list(schema.get("required"))
-    return [_widget(name, _resolved(schema, properties.get(name)), arguments, needed=name in needed) for name in names]
+    return [
+        _widget(name, _resolved(schema, properties.get(name)), arguments, needed=name in needed, secret=name in secret)
+        for name in names
+    ]
 
 
 def filled(widgets: Sequence[Widget], form: Form) -> list[Widget]:
@@ -83,7 +94,7 @@ def arguments(widgets: Sequence[Widget]) -> dict[str, Json]:
     return {one.name: None if one.state == "null" else _value(one) for one in widgets if one.state != "absent"}
 
 
-def _widget(name: str, schema: Mapping[str, Json], given: Mapping[str, Json], *, needed: bool) -> Widget:
+def _widget(name: str, schema: Mapping[str, Json], given: Mapping[str, Json], *, needed: bool, secret: bool) -> Widget:
     schema, nullable = _without_null(schema)
     value = given.get(name)
     state: State = "absent" if name not in given else "null" if value is None else "value"
@@ -96,7 +107,7 @@ def _widget(name: str, schema: Mapping[str, Json], given: Mapping[str, Json], *,
     described = schema.get("description")
     about = described if isinstance(described, str) else ""
     options = [_dumped(item) for item in _list(schema.get("enum")) if item is not None]
-    kind = _kind(schema, options, value)
+    kind = _kind(schema, options, value, secret=secret)
     if state != "value":
         text = "false" if kind == "boolean" else options[0] if kind == "choice" else ""
     else:
@@ -104,7 +115,7 @@ def _widget(name: str, schema: Mapping[str, Json], given: Mapping[str, Json], *,
     return Widget(name, kind, text, state, states, options, about)
 
 
-def _kind(schema: Mapping[str, Json], options: Sequence[str], value: Json) -> Kind:
+def _kind(schema: Mapping[str, Json], options: Sequence[str], value: Json, *, secret: bool) -> Kind:
     """The plain field that can hold the value as it is, or JSON."""
     if options:
         return "choice" if value is None or _dumped(value) in options else "json"
@@ -118,7 +129,7 @@ def _kind(schema: Mapping[str, Json], options: Sequence[str], value: Json) -> Ki
         return cast("Kind", named)
     if not isinstance(value, str):
         return "line"
-    if not _PLAIN.fullmatch(value):
+    if not _PLAIN.fullmatch(_MASK.sub("", value) if secret else value):
         return "json"
     return "text" if "\n" in value or len(value) > _LINE else "line"
 

@@ -45,6 +45,38 @@ def remark(
             typer.echo(f"{show.prose(one.by)}, {show.moment(one.at)}: {show.prose(one.text)}")
 
 
+def reveal(
+    request_id: Which,
+    fingerprint: Annotated[
+        str, typer.Argument(help="Of the secret, as its mask says it; without one the secrets are listed.")
+    ] = "",
+    *,
+    reason: Annotated[str, typer.Option("--reason", help="Why you have to see it; the audit log keeps it.")] = "",
+    as_email: given.As = None,
+    as_json: given.Json = False,
+) -> None:
+    """Show one covered secret of a request that you may decide. The audit log says that you have seen it."""
+    [wanted] = given.read_ids([request_id], prefix="req")
+    with place.find().person(as_email) as banksman:
+        if not fingerprint:
+            masked = banksman.request(wanted).masked
+            if as_json:
+                show.as_json(masked)
+            else:
+                rows = [[one.fingerprint, one.what, one.where, one.size] for one in masked]
+                show.table(["fingerprint", "what", "where", "size"], rows)
+            return
+        if not reason:
+            raise InvalidInput("Say with --reason why you have to see it; the audit log keeps it.")
+        found = banksman.reveal(wanted, fingerprint, reason)
+    if as_json:
+        show.as_json(found)
+    else:
+        from banksman import letters
+
+        typer.echo(letters.visible(found.value))
+
+
 def look(
     request_id: Which,
     *,

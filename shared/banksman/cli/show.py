@@ -139,10 +139,10 @@ def output(value: object) -> str:
 
 
 def prose(text: str) -> str:
-    """Text from elsewhere that cannot move the cursor, hide or reorder anything."""
-    from banksman import letters
+    """Text from elsewhere that cannot move the cursor, hide or reorder anything; secrets in it are covered."""
+    from banksman import letters, masks
 
-    return "\n".join(letters.prose(line) for line in text.split("\n"))
+    return letters.prose(masks.concealed(text))
 
 
 def argument(name: str, value: object) -> str:

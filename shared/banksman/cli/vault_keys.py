@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from banksman.cli import given, place, show
-from banksman.errors import ConfigurationError, Conflict
+from banksman.errors import ConfigurationError, Conflict, NotGenuine
+from banksman.vault import PLAIN
 
 _NAME = "banksman-reseal"
 Resealed = Annotated[
@@ -35,6 +36,7 @@ def reseal(*, as_json: given.Json = False) -> None:
     _must_be_up_with(kid)
     vault.use(keys)
     url, done = place.database_url(), 0
+    refused: list[str] = []
     with ledger.once(url, name=_NAME) as conn:
         total = sum(resealing.waiting(conn, kid).values())
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -45,15 +47,18 @@ def reseal(*, as_json: given.Json = False) -> None:
             after, more = None, True
             while more:
                 with ledger.once(url, name=_NAME) as conn:
-                    after, part = resealing.step(conn, column, kid, after)
+                    after, part, wrong = resealing.step(conn, column, kid, after)
                 done, more = done + part, after is not None
+                refused += wrong
                 progress.update(task, completed=done)
     with ledger.once(url, name=_NAME) as conn:
         left = resealing.waiting(conn, kid)
     if as_json:
-        show.as_json({"key": kid, "resealed": done, "left": left})
+        show.as_json({"key": kid, "resealed": done, "left": left, "refused": refused})
     else:
         typer.echo(f"{done} values came under {kid}; {sum(left.values())} are not.")
+    if refused:
+        raise NotGenuine("\n".join([f"{len(refused)} values cannot be read, and stay as they are:", *refused]))
     if left:
         raise Conflict(
             f"Not everything is under {kid}: {', '.join(f'{count} of {name}' for name, count in left.items())}. They "
@@ -72,10 +77,11 @@ def must_be_unused(kid: str) -> None:
             "Once `docker compose run --rm migrate banksman keys reseal` says that nothing is left, add --resealed."
         )
     with ledger.once(place.database_url(), name=_NAME) as conn:
-        left = resealing.under(conn, kid)
+        left = resealing.under(conn, None if kid == PLAIN else kid)
+    how = "stored without a key" if kid == PLAIN else f"sealed with {kid}"
     if left:
         raise Conflict(
-            f"Still sealed with {kid}: {', '.join(f'{count} of {name}' for name, count in left.items())}. "
+            f"Still {how}: {', '.join(f'{count} of {name}' for name, count in left.items())}. "
             "`banksman keys reseal` puts them under the current key."
         )
 

@@ -12,6 +12,7 @@ from typing import Any, Self
 from banksman import files
 from banksman.errors import ConfigurationError
 from banksman.key_life import Keys, new_sealing_key, new_vault_key
+from banksman.vault import PLAIN
 
 ROLES = ("worker", "gateway", "notifier")
 DATABASE_ROLES = (*ROLES, "sealer")
@@ -81,8 +82,8 @@ def load_or_make(path: Path, *, data_exists: bool) -> Keyring:
         found.setdefault("broker_passwords", _passwords(ROLES))
         found.setdefault("sealing_key", new_sealing_key()[0])
         found["role_passwords"] = {**_passwords(DATABASE_ROLES), **found["role_passwords"]}
-        # What was stored without a key of the vault opens with one as well.
-        found.setdefault("vault_keys", new_vault_key(()))
+        # What was stored without a key of the vault opens until `banksman keys retire plain`.
+        found.setdefault("vault_keys", f"{new_vault_key(())},{PLAIN}")
         completed = json.dumps(found, sort_keys=True) != before
         credentials = Credentials(**found.pop("credentials"))
         ring = Keyring(**found, credentials=credentials)

@@ -14,6 +14,7 @@ from typing import Any, LiteralString
 from psycopg import sql
 
 from banksman import vault
+from banksman.errors import NotGenuine, NotHere
 from banksman.ledger import Connection
 
 AT_ONCE = 100
@@ -89,10 +90,11 @@ def _counted(conn: Connection, which: LiteralString, values: Mapping[str, Any]) 
 
 def step(
     conn: Connection, column: Column, kid: str, after: Sequence[Any] | None, *, limit: int = AT_ONCE
-) -> tuple[Sequence[Any] | None, int]:
+) -> tuple[Sequence[Any] | None, int, Sequence[str]]:
     """The next values of a column that are not under the current key, which is `kid`, come under it.
 
-    Where to go on (None: that was all), and how many there were. A value that somebody changes at this moment stays.
+    Where to go on (None: that was all), how many there were, and which cannot be read: those stay as they are. A value
+    that somebody changes at this moment stays too.
     """
     names = _names(column)
     places = sql.SQL(", ").join([sql.Placeholder()] * len(column.key))
@@ -110,10 +112,16 @@ def step(
         (vault.prefix(kid), *(after or ()), limit),
     ).fetchall()
     size, done = len(column.key), 0
+    refused: list[str] = []
     for row in rows:
         key, by, stored = row[:size], row[size:-1], row[-1]
-        done += _put(conn, column, key, stored, _anew(stored, column.row(by)))
-    return (rows[-1][:size] if len(rows) == limit else None), done
+        try:
+            anew = _anew(stored, column.row(by))
+        except (NotGenuine, NotHere) as error:
+            refused.append(f"{column.title}: {error}")
+            continue
+        done += _put(conn, column, key, stored, anew)
+    return (rows[-1][:size] if len(rows) == limit else None), done, refused
 
 
 def _anew(stored: bytes, row: vault.Row) -> bytes:
