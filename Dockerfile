@@ -13,28 +13,28 @@ WORKDIR /src
 COPY pyproject.toml uv.lock README.md LICENSE ./
 # The libraries first, so that a change of Banksman's own code reuses their layer.
 FROM build AS build-worker
-RUN uv sync --frozen --no-dev --no-install-project --extra worker
+RUN uv sync --frozen --no-dev --no-install-project --extra tracing --extra worker
 COPY shared shared
 COPY services services
 COPY examples examples
 COPY deploy/valkey deploy/valkey
-RUN uv sync --frozen --no-dev --no-editable --extra worker
+RUN uv sync --frozen --no-dev --no-editable --extra tracing --extra worker
 
 FROM build AS build-gateway
-RUN uv sync --frozen --no-dev --no-install-project --extra gateway
+RUN uv sync --frozen --no-dev --no-install-project --extra tracing --extra gateway
 COPY shared shared
 COPY services services
 COPY examples examples
 COPY deploy/valkey deploy/valkey
-RUN uv sync --frozen --no-dev --no-editable --extra gateway
+RUN uv sync --frozen --no-dev --no-editable --extra tracing --extra gateway
 
 FROM build AS build-notifier
-RUN uv sync --frozen --no-dev --no-install-project --extra notifier
+RUN uv sync --frozen --no-dev --no-install-project --extra tracing --extra notifier
 COPY shared shared
 COPY services services
 COPY examples examples
 COPY deploy/valkey deploy/valkey
-RUN uv sync --frozen --no-dev --no-editable --extra notifier
+RUN uv sync --frozen --no-dev --no-editable --extra tracing --extra notifier
 
 
 FROM base AS runtime

@@ -61,11 +61,13 @@ def serve(
     name: str,
     queues: Sequence[str],
     threads: int,
-    health_port: int = 0,
+    health: tuple[str, int] = ("127.0.0.1", 0),
     pulses: Callable[[], Mapping[str, float]] = dict[str, float],
     stale_after: float = 30.0,
 ) -> int:
-    """Consume the queues until SIGTERM; the exit code. With a health port, answer there how old each pulse is."""
+    """Consume the queues until SIGTERM; the exit code. With a port for `health` (host, port), answer there
+    how old each pulse is, and with `metrics`.
+    """
     last_tick = [time.monotonic()]
 
     class Tick(bootsteps.StartStopStep):
@@ -80,9 +82,9 @@ def serve(
     celery.steps["worker"].add(Tick)
     _quieten()
     with ExitStack() as closing:
-        if health_port:
-            health = Health(health_port, lambda: {"hub": last_tick[0], **pulses()}, limit=stale_after)
-            closing.callback(health.close)
+        if health[1]:
+            answering = Health(*health, lambda: {"hub": last_tick[0], **pulses()}, limit=stale_after)
+            closing.callback(answering.close)
         worker = celery.Worker(
             pool="threads",
             concurrency=threads,

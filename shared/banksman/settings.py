@@ -90,6 +90,7 @@ class WorkerSettings(PolicySettings):
     window: int = Field(200, ge=1)
     max_running: Limits = Field(default_factory=dict[str, int])
     health_port: int = Field(0, ge=0, le=65535)
+    health_host: str = "127.0.0.1"
     demo_model: str = ""
 
     @field_validator("max_running", mode="before")
@@ -173,6 +174,7 @@ class NotifierSettings(LedgerSettings):
     mail_from: str = "Banksman <banksman@localhost>"
     console: bool = False
     health_port: int = Field(0, ge=0, le=65535)
+    health_host: str = "127.0.0.1"
     sweep_seconds: float = Field(1, gt=0)
     claim_seconds: float = Field(300, ge=1)
     max_attempts: int = Field(8, ge=1)
@@ -190,6 +192,7 @@ class MigrateSettings(Settings):
     gateway_password: SecretStr | None = None
     notifier_password: SecretStr | None = None
     sealer_password: SecretStr | None = None
+    scaler_password: SecretStr | None = None
     seal_verify_keys: str = ""
     admin_email: str = ""
 

@@ -98,10 +98,12 @@ def test_stack_json_says_where_it_is_and_how_to_get_in(stack: Up) -> None:
     facts = stack.facts
 
     assert facts.keys() == {
-        "gateway_url", "database_url", "broker_url", "maildir", "pids", "submit_key", "reviewers", "vault_key"
+        "gateway_url", "database_url", "broker_url", "maildir", "pids", "submit_key", "reviewers", "vault_key",
+        "metrics_urls",
     }  # fmt: skip
     assert facts["gateway_url"].startswith("http://localhost:")
     assert facts["pids"].keys() == NAMES
+    assert facts["metrics_urls"].keys() == NAMES - {"postgres", "valkey", "mail"}
     assert all(processes.identify(pid) for pid in facts["pids"].values())
     assert [r["email"] for r in facts["reviewers"]] == ["ana@example.org", "ben@example.org"]
     assert (stack.data / "stack.json").stat().st_mode & 0o777 == 0o600
@@ -195,7 +197,8 @@ def test_nothing_is_lost_or_left_whether_it_is_stopped_or_killed(start: Start) -
         assert conn.execute("SELECT one FROM kept").fetchone() == (1,)
     code = second.end(signal.SIGINT)
 
-    assert {**again, "pids": {}} == {**facts, "pids": {}}
+    moved: dict[str, object] = {"pids": {}, "metrics_urls": {}}
+    assert {**again, **moved} == {**facts, **moved}
     assert code == 0
     assert not any(processes.identify(pid) for pid in pids.values())
     assert not (second.data / "stack.json").exists()

@@ -118,5 +118,5 @@ def test_probes_say_how_the_gateway_is(site: Site) -> None:
     assert (health.status_code, health.json()) == (200, {"status": "ok"})
     assert (ready.status_code, ready.json()["postgresql"]) == (200, True)
     assert 'banksman_runs{status="waiting"} 1.0' in numbers
-    assert "banksman_requests_open 1.0" in numbers
+    assert 'banksman_requests_open{kind="approval",tier="medium"} 1.0' in numbers
     assert "banksman_requests_oldest_open_seconds" in numbers

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
-from datetime import timedelta
 
 import pytest
 
@@ -12,7 +12,7 @@ from banksman.cli import show
 from banksman.ids import RequestId, RunId
 from banksman.ledger import notices, requests
 from banksman.shapes import Request as Shown
-from banksman_gateway import health, silence
+from banksman_gateway import fresh, silence
 from banksman_worker.results import denial
 from banksman_worker.resuming import resolve
 from tests.gateway.browser import Browser
@@ -24,8 +24,8 @@ ENDS = ("denied", "expired", "cancelled")
 @pytest.fixture
 def ended(site: Site, monkeypatch: pytest.MonkeyPatch) -> Mapping[str, tuple[RunId, RequestId]]:
     """Three requests, one for each end; the metrics were read before."""
-    monkeypatch.setattr(health, "_FRESH_SECONDS", -1.0)
-    monkeypatch.setattr(health, "_LAG", timedelta())
+    monkeypatch.setattr(fresh, "_SHARE", 0)
+    monkeypatch.setattr(fresh.Fresh, "clock", staticmethod(itertools.count(0, 3600).__next__))
     assert site.client.get("/metrics").status_code == 200
     parked = {end: site.a_waiting_run(asking(expires_after=0 if end == "expired" else 3600)) for end in ENDS}
     found = {end: (run_id, request_id) for end, (run_id, [request_id]) in parked.items()}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.journeys.receiver import Receiver
 from tests.journeys.stacks import Stack, cli, until
 
 SEALED = {"BANKSMAN_SEAL_SECONDS": "0.5"}
@@ -15,15 +16,22 @@ QUICK = {"BANKSMAN_LEASE_SECONDS": "2", "BANKSMAN_SWEEP_SECONDS": "0.2", "BANKSM
 
 
 @pytest.fixture(scope="session")
-def calm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A stack that is only used."""
+def traces() -> Iterator[Receiver]:
+    """Hears the traces of the calm stack."""
+    with Receiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="session")
+def calm(tmp_path_factory: pytest.TempPathFactory, traces: Receiver) -> Iterator[Stack]:
+    """A stack that is only used, and traced."""
     settings = {
         "BANKSMAN_ALLOW_WRITES_BELOW": "/workspace",
         "BANKSMAN_TIERS": "issue_refund=low,sign_off=high",
         "BANKSMAN_WEBHOOK_ALLOW": "127.0.0.1",
     } | SEALED
     data = tmp_path_factory.mktemp("calm") / "data"
-    with Stack(data, settings=SEALED | settings | _anchor(data)) as stack:
+    with Stack(data, settings=SEALED | settings | _anchor(data) | traces.settings) as stack:
         yield stack
         assert stack.refused() == []
 

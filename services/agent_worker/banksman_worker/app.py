@@ -17,8 +17,10 @@ from dataclasses import replace
 from typing import Any
 
 from celery import signals
+from pydantic_ai import Agent
+from pydantic_ai.models.instrumented import InstrumentationSettings
 
-from banksman import consumer, ledger, logs, standing_policy, vault
+from banksman import consumer, ledger, logs, metrics, standing_policy, tracing, vault
 from banksman.ledger import agents as announced
 from banksman.policy import Policy
 from banksman.settings import WorkerSettings
@@ -49,11 +51,13 @@ def with_model(agent: agents.Loaded, settings: WorkerSettings) -> agents.Loaded:
 def run(settings: WorkerSettings) -> int:
     """Serve until told to stop; the exit code."""
     vault.use(settings.vault_keys.get_secret_value())
+    _trace()
     verifier = Verifier.read(settings.verify_keys)
     policy = standing_policy.of_settings(settings)
     loaded = {name: with_model(agent, settings) for name, agent in agents.load(settings.agents).items()}
     loop = Loop()
     listed = {agent.name: _tools(loop, agent, policy) for agent in loaded.values()}
+    metrics.listed(listed)
 
     pool = ledger.open_pool(settings.database_url.get_secret_value(), size=_HOPS + _DESKS + 2, name="banksman-worker")
     broker_url = settings.broker_url.get_secret_value()
@@ -103,7 +107,7 @@ def run(settings: WorkerSettings) -> int:
             name="agent-worker",
             queues=[RESUME, START],
             threads=settings.concurrency,
-            health_port=settings.health_port,
+            health=(settings.health_host, settings.health_port),
             pulses=lambda: {"loop": loop.last_tick, "leases": leases.last_beat},
             stale_after=max(30.0, settings.lease_seconds),
         )
@@ -118,6 +122,21 @@ def run(settings: WorkerSettings) -> int:
         wire.close()
         celery.close()
         pool.close()
+        tracing.end()
+
+
+def _trace() -> None:
+    """Where traces are asked for, the agent library's own spans stand in them too: names and numbers, no content."""
+    provider = tracing.configure("banksman-worker", os.environ)
+    if provider is not None:
+        Agent.instrument_all(
+            InstrumentationSettings(
+                tracer_provider=provider,
+                include_content=False,
+                include_binary_content=False,
+                include_model_request_parameters=False,
+            )
+        )
 
 
 def _tools(loop: Loop, agent: agents.Loaded, policy: Policy) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Sequence
 from datetime import timedelta
 
-from banksman import ids, ledger, logs
+from banksman import ids, ledger, logs, metrics
 from banksman.errors import BanksmanError
 from banksman.ledger import agents, audit, families, rescue, runs, stops
 from banksman.records import Cap, Due, Event
@@ -99,7 +99,11 @@ class Dispatcher:
         delay = 0.0
         while not self._stopping.wait(delay):
             try:
-                delay = 0.0 if len(self.look()) >= self._window else self._interval
+                with metrics.LOOK.time():
+                    found = len(self.look())
+                metrics.DUE.inc(found)
+                metrics.LOOKED_AT.set_to_current_time()
+                delay = 0.0 if found >= self._window else self._interval
             except BanksmanError as error:
                 log.warning("The dispatcher could not look.", error=str(error)[:200])
                 delay = self._interval

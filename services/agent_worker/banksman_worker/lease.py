@@ -12,12 +12,12 @@ import concurrent.futures
 import threading
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal
 
-from banksman import ledger, logs
+from banksman import ids, ledger, logs, metrics, tracing
 from banksman.errors import Unavailable
 from banksman.ids import RunId
 from banksman.ledger import runs
@@ -49,6 +49,7 @@ class Lease:
         """Cancel the conversation, from any thread; the first reason stays."""
         if self.stopped is None:
             self.stopped = reason
+            metrics.STOPPED.labels(reason).inc()
             if self.task is not None:
                 self.loop.call_soon_threadsafe(self.task.cancel)
 
@@ -94,7 +95,9 @@ class Leases:
         with self._lock:
             self._held[claim.run_id] = lease
         try:
-            yield lease
+            with metrics.segment(claim.agent, again=claim.attempts > 1), _traced(claim) as facts:
+                yield lease
+                facts["stopped"] = lease.stopped
         finally:
             with self._lock:
                 if self._held.get(claim.run_id) is lease:
@@ -155,3 +158,20 @@ class Leases:
                     item.until = started + self._lease.total_seconds()
                     if asked == "stop":
                         item.stop("cancelled")
+
+
+def _traced(claim: Claim) -> AbstractContextManager[dict[str, str | int | None]]:
+    """A span of the run's trace that points at the segment before it, and in a child run at its parent."""
+    before = [tracing.segment(claim.run_id, claim.segment - 1)] if claim.segment else []
+    parent = [] if claim.parent_id is None else [tracing.submission(claim.parent_id)]
+    first = claim.attempts == 1
+    return tracing.span(
+        f"segment {claim.agent}",
+        claim.run_id,
+        at=tracing.segment(claim.run_id, claim.segment) if first else None,
+        links=[*before, *parent, *([] if first else [tracing.segment(claim.run_id, claim.segment)])],
+        agent=claim.agent,
+        segment=claim.segment,
+        attempt=claim.attempts,
+        parent=None if claim.parent_id is None else ids.show("run", claim.parent_id),
+    )

@@ -6,7 +6,9 @@ Users' agents stay as they are. pydantic-ai takes capabilities per run, so a cac
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +22,8 @@ from pydantic_ai.tools import ToolDefinition
 from pydantic_ai.toolsets import AbstractToolset, ToolsetTool, WrapperToolset
 from pydantic_ai.usage import RunUsage
 
+from banksman import ids, metrics, tracing
+from banksman_worker import conversation
 from banksman_worker.gate import Gate
 from banksman_worker.journal import Journal
 
@@ -35,6 +39,8 @@ class Leash(AbstractCapability[Any]):
     save: Save
     resuming: bool = False
     """The results that the run waited for are still to be used: nothing is saved before they are."""
+    asked_at: float = 0.0
+    """When the model was asked last, by the performance counter."""
 
     def get_ordering(self) -> CapabilityOrdering:
         return CapabilityOrdering(position="innermost")
@@ -82,7 +88,14 @@ class Leash(AbstractCapability[Any]):
         # A conversation without any response is the prompt alone, which the run's row has.
         if any(isinstance(message, ModelResponse) for message in ctx.messages):
             await self.save(ctx.messages, ctx.usage)
+        self.asked_at = time.perf_counter()
         return request_context
+
+    async def after_model_request(
+        self, ctx: RunContext[Any], *, request_context: Any, response: ModelResponse
+    ) -> ModelResponse:
+        metrics.answered(self.gate.claim.agent, time.perf_counter() - self.asked_at)
+        return response
 
 
 @dataclass
@@ -101,9 +114,25 @@ class JournaledToolset(WrapperToolset[Any]):
     ) -> Any:
         async def run() -> Any:
             try:
-                return await self.wrapped.call_tool(name, tool_args, ctx, tool)
+                with metrics.tool(self.journal.gate.claim.agent, name), self._traced(name, ctx):
+                    return await self.wrapped.call_tool(name, tool_args, ctx, tool)
             except (SystemExit, KeyboardInterrupt) as error:
                 # Let through, it would end the event loop with every run on it.
                 raise RuntimeError(f"The tool {name} tried to end the process ({error!r}).") from error
 
         return await self.journal.call(ctx, name, tool_args, run)
+
+    def _traced(self, name: str, ctx: RunContext[Any]) -> AbstractContextManager[object]:
+        """The call's own span, which points at the vote that let it through."""
+        gate, call = self.journal.gate, ctx.tool_call_id or ""
+        cleared = gate.cleared.get((conversation.step_of(ctx.messages), call))
+        request = None if cleared is None else cleared.request_id
+        run_id = gate.claim.run_id
+        return tracing.span(
+            f"call {name}",
+            run_id,
+            links=[] if request is None else [tracing.decision(run_id, request)],
+            tool=name,
+            call=call,
+            request=None if request is None else ids.show("req", request),
+        )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from types import FrameType
 
 import uvicorn
 
-from banksman import logs, settings
+from banksman import logs, settings, tracing
 from banksman.errors import BanksmanError
 from banksman_gateway import app, parts
 from banksman_gateway.pulse import Pulse
@@ -29,6 +30,7 @@ def main() -> int:
     try:
         found = settings.read(settings.GatewaySettings)
         logs.configure("gateway", form=found.log_format, level=found.log_level)
+        tracing.configure("banksman-gateway", os.environ)
         made = app.create(found)
     except BanksmanError as error:
         sys.stderr.write(f"{error}\n")
@@ -45,6 +47,7 @@ def main() -> int:
         timeout_graceful_shutdown=10,
     )
     Server(config, parts.of(made).pulse).run()
+    tracing.end()
     return 0
 
 

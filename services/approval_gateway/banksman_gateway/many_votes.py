@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 
 from banksman.errors import BanksmanError, NotAllowed
 from banksman.ids import RequestId
 from banksman.ledger import Connection, families, views
 from banksman.states import Tier, Verdict
-from banksman_gateway import decide
+from banksman_gateway import decide, watched
 from banksman_gateway.decide import Ballot, Outcome, Pen, Voter
 
 
@@ -29,11 +30,14 @@ def cast(
         return (known[request_id][0].int if request_id in known else 0, request_id.int)
 
     for request_id in sorted(ballots, key=place):
+        began = time.time()
         try:
             with conn.transaction():
                 if request_id in known and known[request_id][1] is Tier.HIGH:
                     raise NotAllowed("Requests of tier high are decided one by one, in the inbox.")
-                outcomes[request_id] = decide.vote(conn, request_id, voter, ballots[request_id], pen)
+                outcome = decide.vote(conn, request_id, voter, ballots[request_id], pen)
+            outcomes[request_id] = outcome
+            watched.voted(outcome, voter, ballots[request_id], began)
         except BanksmanError as error:
             outcomes[request_id] = error
     return outcomes

@@ -6,6 +6,7 @@ is for, and at tier low may decide with the typed code of the same mail. The vot
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -32,6 +33,7 @@ from banksman_gateway import (
     looking,
     problems,
     remarks,
+    watched,
     withdraw,
 )
 from banksman_gateway.card import Card
@@ -72,7 +74,7 @@ def show(request_id: str, request: Request, here: Here, session: MaybeSignedIn) 
 @router.post("/requests/{request_id}/vote")
 def vote(request_id: str, request: Request, here: Here, session: MaybeSignedIn, form: Posted) -> Response:
     """One vote, from this page's forms."""
-    wanted = RequestId(ids.read("req", request_id))
+    wanted, began = RequestId(ids.read("req", request_id)), time.time()
     with door.transaction(here) as conn:
         reader = _reader(conn, request, here, session, wanted)
     form.must_be_of(here.link_keys, reader.secret)
@@ -92,6 +94,7 @@ def vote(request_id: str, request: Request, here: Here, session: MaybeSignedIn, 
     if outcome.resume is not None:
         here.wire.run(outcome.resume)
     here.wire.changed(run=outcome.request.run_id, request=wanted)
+    watched.voted(outcome, reader.voter, ballot, began)
     return html.see(f"/requests/{ids.show('req', wanted)}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Annotated, Any, Self
 
@@ -16,7 +17,7 @@ from banksman.ledger import Connection, lists, views
 from banksman.ledger import requests as rows
 from banksman.records import Request as Record
 from banksman.states import Kind, RequestState, Verdict
-from banksman_gateway import decide, door, events, many_votes, problems, shapes, tally, withdraw
+from banksman_gateway import decide, door, events, many_votes, problems, shapes, tally, watched, withdraw
 from banksman_gateway.auth import Caller, own_only
 from banksman_gateway.decide import Ballot, Outcome, Voter
 from banksman_gateway.door import ToAct, ToRead
@@ -141,15 +142,17 @@ def get_request(request_id: RequestPath, way: ToRead) -> Response:
 @router.post("/requests/{request_id}/votes", response_model=shapes.Request)
 def vote_on_request(request_id: RequestPath, said: VoteBody, way: ToAct) -> Response:
     """Vote. 200 with the request, still open while votes are missing; 409 with the winner, or with what changed."""
+    began = time.time()
     with way.enter() as (conn, caller):
         voter = _voter(caller)
         if (kept := way.replay(conn, caller)) is not None:
             return kept
         wanted = RequestId(ids.read("req", request_id))
-        outcome = decide.vote(conn, wanted, voter, said.ballot(), way.here.pen)
+        outcome = decide.vote(conn, wanted, voter, ballot := said.ballot(), way.here.pen)
         [shown] = show(conn, way.here, [outcome.request])
         response = way.answer(conn, caller, 200, shown)
     tell(way.here, outcome)
+    watched.voted(outcome, voter, ballot, began)
     return response
 
 

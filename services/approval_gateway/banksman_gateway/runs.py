@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,7 +22,7 @@ from banksman.ledger import runs as rows
 from banksman.records import Event, NewRun, Run, Snapshot
 from banksman.scopes import Scope
 from banksman.states import FINAL, RunStatus
-from banksman_gateway import door, events, problems, shapes, transcript
+from banksman_gateway import door, events, problems, shapes, transcript, watched
 from banksman_gateway.auth import Caller
 from banksman_gateway.door import ToAct, ToRead
 from banksman_gateway.intake import PRINTABLE, Body, Name, StrictRoute
@@ -158,7 +159,7 @@ def conversation(kept: Sequence[Snapshot]) -> list[Json]:
 @router.post("", status_code=201, response_model=shapes.Run)
 def submit_run(asked: Submission, way: ToAct) -> Response:
     """Submit a run. An agent that no worker has announced is refused with the names of those that were."""
-    here = way.here
+    here, began = way.here, time.time()
     with way.enter() as (conn, caller):
         caller.must("runs:submit")
         if (kept := way.replay(conn, caller)) is not None:
@@ -167,6 +168,7 @@ def submit_run(asked: Submission, way: ToAct) -> Response:
         response = way.answer(conn, caller, 201, shapes.run(run))
     here.wire.run((run.id, run.segment))
     here.wire.changed(run=run.id)
+    watched.submitted(run, began)
     return response
 
 

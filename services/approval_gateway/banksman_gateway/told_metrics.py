@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Iterator
 
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from banksman import ledger
-from banksman.errors import Unavailable
 from banksman.ledger import telling
+from banksman_gateway.fresh import Fresh
 from banksman_gateway.parts import Parts
 
 _FRESH_SECONDS = 15.0
@@ -23,14 +20,11 @@ class Counted(Collector):
     """Gauges; absent while PostgreSQL is away."""
 
     def __init__(self, here: Parts) -> None:
-        self._here = here
-        self._lock = threading.Lock()
-        self._read_at = -_FRESH_SECONDS
-        self._found: telling.Counts | None = None
+        self._fresh = Fresh(here.pool, _FRESH_SECONDS, telling.counts)
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """The numbers as of now, or of some seconds ago."""
-        found = self._fresh()
+        found = self._fresh.get()
         if found is None:
             return
         notices = GaugeMetricFamily("banksman_notices", "Notices that are not over, and dead ones.", labels=["state"])
@@ -47,14 +41,3 @@ class Counted(Collector):
             webhooks.add_metric([state], found.webhooks.get(state, 0))
         yield webhooks
         yield GaugeMetricFamily("banksman_endpoints_disabled", "Endpoints that hear nothing.", found.disabled)
-
-    def _fresh(self) -> telling.Counts | None:
-        with self._lock:
-            if time.monotonic() - self._read_at >= _FRESH_SECONDS:
-                try:
-                    with ledger.transaction(self._here.pool) as conn:
-                        self._found = telling.counts(conn)
-                except Unavailable:
-                    self._found = None
-                self._read_at = time.monotonic()
-            return self._found

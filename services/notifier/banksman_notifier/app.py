@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,12 +12,12 @@ from functools import partial
 
 from celery import Celery
 
-from banksman import address_guard, consumer, ledger, logs, settings, vault
+from banksman import address_guard, consumer, ledger, logs, settings, tracing, vault
 from banksman.errors import BanksmanError
 from banksman.ids import NoticeId
 from banksman.settings import NotifierSettings
 from banksman.wire import APPROVALS, Wire
-from banksman_notifier import gathering, outbox, routes, tasks
+from banksman_notifier import gathering, outbox, routes, tasks, watched
 from banksman_notifier.channels import console, email, webhook
 from banksman_notifier.deliver import HANDFUL, Office, deliver
 from banksman_notifier.gateway import Gateway
@@ -36,6 +37,7 @@ def main() -> int:
         chosen = settings.read(NotifierSettings)
         logs.configure("notifier", form=chosen.log_format, level=chosen.log_level)
         vault.use(chosen.vault_keys.get_secret_value())
+        tracing.configure("banksman-notifier", os.environ)
         server = email.Server.read(chosen.smtp_url.get_secret_value())
         sender = email.Sender.read(chosen.mail_from)
         outside = webhook.Outside(address_guard.allowed(chosen.webhook_allow))
@@ -50,7 +52,7 @@ def main() -> int:
         pool=pool,
         wire=wire,
         gateway=Gateway(chosen.gateway_url, chosen.notifier_token.get_secret_value()),
-        channels=routes.channels(pool, partial(email.opened, server, sender), outside),
+        channels=watched.each(routes.channels(pool, partial(email.opened, server, sender), outside)),
         copies=[console.opened] if chosen.console else [],
         max_attempts=chosen.max_attempts,
         lease=timedelta(seconds=chosen.claim_seconds),
@@ -60,10 +62,10 @@ def main() -> int:
     )
     office = replace(office, sort=partial(gathering.sort, office, windows))
     sweep = Sweep(office, every=chosen.sweep_seconds)
-    box = outbox.Outbox(pool, office.gateway, partial(webhook.opened, outside))
+    box = outbox.Outbox(pool, office.gateway, partial(watched.opened, "webhook", partial(webhook.opened, outside)))
     post = outbox.Post(box, every=chosen.sweep_seconds)
     try:
-        return _serve(office, celery, (sweep, post), chosen.health_port)
+        return _serve(office, celery, (sweep, post), (chosen.health_host, chosen.health_port))
     finally:
         sweep.stop(within=5)
         post.stop(within=5)
@@ -71,6 +73,7 @@ def main() -> int:
         wire.close()
         celery.close()
         pool.close()
+        tracing.end()
         log.info("The notifier has stopped.")
 
 
@@ -80,7 +83,7 @@ def deliver_all(office: Office, notices: Sequence[NoticeId]) -> None:
         deliver(office, notices[start : start + HANDFUL])
 
 
-def _serve(office: Office, celery: Celery, loops: Sequence[Sweep | outbox.Post], health_port: int) -> int:
+def _serve(office: Office, celery: Celery, loops: Sequence[Sweep | outbox.Post], health: tuple[str, int]) -> int:
     tasks.register(celery, partial(deliver_all, office))
     # Every delivery asks the gateway over HTTP, which is not worth a line each time.
     for name in ("httpx", "httpcore"):
@@ -88,4 +91,4 @@ def _serve(office: Office, celery: Celery, loops: Sequence[Sweep | outbox.Post],
     # They work also while the broker is away, so they do not wait for it.
     for loop in loops:
         loop.start()
-    return consumer.serve(celery, name="notifier", queues=[APPROVALS], threads=_THREADS, health_port=health_port)
+    return consumer.serve(celery, name="notifier", queues=[APPROVALS], threads=_THREADS, health=health)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache, partial
 
-from banksman import ids, ledger, logs
+from banksman import ids, ledger, logs, tracing
 from banksman.errors import NotFound
 from banksman.ids import NoticeId
 from banksman.ledger import Connection, audit, notices
@@ -104,7 +104,8 @@ def _attempt(
         if notice.channel not in office.channels:
             raise ChannelError(f"There is no channel {notice.channel!r} here.", retryable=True)
         message = compose.of_notice(notice.kind, matter, link)
-        way(office.channels[notice.channel]).send(message)
+        with tracing.span("notice", matter.run_id, kind=notice.kind, channel=notice.channel):
+            way(office.channels[notice.channel]).send(message)
     except Exception as error:  # one notice that breaks must not hold up its handful
         if not isinstance(error, ChannelError | NotFound):
             log.exception("A notice could not be written.", notice=ids.show("ntc", notice.id))

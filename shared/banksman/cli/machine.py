@@ -137,6 +137,7 @@ def migrate(
         "banksman_gateway": chosen.gateway_password,
         "banksman_notifier": chosen.notifier_password,
         "banksman_sealer": chosen.sealer_password,
+        migrations.SCALER: chosen.scaler_password,
     }
     url = chosen.database_url.get_secret_value()
     passwords = {role: secret.get_secret_value() for role, secret in given_passwords.items() if secret}

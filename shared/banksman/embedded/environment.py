@@ -80,6 +80,7 @@ def of_worker(
         "BANKSMAN_AGENTS": agents,
         "BANKSMAN_VERIFY_KEYS": keyring.verify_keys,
         "BANKSMAN_VAULT_KEYS": keyring.vault_keys,
+        "BANKSMAN_HEALTH_HOST": "127.0.0.1",
         "BANKSMAN_HEALTH_PORT": str(health_port),
     }  # fmt: skip
 
@@ -117,10 +118,12 @@ def of_notifier(caller: Mapping[str, str], where: Addresses, keyring: Keyring, *
         "BANKSMAN_GATEWAY_URL": f"http://127.0.0.1:{where.gateway_port}",
         "BANKSMAN_NOTIFIER_TOKEN": keyring.notifier_token,
         "BANKSMAN_VAULT_KEYS": keyring.vault_keys,
+        "BANKSMAN_HEALTH_HOST": "127.0.0.1",
         "BANKSMAN_HEALTH_PORT": str(health_port),
     }
 
 
 def _base(caller: Mapping[str, str], service: str) -> dict[str, str]:
-    names = [*_PLAIN, *(f"BANKSMAN_{name}" for name in TUNING[service])]
+    traces = [name for name in caller if name.startswith("OTEL_")]
+    names = [*_PLAIN, *traces, *(f"BANKSMAN_{name}" for name in TUNING[service])]
     return {name: caller[name] for name in names if name in caller} | {"PYTHONUNBUFFERED": "1"}

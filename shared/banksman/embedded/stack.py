@@ -107,6 +107,7 @@ class _Starting:
         self._supervisor = supervisor
         self._environ = environ
         self._ports = folder.Ports(data / "ports.json", supervisor.say)
+        self._health: dict[str, int] = {}
         self._waiting_for: dict[str, Callable[[], bool]] = {}
 
     def everything(self) -> dict[str, object] | None:
@@ -138,12 +139,18 @@ class _Starting:
             "broker_url": broker_urls[acl.OWNER],
             "maildir": str(self._data / "mail"),
             "pids": self._supervisor.pids(),
+            "metrics_urls": self._metrics_urls(gateway_port),
             "vault_key": vault.Ring.read(ring.vault_keys).current,
             "submit_key": ring.credentials.submit_key,
             "reviewers": [
                 {"email": email, "token": token} for email, token in ring.credentials.reviewer_tokens.items()
             ],
         }
+
+    def _metrics_urls(self, gateway_port: int) -> dict[str, str]:
+        """Where each process says its numbers, for Prometheus."""
+        found = {"gateway": gateway_port, **self._health}
+        return {name: f"http://127.0.0.1:{port}/metrics" for name, port in found.items()}
 
     def _mail(self) -> int:
         port = self._ports.of("mail")
@@ -197,7 +204,7 @@ class _Starting:
     def _services(self, where: Addresses, ring: Keyring) -> None:
         services: list[Service] = []
         for number in range(1, self._options.workers + 1):
-            health = self._ports.of(f"worker-{number}")
+            health = self._health[f"worker-{number}"] = self._ports.of(f"worker-{number}")
             env = environment.of_worker(self._environ, where, ring, agents=self._options.agents, health_port=health)
             services.append(
                 _python(
@@ -208,7 +215,7 @@ class _Starting:
         env = environment.of_gateway(self._environ, where, ring)
         services.append(_python("gateway", "banksman_gateway", env=env))
         self._waiting_for["gateway"] = partial(_says_ok, where.gateway_port, "/readyz")
-        health = self._ports.of("notifier")
+        health = self._health["notifier"] = self._ports.of("notifier")
         env = environment.of_notifier(self._environ, where, ring, health_port=health)
         services.append(_python("notifier", "banksman_notifier", env=env))
         self._waiting_for["notifier"] = partial(_says_ok, health, "/healthz")

@@ -33,22 +33,17 @@ def open_pool(url: str, *, size: int, name: str) -> Pool:
         conninfo_to_dict(url)
     except psycopg.ProgrammingError:
         raise ConfigurationError("BANKSMAN_DATABASE_URL is not a PostgreSQL URL.") from None
-    pool: Pool = ConnectionPool(
-        url,
-        min_size=1,
-        max_size=size,
-        open=False,
-        timeout=5,
-        kwargs={"connect_timeout": 3, "application_name": name, **_LINE},
-        configure=_bound,
-    )
-    pool.open()
-    return pool
+    line = {"connect_timeout": 3, "application_name": name, **_LINE}
+    return ConnectionPool(url, min_size=1, max_size=size, open=True, timeout=5, kwargs=line, configure=_bound)
 
 
 def _bound(conn: Connection) -> None:
-    conn.execute("SELECT set_config('idle_in_transaction_session_timeout', %s, false)", (f"{IDLE_SECONDS * 1000:.0f}",))
+    bound = "SELECT pg_backend_pid(), set_config('idle_in_transaction_session_timeout', %s, false)"
+    row = conn.execute(bound, (f"{IDLE_SECONDS * 1000:.0f}",)).fetchone()
     conn.commit()
+    # Behind a pooler (PgBouncer) the next transaction may meet another server, which knows no statement of ours.
+    if row is None or row[0] != conn.info.backend_pid:
+        conn.prepare_threshold = None
 
 
 @contextmanager

@@ -17,6 +17,8 @@ from psycopg.conninfo import conninfo_to_dict
 from banksman.errors import ConfigurationError, Unavailable
 
 ROLES = ("banksman_worker", "banksman_gateway", "banksman_notifier", "banksman_sealer")
+SCALER = "banksman_scaler"
+"""A role that is made only where it gets a password: an autoscaler's, which may ask how much work there is."""
 _LOCK = 0x62616E6B
 
 
@@ -24,7 +26,7 @@ def migrate(owner_url: str, *, passwords: Mapping[str, str]) -> Sequence[str]:
     """Bring the database up to date and return the migrations that were applied.
 
     `passwords` maps roles of `ROLES` to their passwords: such a role is made, or its password set. Without one the
-    role must exist already; `roles_sql` prints the statements for somebody who may create it.
+    role must exist already; `roles_sql` prints the statements for somebody who may create it. `SCALER` may be left out.
     """
     try:
         conninfo_to_dict(owner_url)
@@ -40,6 +42,7 @@ def migrate(owner_url: str, *, passwords: Mapping[str, str]) -> Sequence[str]:
             _make_roles(conn, passwords)
             applied = _apply(conn)
             _settle(conn)
+            _let_the_scaler_in(conn)
             return applied
     except psycopg.OperationalError as error:
         why = " ".join(str(error).split())
@@ -53,8 +56,9 @@ def roles_sql() -> str:
 
 def _make_roles(conn: psycopg.Connection, passwords: Mapping[str, str]) -> None:
     # Roles belong to the whole server, so migrations of its databases take turns here.
-    existing = {row[0] for row in conn.execute("SELECT rolname FROM pg_roles WHERE rolname = ANY(%s)", (list(ROLES),))}
-    for role in ROLES:
+    known = [*ROLES, SCALER]
+    existing = {row[0] for row in conn.execute("SELECT rolname FROM pg_roles WHERE rolname = ANY(%s)", (known,))}
+    for role in known:
         if role in passwords:
             verb = "ALTER" if role in existing else "CREATE"
             conn.execute(
@@ -62,7 +66,7 @@ def _make_roles(conn: psycopg.Connection, passwords: Mapping[str, str]) -> None:
                     sql.SQL(verb), sql.Identifier(role), sql.Literal(passwords[role])
                 )
             )
-        elif role not in existing:
+        elif role not in existing and role != SCALER:
             raise ConfigurationError(
                 f"The role {role} does not exist and no password for it was given. Set BANKSMAN_"
                 f"{role.removeprefix('banksman_').upper()}_PASSWORD, or let a superuser run:\n{roles_sql()}"
@@ -132,6 +136,11 @@ def _settle(conn: psycopg.Connection) -> None:
         """,
         (1 if last is None else last[0] + 1, found[0], str(row[1] + shift)),
     )
+
+
+def _let_the_scaler_in(conn: psycopg.Connection) -> None:
+    if conn.execute("SELECT FROM pg_roles WHERE rolname = %s", (SCALER,)).fetchone() is not None:
+        conn.execute(sql.SQL("GRANT EXECUTE ON FUNCTION work_at_hand() TO {}").format(sql.Identifier(SCALER)))
 
 
 def _files() -> Sequence[tuple[int, str, bytes]]:

@@ -6,7 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from uuid import UUID
 
 from banksman import ids, vault
@@ -75,17 +75,6 @@ class End:
     what: str
     who: str
     at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Gauges:
-    """How much there is of what, right now."""
-
-    runs: Mapping[str, int]
-    open_requests: int
-    oldest_open: timedelta | None
-    unreachable: int
-    """How many of them nobody, or too few, may decide."""
 
 
 def around(conn: Connection, page: Sequence[Request], *, remarks: bool = True) -> dict[RequestId, Around]:
@@ -434,45 +423,3 @@ def news_of_requests(conn: Connection, cursor: tuple[int, int], *, limit: int = 
         Event(actor, action, run, RequestId(request), body, at, (xid, number))
         for actor, action, run, request, body, at, xid, number in rows
     ]
-
-
-def settled_since(
-    conn: Connection, since: datetime | None, *, lag: timedelta
-) -> tuple[datetime, Mapping[RequestState, int]]:
-    """How many requests came to which end after a moment and up to a moment ago, and that moment.
-
-    The lag lets transactions end that have written their time already.
-    """
-    row = conn.execute("SELECT clock_timestamp() - %s", (lag,)).fetchone()
-    assert row is not None
-    rows = conn.execute(
-        """
-        SELECT state, count(*)
-        FROM requests
-        WHERE state <> 'open' AND settled_at > %s AND settled_at <= %s
-        GROUP BY state
-        """,
-        (since or row[0], row[0]),
-    ).fetchall()
-    return row[0], {RequestState(state): number for state, number in rows}
-
-
-def gauges(conn: Connection) -> Gauges:
-    """Runs that are not over by state, and the requests that wait."""
-    runs = conn.execute(
-        """
-        SELECT status, count(*)
-        FROM runs
-        WHERE status IN ('queued', 'running', 'waiting', 'stuck')
-        GROUP BY status
-        """
-    ).fetchall()
-    waiting = conn.execute(
-        """
-        SELECT count(*), clock_timestamp() - min(created_at), count(unreachable_at)
-        FROM requests
-        WHERE state = 'open'
-        """
-    ).fetchone()
-    assert waiting is not None
-    return Gauges(dict(runs), *waiting)
