@@ -1803,4 +1803,32 @@ DEFENCES = (
         "    ]",
         ("tests/shared/test_masks.py::test_a_log_covers_what_an_error_quotes",),
     ),
+    Defence(
+        "a trace does not say what an exception says",
+        "shared/banksman/tracing.py",
+        "status=Status(span.status.status_code)",
+        "status=span.status",
+        ("tests/shared/test_tracing.py::test_a_span_says_that_something_broke_and_not_what",),
+    ),
+    Defence(
+        "a trace holds no content of a run",
+        f"{WORKER}/app.py",
+        "include_content=False",
+        "include_content=True",
+        ("tests/journeys/test_traced.py::test_no_prompt_argument_or_result_is_in_what_was_traced",),
+    ),
+    Defence(
+        "a model cannot make series without end",
+        "shared/banksman/metrics.py",
+        "known = name if name in _tools.get(agent, ()) else OTHER",
+        "known = name",
+        ("tests/shared/test_metrics.py::test_a_name_that_nobody_listed_makes_no_series_of_its_own",),
+    ),
+    Defence(
+        "only who scales workers asks how much work there is",
+        f"{LEDGER}/sql/0014_watching.sql",
+        "REVOKE ALL ON FUNCTION work_at_hand() FROM PUBLIC;",
+        "",
+        ("tests/ledger/test_work_at_hand.py::test_the_other_services_do_not_ask",),
+    ),
 )

@@ -3,13 +3,15 @@
     .venv/bin/python scripts/sizing.py --runs 500
 
 It prints, per run: bytes in PostgreSQL by table (indexes and TOAST included), bytes of WAL, commits, rows, CPU by part;
-and of the whole: connections by process, the broker's memory. Nothing is kept.
+and of the whole: connections by process, the broker's memory. Then what the model of docs/sizing.md makes of that.
+Nothing is kept.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 import tempfile
@@ -31,6 +33,13 @@ _SIZES = """
     WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'
 """
 _SETTLE_SECONDS = 3.0
+_PEAK = 3.0
+"""The busiest hour has so many times the runs of the mean hour."""
+_BUSY = 0.6
+"""So much of a core is used in the busiest hour."""
+_OF_A_WORKER, _OF_A_GATEWAY, _OF_A_NOTIFIER = 6, 17, 14
+"""Connections that a process opens at most: the pools of their `app.py`, and the sealer's."""
+_DAILY = (10_000, 100_000, 1_000_000, 10_000_000)
 
 
 def main() -> int:
@@ -51,6 +60,7 @@ def main() -> int:
         sys.stdout.write(json.dumps(found, indent=2) + "\n")
     else:
         _print(found)
+        _model(found)
     return 0
 
 
@@ -125,6 +135,23 @@ def _print(found: Mapping[str, Any]) -> None:
     say("CPU ms/run: " + ", ".join(f"{name} {spent:.1f}" for name, spent in found["cpu_ms"].items()) + "\n")
     say("connections: " + ", ".join(f"{name} {number}" for name, number in found["connections"].items()) + "\n")
     say(f"broker at most {found['broker_peak_bytes'] / 2**20:.1f} MiB\n")
+
+
+def _model(found: Mapping[str, Any]) -> None:
+    """What so many approved runs a day want, at the busiest hour."""
+    say = sys.stdout.write
+    stored, cpu, counts = sum(found["bytes"].values()), found["cpu_ms"], found["counts"]
+    say("\nruns/day    peak/s  worker gateway notifier postgres  GB/day  WAL GB/day  commits/s  connections\n")
+    for runs in _DAILY:
+        second = runs / 86_400 * _PEAK
+        cores = {name: second * cpu[name] / 1000 / _BUSY for name in ("worker", "gateway", "notifier", "postgres")}
+        workers, gateways, notifiers = (max(1, math.ceil(cores[name])) for name in ("worker", "gateway", "notifier"))
+        opened = workers * _OF_A_WORKER + gateways * _OF_A_GATEWAY + notifiers * _OF_A_NOTIFIER
+        say(
+            f"{runs:<12,}{second:>6.1f}{cores['worker']:>8.2f}{cores['gateway']:>8.2f}{cores['notifier']:>9.2f}"
+            f"{cores['postgres']:>9.2f}{stored * runs / 1e9:>8.1f}{counts['wal_bytes'] * runs / 1e9:>12.1f}"
+            f"{counts['commits'] * second:>11,.0f}{opened:>13,}\n"
+        )
 
 
 if __name__ == "__main__":
