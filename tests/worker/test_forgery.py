@@ -229,7 +229,7 @@ def test_a_worker_without_the_key_leaves_the_run_to_others(site: SiteMaker) -> N
 
     vault.use("")
     segment.advance(here.worker, run_id, 1)
-    vault.use(VAULT_KEYS)
+    vault.use(f"{VAULT_KEYS},plain")  # what it wrote about it has no seal
 
     run = here.run(run_id)
     assert (run.status, run.attempts) == (RunStatus.QUEUED, before)
