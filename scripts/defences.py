@@ -1548,6 +1548,27 @@ DEFENCES = (
         ("tests/sealing/test_anchors.py::test_what_holds_no_head_is_refused_and_not_passed_over",),
     ),
     Defence(
+        "a part of the log is read along the index, in the order of numbers",
+        "shared/banksman/ledger/outbox.py",
+        "            ORDER BY audit_events.xid, audit_events.id\n",
+        "            ORDER BY xid, id\n",
+        (f"{HOOKS}::test_events_are_told_in_the_order_of_numbers_and_not_of_their_spelling",),
+    ),
+    Defence(
+        "the start of a tool is told in its transaction",
+        f"{WORKER}/journal.py",
+        "                audit.append(conn, event)\n                return attempt\n",
+        "                return attempt\n",
+        (f"{SEGMENT}::test_an_approved_call_runs_once_with_its_defaults_shown",),
+    ),
+    Defence(
+        "a gateway with other keys tells which",
+        f"{GATEWAY}/key_changes.py",
+        "        audit.append(conn, Event(ACTOR, ACTION, body=body))\n",
+        "",
+        ("tests/gateway/test_audit.py::test_other_keys_are_told_once_and_no_secret_is",),
+    ),
+    Defence(
         "the events of an export lead to the signed root",
         f"{SEALING}/exported.py",
         "            self._whole = self._frontier.root() == head.root\n",

@@ -17,6 +17,7 @@ from banksman.ledger import migrate, staff
 from banksman.records import Person
 from banksman.signing import Signer, Verifier
 from banksman.wire import Wire
+from tests import told
 
 PASSWORDS = {role: f"{role}-secret" for role in migrate.ROLES}
 HINT = timedelta(seconds=5)
@@ -43,6 +44,23 @@ VAULT_KEYS = f"v1:{signing.base64url(bytes([7] * 32))}"
 def _sealed() -> None:
     """Everything that a test stores is encrypted, as it is where people use it."""
     vault.use(VAULT_KEYS)
+
+
+@pytest.fixture(scope="session")
+def watch() -> Iterator[told.Watch]:
+    """What this process committed untold so far in a test."""
+    found = told.Watch()
+    with pytest.MonkeyPatch.context() as patch:
+        found.install(patch)
+        yield found
+
+
+@pytest.fixture(autouse=True)
+def _everything_is_told(watch: told.Watch) -> Iterator[None]:
+    """Whatever a service or a command changed in this process, an event of the same transaction says so."""
+    watch.untold.clear()
+    yield
+    assert watch.untold == []
 
 
 @pytest.fixture

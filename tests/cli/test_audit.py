@@ -9,11 +9,15 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from banksman import ids, ledger
+from banksman import files, ids, ledger
+from banksman.deployment import write_deployment
+from banksman.embedded import keyring
+from banksman.sealing import sealer
+from banksman.signing import Signer, Verifier
 from tests.cli.conftest import run
 from tests.conftest import Database
 from tests.gateway.scenes import Site
-from tests.sealing.logs import SIGNER, as_attacker, roll_back, seal
+from tests.sealing.logs import SIGNER, as_attacker, roll_back, seal, write
 
 KEYS = SIGNER.public()
 Audit = Callable[..., CompletedProcess[str]]
@@ -122,3 +126,48 @@ def test_the_export_is_the_whole_log_and_is_checked_without_any_database(
     assert "positions 0 to" in edited.stdout
     assert nonsense.returncode == 2
     assert audit("verify", "--export", str(tmp_path / "nowhere"), "--keys", KEYS, env={}).returncode == 2
+
+
+def test_the_nearest_stack_has_the_keys_also_after_another_one_seals(
+    database: Database, tmp_path: Path, sealer_pool: ledger.Pool, worker_pool: ledger.Pool
+) -> None:
+    (tmp_path / ".banksman").mkdir()
+    secrets = tmp_path / ".banksman" / "secrets.json"
+    first = keyring.load_or_make(secrets, data_exists=False)
+    (tmp_path / ".banksman" / "stack.json").write_text(json.dumps({"database_url": database.owner}))
+
+    def sealed() -> CompletedProcess[str]:
+        ring = keyring.load_or_make(secrets, data_exists=True)
+        key = Signer.read(ring.sealing_key)
+        write(worker_pool, 3)
+        with ledger.transaction(sealer_pool) as conn:
+            sealer.seal(conn, key, Verifier.read(ring.seal_verify_keys or key.public()))
+        return run("audit", "verify", cwd=tmp_path)
+
+    before = sealed()
+    rotated = run("keys", "rotate", "sealing", cwd=tmp_path)
+    after = sealed()
+
+    assert (before.returncode, rotated.returncode, after.returncode) == (0, 0, 0), after.stdout + after.stderr
+    assert "6 events under 2 heads" in after.stdout
+    old = first.sealing_key.partition(":")[0]
+    assert f"{old} (sealing) is retired." in rotated.stdout
+    assert first.sealing_key not in secrets.read_text()
+    assert "banksman audit verify --keys" in rotated.stderr
+    alone = run("audit", "verify", "--keys", Signer.read(first.sealing_key).public(), cwd=tmp_path)
+    assert alone.returncode == 1
+
+
+def test_a_deployments_checker_learns_the_next_sealing_key_too(tmp_path: Path) -> None:
+    write_deployment(tmp_path, admin_email="ada@example.org", public_url="https://ok.example.org")
+
+    rotated = run("keys", "rotate", "sealing", "--folder", str(tmp_path), "--json", cwd=tmp_path)
+
+    states = [key["state"] for key in json.loads(rotated.stdout)]
+    gateway, migrate = (
+        files.settings_in((tmp_path / "secrets" / f"{name}.env").read_text()) for name in ("gateway", "migrate")
+    )
+    assert states == ["current", "retired"]
+    assert gateway["BANKSMAN_SEAL_VERIFY_KEYS"] == migrate["BANKSMAN_SEAL_VERIFY_KEYS"]
+    assert Signer.read(gateway["BANKSMAN_SEALING_KEY"]).public() == migrate["BANKSMAN_SEAL_VERIFY_KEYS"].split(",")[0]
+    assert "restart the gateway" in rotated.stderr

@@ -48,6 +48,8 @@ def test_a_key_is_given_up_only_once_nothing_is_sealed_with_it(database: Databas
     vault.use(last)
     with ledger.once(database.owner, name="test") as conn:
         assert runs.get(conn, before).prompt == "before"
+        told = conn.execute("SELECT body FROM audit_events WHERE action = 'vault.resealed'").fetchall()
+    assert [row[0] for row in told] == [{"key": both.partition(":")[0], "values": 2, "left": 0}]
 
 
 def test_a_stack_that_does_not_know_the_key_yet_is_not_resealed(database: Database, tmp_path: Path) -> None:

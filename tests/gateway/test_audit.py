@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,16 @@ import pytest
 from pydantic import SecretStr
 from starlette.testclient import TestClient
 
-from banksman import ids, ledger, logs
+from banksman import ids, ledger, logs, signing
 from banksman.errors import ConfigurationError
+from banksman.ledger import migrate
 from banksman.sealing import anchors, heads, proof, tree
 from banksman.settings import GatewaySettings
 from banksman.signing import Signer, Verifier
 from banksman.states import Tier
-from banksman_gateway import app, parts
+from banksman_gateway import app, key_changes, parts
 from banksman_gateway.seal import Seal
-from tests.conftest import Database
+from tests.conftest import PASSWORDS, Database
 from tests.gateway.browser import Browser, forms_in, page_of
 from tests.gateway.scenes import Site, asking
 from tests.sealing.logs import as_attacker, roll_back
@@ -225,6 +227,36 @@ def test_every_head_gets_into_the_anchor_and_a_rolled_back_one_is_noticed(
         anchored.close()
     assert [heads.verify(VERIFIER, signed).number for signed in anchors.read(anchor)] == [1, 2, 3]
     assert anchor.stat().st_mode & 0o777 == 0o640
+
+
+def test_other_keys_are_told_once_and_no_secret_is(site: Site, gateway_settings: GatewaySettings) -> None:
+    def told() -> list[Any]:
+        with ledger.transaction(site.gateway) as conn:
+            rows = conn.execute("SELECT body FROM audit_events WHERE action = 'keys.changed' ORDER BY id").fetchall()
+        return [row[0] for row in rows]
+
+    assert [key_changes.tell(site.parts), key_changes.tell(site.parts)] == [True, False]
+    both = f"k2:current:{signing.base64url(bytes(32))},{Signer('k1', bytes([1] * 32)).public()}"
+    rotated = replace(site.parts, verifier=Verifier.read(both))
+    assert [key_changes.tell(rotated), key_changes.tell(rotated)] == [True, False]
+
+    before, after = told()
+    assert list(before["signing"]) == ["k1"]
+    assert set(after["signing"]) == {"k1", "k2"}
+    assert (before["sealing"].keys(), before["link"], before["vault"]) == ({"s1"}, ["k1"], ["v1"])
+    for secret in (gateway_settings.link_keys, gateway_settings.vault_keys, gateway_settings.signing_key):
+        assert secret.get_secret_value().partition(":")[2] not in json.dumps([before, after])
+
+
+def test_a_migration_is_told_where_there_was_a_log_before(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = migrate._files()  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr(migrate, "_files", lambda: [*known, (9999, "9999_next.sql", b"SELECT 1")])
+
+    migrate.migrate(database.owner, passwords=PASSWORDS)
+
+    with ledger.once(database.owner, name="test") as conn:
+        rows = conn.execute("SELECT action, body FROM audit_events").fetchall()
+    assert rows == [("schema.migrated", {"applied": ["9999_next.sql"]})]
 
 
 def test_a_syslog_gets_each_new_head_and_not_all_of_them_again_after_a_restart(

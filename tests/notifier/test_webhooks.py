@@ -14,6 +14,7 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
+import psycopg
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
@@ -27,6 +28,7 @@ from banksman_notifier.channels import ChannelError, webhook
 from banksman_notifier.channels.webhook import Call, Outside
 from banksman_notifier.deliver import Office
 from banksman_notifier.outbox import Outbox
+from tests.conftest import Database
 from tests.notifier.conftest import HOME, AskFor, Door
 from tests.notifier.receivers import Posted, Receiver, receiver, says
 from tests.notifier.test_gathering import run_of
@@ -267,6 +269,23 @@ def test_a_transaction_that_commits_late_is_neither_skipped_nor_told_twice(
 
     assert before == []
     assert heard(there) == ["run.failed", "run.finished"]
+
+
+@pytest.mark.usefixtures("endpoint")
+def test_events_are_told_in_the_order_of_numbers_and_not_of_their_spelling(
+    box: Outbox, there: Receiver, database: Database, notifier_pool: ledger.Pool
+) -> None:
+    with psycopg.connect(database.owner) as conn:
+        conn.execute("UPDATE endpoints SET xid = '5'")
+        for xid, action in (("9", "run.failed"), ("10", "run.finished"), ("11", "run.finished")):
+            conn.execute("INSERT INTO audit_events (xid, actor, action) VALUES (%s, 'x', %s)", (xid, action))
+
+    for _ in range(3):
+        with ledger.transaction(notifier_pool) as conn:
+            rows.tail(conn, limit=2)
+    drain(box)
+
+    assert heard(there) == ["run.failed", "run.finished", "run.finished"]
 
 
 @pytest.mark.usefixtures("endpoint")

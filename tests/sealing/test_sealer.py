@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -11,12 +14,15 @@ import pytest
 import rfc8785
 
 from banksman import ids, ledger
-from banksman.errors import ConfigurationError, NotFound, NotGenuine
+from banksman.embedded import postgres
+from banksman.embedded.postgres import Postgres
+from banksman.errors import ConfigurationError, NotFound, NotGenuine, Unavailable
 from banksman.ids import RequestId
-from banksman.ledger import audit, migrate, seals
+from banksman.ledger import audit, migrate, seals, trail
+from banksman.ledger.trail import Wanted
 from banksman.records import Event
-from banksman.sealing import heads, leaf, proof, sealer, tree
-from banksman.signing import Signer, Verifier
+from banksman.sealing import check, heads, key_change, leaf, proof, sealer, tree
+from banksman.signing import Signer, Verifier, base64url
 from tests.conftest import PASSWORDS, Database
 from tests.sealing.logs import SIGNER, VERIFIER, as_attacker, seal, verify, write
 
@@ -66,6 +72,139 @@ def test_of_two_sealers_one_seals(worker_pool: ledger.Pool, sealer_pool: ledger.
         assert seal(sealer_pool) == []
 
     assert [head.size for head in seal(sealer_pool)] == [5]
+
+
+def test_a_part_of_the_log_is_read_without_the_rest(
+    worker_pool: ledger.Pool, gateway_pool: ledger.Pool, database: Database
+) -> None:
+    """Else all of a long log would be sorted for every part of it."""
+    for _ in range(20):
+        write(worker_pool, 100)
+    with psycopg.connect(database.owner, autocommit=True) as owner:
+        owner.execute("VACUUM ANALYZE audit_events")
+    parts: dict[str, Callable[[ledger.Connection], object]] = {
+        "the sealer": lambda conn: seals.unsealed(conn, (0, 0), horizon=2**53, limit=50),
+        "an auditor": lambda conn: trail.read(conn, Wanted(), cursor=None, limit=50),
+        "an event stream": lambda conn: audit.since(conn, (0, 0), limit=50),
+        "whoever checks": lambda conn: seals.leaves(conn, 0, 50),
+    }
+
+    read: dict[str, int] = {}
+    for name, part in parts.items():
+        with ledger.transaction(gateway_pool) as conn:
+            part(conn)
+            row = conn.execute(
+                """
+                SELECT sum(seq_tup_read + coalesce(idx_tup_fetch, 0))::int
+                FROM pg_stat_xact_user_tables
+                WHERE relname = 'audit_events'
+                """
+            ).fetchone()
+        assert row is not None
+        read[name] = row[0]
+
+    assert max(read.values()) < 500, read
+
+
+def test_a_sealer_that_is_cut_off_leaves_nothing_and_the_next_one_goes_on(
+    worker_pool: ledger.Pool, sealer_pool: ledger.Pool, database: Database
+) -> None:
+    write(worker_pool, 300)
+    seal(sealer_pool, limit=100)
+    write(worker_pool, 100)
+
+    def cut_off(conn: ledger.Connection) -> None:
+        assert sealer.seal(conn, SIGNER, VERIFIER) is not None
+        with psycopg.connect(database.owner, autocommit=True) as owner:
+            owner.execute("SELECT pg_terminate_backend(%s)", (conn.info.backend_pid,))
+
+    with pytest.raises(Unavailable), ledger.transaction(sealer_pool) as conn:
+        cut_off(conn)
+
+    assert verify(sealer_pool).heads == 3
+    assert [head.size for head in seal(sealer_pool)] == [400]
+    assert verify(sealer_pool).findings == []
+
+
+def test_sealers_at_once_make_one_chain(worker_pool: ledger.Pool, sealer_pool: ledger.Pool) -> None:
+    write(worker_pool, 400)
+    start = threading.Barrier(4)
+
+    def seals_on(_: int) -> int:
+        start.wait(60)
+        return sum(len(seal(sealer_pool, limit=20)) for _ in range(3))
+
+    with ThreadPoolExecutor(4) as at_once:
+        list(at_once.map(seals_on, range(4)))
+    seal(sealer_pool, limit=20)
+
+    report = verify(sealer_pool)
+    assert (report.findings, report.events, report.heads) == ([], 400, 20)
+
+
+def test_another_key_seals_on_and_the_heads_of_the_one_before_hold_until_it_is_revoked(
+    worker_pool: ledger.Pool, sealer_pool: ledger.Pool
+) -> None:
+    made, keys, old = key_change.after(f"s1:{base64url(bytes([5]) * 32)}", "")
+    second, both = Signer.read(made), Verifier.read(keys)
+    write(worker_pool, 5)
+    seal(sealer_pool)
+    write(worker_pool, 5)
+    with ledger.transaction(sealer_pool) as conn, pytest.raises(NotGenuine, match="does not know"):
+        sealer.seal(conn, second, Verifier.read(second.public()))
+
+    with ledger.transaction(sealer_pool) as conn:
+        assert sealer.seal(conn, second, both) is not None
+    with ledger.transaction(sealer_pool) as conn:
+        kept = check.check(conn, both)
+        revoked = check.check(conn, Verifier.read(keys.replace("s1:retired", "s1:revoked")))
+
+    assert (old, kept.findings, kept.heads) == ("s1", [], 2)
+    assert revoked.findings == [
+        "The head after head 0 is not genuine: The head is signed with key 's1', which has been revoked."
+    ]
+
+
+def test_a_dump_goes_on_elsewhere_and_heads_that_were_kept_tell_its_age(
+    worker_pool: ledger.Pool,
+    sealer_pool: ledger.Pool,
+    postgres_server: Postgres,
+    database: Database,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """By PostgreSQL's own pg_dump and pg_restore, into a server whose transaction ids begin anew."""
+    for _ in range(2):
+        write(worker_pool, 300)
+        seal(sealer_pool)
+    write(worker_pool, 7)
+    folder = tmp_path_factory.mktemp("elsewhere")
+    dump, tools = folder / "dump", postgres_server.install.bin
+    clean = {"PATH": "/usr/bin:/bin"}
+    subprocess.run([tools / "pg_dump", "-Fc", "-f", dump, database.owner], check=True, env=clean)
+    write(worker_pool, 50)
+    seal(sealer_pool)
+    with ledger.transaction(sealer_pool) as conn:
+        kept = seals.heads(conn, limit=10)
+
+    with postgres.running(folder / "home", durable=False) as server:
+        migrate.migrate(server.url("postgres"), passwords=PASSWORDS)
+        subprocess.run([tools / "pg_restore", "-d", server.url(), "--no-owner", dump], check=True, env=clean)
+        migrate.migrate(server.url(), passwords=PASSWORDS)
+        there = ledger.open_pool(
+            server.url(user="banksman_sealer", password=PASSWORDS["banksman_sealer"]), size=2, name="there"
+        )
+        try:
+            with ledger.once(server.url(), name="there") as conn:
+                audit.append(conn, Event("worker:1", "x.happened"))
+            sizes = [head.size for head in seal(there)]
+            report, older = verify(there), verify(there, *kept)
+        finally:
+            there.close()
+
+    assert [head.size for head in map(heads.read, kept)] == [300, 600, 657]
+    assert sizes == [608]
+    assert (report.findings, report.heads, report.moves, report.waiting) == ([], 3, 1, 0)
+    assert [finding.partition(" (")[0] for finding in older.findings] == ["Head 3 is not the one that was anchored"]
 
 
 @pytest.mark.parametrize(

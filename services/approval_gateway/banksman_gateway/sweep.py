@@ -12,7 +12,7 @@ import time
 from banksman import ledger, logs
 from banksman.errors import Unavailable
 from banksman.ledger import answers, sign_ins
-from banksman_gateway import batches, receipts, silence
+from banksman_gateway import batches, key_changes, receipts, silence
 from banksman_gateway.parts import Parts
 
 _FORGET_SECONDS = 600.0
@@ -52,6 +52,7 @@ class Sweep:
                         answers.forget(conn)
                         sign_ins.forget(conn)
                     receipts.queue(self._here)
+                    key_changes.tell(self._here)
                     forget_at = time.monotonic() + _FORGET_SECONDS
             except Unavailable as error:
                 log.warning("The sweep waits for PostgreSQL.", error=str(error)[:200])

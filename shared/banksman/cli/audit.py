@@ -219,10 +219,10 @@ def _verifier(keys: str) -> Verifier:
     path = place.stack_file()
     if not text and path is not None:
         try:
-            key = json.loads((path.parent / "secrets.json").read_text())["sealing_key"]
+            kept = json.loads((path.parent / "secrets.json").read_text())
+            text = kept.get("seal_verify_keys") or Signer.read(kept["sealing_key"], setting="sealing_key").public()
         except (OSError, ValueError, KeyError):
             raise ConfigurationError(f"{path.parent / 'secrets.json'} has no sealing key.") from None
-        text = Signer.read(key, setting="sealing_key").public()
     if not text:
         raise ConfigurationError("Say by which key: --keys, or BANKSMAN_SEAL_VERIFY_KEYS of secrets/migrate.env.")
     return Verifier.read(text, setting="BANKSMAN_SEAL_VERIFY_KEYS")

@@ -34,11 +34,15 @@ class Kind(StrEnum):
     SIGNING = "signing"
     LINK = "link"
     VAULT = "vault"
+    SEALING = "sealing"
 
 
 def rotate(
     kind: Annotated[
-        Kind, typer.Argument(help="The key that signs decisions, mints mailed links, or seals what is stored.")
+        Kind,
+        typer.Argument(
+            help="The key that signs decisions, mints mailed links, encrypts what is stored, or seals the log."
+        ),
     ] = Kind.SIGNING,
     *,
     folder: Folder = None,
@@ -47,7 +51,29 @@ def rotate(
     """Make a new key of the gateway's; what the old one signed or minted still counts."""
     from banksman import key_life
 
-    change(lambda keys: key_life.rotate(keys, kind.value), must_find(folder), as_json=as_json)
+    if kind is Kind.SEALING:
+        _rotate_sealing(must_find(folder), as_json=as_json)
+        return
+    wanted = kind.value
+    change(lambda keys: key_life.rotate(keys, wanted), must_find(folder), as_json=as_json)
+
+
+def _rotate_sealing(store: Store, *, as_json: bool) -> None:
+    from banksman.key_life import OfDeployment
+    from banksman.sealing import key_change
+
+    made, old = key_change.rotate(store)
+    if as_json:
+        show.as_json(
+            [{"id": kid, "kind": "sealing", "state": state} for kid, state in key_change.listed(store).items()]
+        )
+    else:
+        typer.echo(f"{made} (sealing) is current.\n{old} (sealing) is retired.")
+    if isinstance(store, OfDeployment):
+        show.complain("Now restart the gateway: docker compose up --detach --no-deps gateway")
+    else:
+        show.complain("The next `banksman up` takes the change.")
+    show.complain("Keep the new public key where you check the log: `banksman audit verify --keys`.")
 
 
 def retire(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -12,6 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from banksman.cli import given, place, show
 from banksman.errors import ConfigurationError, Conflict, NotGenuine
 from banksman.vault import PLAIN
+
+if TYPE_CHECKING:
+    from banksman.digest import Json
 
 _NAME = "banksman-reseal"
 Resealed = Annotated[
@@ -27,7 +30,8 @@ def reseal(*, as_json: given.Json = False) -> None:
     something would not open, or a service still seals with another key.
     """
     from banksman import ledger, vault
-    from banksman.ledger import resealing
+    from banksman.ledger import audit, resealing
+    from banksman.records import Event
 
     keys = place.vault_keys()
     kid = vault.Ring.read(keys).current
@@ -53,6 +57,9 @@ def reseal(*, as_json: given.Json = False) -> None:
                 progress.update(task, completed=done)
     with ledger.once(url, name=_NAME) as conn:
         left = resealing.waiting(conn, kid)
+        if done:
+            body: dict[str, Json] = {"key": kid, "values": done, "left": sum(left.values())}
+            audit.append(conn, Event("owner", "vault.resealed", body=body))
     if as_json:
         show.as_json({"key": kid, "resealed": done, "left": left, "refused": refused})
     else:

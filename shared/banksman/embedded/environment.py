@@ -103,7 +103,7 @@ def of_gateway(caller: Mapping[str, str], where: Addresses, keyring: Keyring) ->
             "BANKSMAN_NOTIFIER_TOKEN": keyring.notifier_token,
             "BANKSMAN_SEALER_DATABASE_URL": where.database_urls["sealer"],
             "BANKSMAN_SEALING_KEY": keyring.sealing_key,
-            "BANKSMAN_SEAL_VERIFY_KEYS": Signer.read(keyring.sealing_key).public(),
+            "BANKSMAN_SEAL_VERIFY_KEYS": keyring.seal_verify_keys or Signer.read(keyring.sealing_key).public(),
         }
     )
 

@@ -40,6 +40,8 @@ class Keyring:
     vault_keys: str
     notifier_token: str
     sealing_key: str
+    seal_verify_keys: str = ""
+    """What the sealing key and those before it verify by; as long as there was one only, empty."""
     credentials: Credentials = Credentials()
 
     @classmethod

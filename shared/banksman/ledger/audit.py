@@ -41,7 +41,7 @@ def since(
         WHERE (xid, id) > (%(xid)s::text::xid8, %(id)s)
           AND xid < audit_horizon()
           AND (%(run)s::uuid IS NULL OR run_id = %(run)s)
-        ORDER BY xid, id
+        ORDER BY audit_events.xid, audit_events.id
         LIMIT %(limit)s
         """,
         {"xid": str(cursor[0]), "id": cursor[1], "run": run_id, "limit": limit},
@@ -66,7 +66,7 @@ def of_run(conn: Connection, run_id: RunId) -> Sequence[Event]:
         SELECT actor, action, request_id, body, at, xid::text::bigint, id
         FROM audit_events
         WHERE run_id = %s
-        ORDER BY xid, id
+        ORDER BY audit_events.xid, audit_events.id
         """,
         (run_id,),
     ).fetchall()

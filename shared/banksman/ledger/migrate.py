@@ -14,7 +14,10 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
+from banksman.digest import Json
 from banksman.errors import ConfigurationError, Unavailable
+from banksman.ledger import audit
+from banksman.records import Event
 
 ROLES = ("banksman_worker", "banksman_gateway", "banksman_notifier", "banksman_sealer")
 SCALER = "banksman_scaler"
@@ -94,6 +97,8 @@ def _apply(conn: psycopg.Connection) -> Sequence[str]:
             applied.append(name)
         elif done[number] != (name, fingerprint):
             raise ConfigurationError(f"Migration {name} is not the one this database was built with.")
+    if done and applied:
+        audit.append(conn, Event("owner", "schema.migrated", body={"applied": list[Json](applied)}))
     if unknown := sorted(set(done) - {number for number, _, _ in _files()}):
         raise ConfigurationError(
             f"This database has migration {unknown[-1]:04d}, which this release does not know: run a newer release."

@@ -36,7 +36,7 @@ def tail(conn: Connection, *, limit: int) -> bool:
             SELECT xid::text, id, at, action, run_id, request_id
             FROM audit_events
             WHERE (xid, id) > (%s::xid8, %s) AND xid < audit_horizon()
-            ORDER BY xid, id
+            ORDER BY audit_events.xid, audit_events.id
             LIMIT %s
             """,
             (xid, number, limit),

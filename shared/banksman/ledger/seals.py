@@ -25,6 +25,8 @@ Node = tuple[int, int, bytes]
 EVENT: LiteralString = """audit_events.id, audit_events.xid::text::bigint,
                to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), actor, action,
                replace(run_id::text, '-', ''), replace(request_id::text, '-', ''), body::text"""
+"""Sort by `audit_events.xid`: a bare `xid` is the number that is selected here, which no index is in the order of, so
+that every part that is read would be sorted out of all that is left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +92,8 @@ def now(conn: Connection) -> Moment:
 
 
 def unsealed(conn: Connection, cursor: tuple[int, int], *, horizon: int, limit: int) -> Sequence[Row]:
-    """Events after a place and below the horizon, in their order: read along the index, however many there are.
-
-    Of a log that was never analysed PostgreSQL would rather sort all the rest for every part that is read.
+    """Events after a place and below the horizon, in their order: along the index, also while PostgreSQL has not
+    counted the table yet and would rather sort all of it.
     """
     conn.execute("SELECT set_config('enable_sort', 'off', true), set_config('enable_bitmapscan', 'off', true)")
     return conn.execute(
@@ -100,7 +101,7 @@ def unsealed(conn: Connection, cursor: tuple[int, int], *, horizon: int, limit: 
         SELECT {EVENT}
         FROM audit_events
         WHERE (xid, id) > (%s::text::xid8, %s) AND xid < %s::text::xid8
-        ORDER BY xid, id
+        ORDER BY audit_events.xid, audit_events.id
         LIMIT %s
         """,
         (str(cursor[0]), cursor[1], str(horizon), limit),
@@ -237,7 +238,7 @@ def loose(conn: Connection, cursor: tuple[int, int], *, limit: int) -> Sequence[
         WHERE (xid, id) > (%s::text::xid8, %s)
           AND xid < audit_horizon()
           AND NOT EXISTS (SELECT FROM audit_leaves WHERE audit_leaves.id = audit_events.id)
-        ORDER BY xid, id
+        ORDER BY audit_events.xid, audit_events.id
         LIMIT %s
         """,
         (str(cursor[0]), cursor[1], limit),

@@ -45,7 +45,8 @@ def read(
     if cursor is not None:
         conditions.append("(xid, id) < (%s::text::xid8, %s)" if newest_first else "(xid, id) > (%s::text::xid8, %s)")
         values += [str(cursor[0]), cursor[1]]
-    order: LiteralString = "xid DESC, id DESC" if newest_first else "xid, id"
+    # Of the column: `xid` alone would be the number that is selected, which no index is in the order of.
+    order: LiteralString = "audit_events.xid DESC, id DESC" if newest_first else "audit_events.xid, id"
     return conn.execute(
         f"SELECT {EVENT} FROM audit_events WHERE {' AND '.join(conditions)} ORDER BY {order} LIMIT %s", [*values, limit]
     ).fetchall()

@@ -414,7 +414,7 @@ def news_of_requests(conn: Connection, cursor: tuple[int, int], *, limit: int = 
         WHERE (xid, id) > (%(xid)s::text::xid8, %(id)s)
           AND xid < audit_horizon()
           AND request_id IS NOT NULL
-        ORDER BY xid, id
+        ORDER BY audit_events.xid, audit_events.id
         LIMIT %(limit)s
         """,
         {"xid": str(cursor[0]), "id": cursor[1], "limit": limit},
