@@ -26,7 +26,7 @@ from banksman.records import Event
 TOLD: Mapping[str, set[str]] = {
     "absences.declare": {"absence.declared"},
     "absences.end": {"absence.ended"},
-    "aftermath.tell": {"run.cancelled", "execution.finished", "run.doubted"},
+    "aftermath.tell": {"run.cancelled", "run.cancel_asked", "execution.finished"},
     "agents.pause": {"agent.paused"},
     "agents.resume": {"agent.resumed"},
     "batches.create": {"batch.submitted"},
@@ -218,7 +218,8 @@ class Watch:
         @functools.wraps(move)
         def watched(conn: ledger.Connection, *args: Any, **more: Any) -> Any:
             result = move(conn, *args, **more)
-            if (says_nothing or result) and (who := _service()):
+            moved = any(result) if isinstance(result, tuple) else result
+            if (says_nothing or moved) and (who := _service()):
                 self._moves[id(conn)].append(f"{name} of {who}")
             return result
 

@@ -114,7 +114,7 @@ class Nothing(Body):
 def list_endpoints(way: ToRead) -> Response:
     """All endpoints, without their secrets."""
     with way.enter() as (conn, caller):
-        _must_administer(caller)
+        _must_look(caller)
         found = rows.everything(conn)
     return door.respond(200, door.to_bytes(shapes.Page[Endpoint](items=[_shape(item) for item in found])))
 
@@ -142,7 +142,7 @@ def add(wanted: NewEndpoint, way: ToAct) -> Response:
 def show(endpoint_id: EndpointPath, way: ToRead) -> Response:
     """One endpoint, without its secret."""
     with way.enter() as (conn, caller):
-        _must_administer(caller)
+        _must_look(caller)
         found = rows.get(conn, _read(endpoint_id))
     return door.respond(200, door.to_bytes(_shape(found)))
 
@@ -151,7 +151,7 @@ def show(endpoint_id: EndpointPath, way: ToRead) -> Response:
 def list_deliveries(endpoint_id: EndpointPath, wanted: Annotated[DeliveryFilter, Query()], way: ToRead) -> Response:
     """What was sent there or is to be, newest first."""
     with way.enter() as (conn, caller):
-        _must_administer(caller)
+        _must_look(caller)
         found = rows.deliveries(
             conn,
             rows.get(conn, _read(endpoint_id)).id,
@@ -253,6 +253,12 @@ def _must_administer(caller: Caller) -> ids.PersonId:
     if caller.person is None or "admin" not in caller.person.roles:
         raise NotAllowed("Only an administrator manages webhooks.")
     return caller.person.id
+
+
+def _must_look(caller: Caller) -> None:
+    """An auditor reads them too."""
+    if caller.person is None or "auditor" not in caller.person.roles:
+        _must_administer(caller)
 
 
 def _note(conn: Connection, caller: Caller, action: str, endpoint_id: EndpointId) -> None:

@@ -342,6 +342,8 @@ def _seen(conn: Connection, caller: Caller, run_id: str, *, scope: Scope | None 
 
 def submitter(conn: Connection, named_requester: str | None, caller: Caller) -> Submitter:
     """Whose run it is: the named person's with `runs:submit-as`, else the credential's owner's, else the key's own."""
+    if caller.person is not None and caller.person.roles == frozenset(("auditor",)):
+        raise NotAllowed("An auditor reads everything and changes nothing: submit with another role.")
     if named_requester is not None:
         if caller.person is not None:  # or they could approve what they asked for in another's name
             raise NotAllowed("People submit in their own name; only a key with the scope runs:submit-as names another.")
