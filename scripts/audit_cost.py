@@ -1,8 +1,8 @@
 """Measures what the events of the audit log cost a run: PYTHONPATH=. .venv/bin/python scripts/audit_cost.py [ROUNDS].
 
-Approved runs of the benchmark's agent go through worker and gateway in this process, on a PostgreSQL and a Valkey of its
-own, ten with events and ten without, in turns. What is printed are medians over such pairs, in milliseconds of CPU for
-each run: of this process, and of PostgreSQL.
+Approved runs of the benchmark's agent go through worker and gateway in this process, on a PostgreSQL and a Valkey of
+its own, ten with events and ten without, in turns. What is printed are medians over such pairs, in milliseconds of CPU
+for each run: of this process, and of PostgreSQL.
 """
 
 from __future__ import annotations

@@ -1562,6 +1562,13 @@ DEFENCES = (
         (f"{SEGMENT}::test_an_approved_call_runs_once_with_its_defaults_shown",),
     ),
     Defence(
+        "who is an auditor alone submits nothing",
+        f"{GATEWAY}/runs.py",
+        '    if caller.person is not None and caller.person.roles == frozenset(("auditor",)):\n',
+        "    if False:\n",
+        ("tests/gateway/test_auditors.py::test_whatever_changes_something_is_refused_to_an_auditor",),
+    ),
+    Defence(
         "a gateway with other keys tells which",
         f"{GATEWAY}/key_changes.py",
         "        audit.append(conn, Event(ACTOR, ACTION, body=body))\n",
