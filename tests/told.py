@@ -14,7 +14,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 import pytest
@@ -218,8 +218,7 @@ class Watch:
         @functools.wraps(move)
         def watched(conn: ledger.Connection, *args: Any, **more: Any) -> Any:
             result = move(conn, *args, **more)
-            moved = any(result) if isinstance(result, tuple) else result
-            if (says_nothing or moved) and (who := _service()):
+            if (says_nothing or _moved(result)) and (who := _service()):
                 self._moves[id(conn)].append(f"{name} of {who}")
             return result
 
@@ -230,6 +229,11 @@ class Watch:
         for move in self._moves.pop(id(conn), ()):
             if not events & TOLD[move.partition(" ")[0]]:
                 self.untold.append(f"{move}, with {sorted(events) or 'no event'}")
+
+
+def _moved(result: object) -> bool:
+    """Whether a move says that it changed something: by a row, a count, or one of them among others."""
+    return any(map(bool, cast("tuple[object, ...]", result))) if isinstance(result, tuple) else bool(result)
 
 
 def _service() -> str | None:
