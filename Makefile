@@ -27,7 +27,7 @@ UV_SYSTEM_CERTS ?= $(if $(wildcard /etc/ssl/cert.pem /etc/ssl/certs/*.pem /etc/s
 export UV_SYSTEM_CERTS
 export UV_PROJECT_ENVIRONMENT := .venv
 
-.PHONY: help setup demo up test chaos fuzz mutants pairs screenshots check spine format lock clean
+.PHONY: help setup demo up test chaos fuzz mutants size pairs screenshots check spine format lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -51,6 +51,9 @@ fuzz: $(READY) ## Call the API in ways nobody would, for long (SECONDS=600), sto
 
 mutants: $(READY) ## Take each defence away in turn; its tests must go red (SHORT=1 the vital ones, ONLY=word)
 	@$(BIN)/python scripts/mutants.py $(if $(SHORT),--short) $(if $(ONLY),--only "$(ONLY)")
+
+size: $(READY) ## Measure moves, lists and searches among many runs (ARGS="--parked 1000000 --finished 3000000")
+	@$(BIN)/python -m tests.size $(ARGS)
 
 pairs: $(OTHER)/.synced ## Run the worker's tests on the other pair of agent libraries
 	@$(OTHER)/bin/pytest -n $(N) --dist loadfile tests/worker tests/compat $(ARGS)

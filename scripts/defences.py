@@ -34,6 +34,7 @@ EXPORTED = "tests/sealing/test_exported.py"
 RUNS = "tests/ledger/test_runs.py"
 STARTS = "tests/ledger/test_executions.py"
 ROLES = "tests/ledger/test_roles.py"
+RETENTION = "tests/gateway/test_retention.py"
 FLAT = "tests/ledger/test_flat.py"
 LEASE = "tests/worker/test_lease.py"
 JOURNAL = "tests/worker/test_journal.py"
@@ -1858,5 +1859,61 @@ DEFENCES = (
         "REVOKE ALL ON FUNCTION work_at_hand() FROM PUBLIC;",
         "",
         ("tests/ledger/test_work_at_hand.py::test_the_other_services_do_not_ask",),
+    ),
+    Defence(
+        "nothing of a run that is not over is removed or erased",
+        f"{LEDGER}/sql/0013_retention.sql",
+        "WHERE id = run AND finished_at IS NOT NULL)",
+        "WHERE id = run)",
+        (f"{RETENTION}::test_nobody_removes_a_row_of_a_run_that_is_not_over_not_even_the_keeper",),
+    ),
+    Defence(
+        "votes and decisions are removed by the keeper alone",
+        f"{LEDGER}/sql/0013_retention.sql",
+        "IF TG_OP = 'DELETE' AND current_user = 'banksman_keeper' THEN",
+        "IF TG_OP = 'DELETE' THEN",
+        (f"{ROLES}::test_even_the_owner_is_stopped_at_the_append_only_tables",),
+    ),
+    Defence(
+        "a family is purged once all of it is over",
+        f"{LEDGER}/retention.py",
+        "WHERE finished_at IS NULL OR finished_at >= %(before)s",
+        "WHERE false",
+        (f"{RETENTION}::test_a_family_goes_together_once_all_of_it_is_over",),
+    ),
+    Defence(
+        "purging waits for nobody",
+        f"{LEDGER}/retention.py",
+        "        FOR UPDATE SKIP LOCKED",
+        "        FOR UPDATE NOWAIT",
+        (f"{RETENTION}::test_while_rows_go_others_submit_vote_and_claim_and_what_somebody_holds_stays",),
+    ),
+    Defence(
+        "a run whose grant stands is not erased",
+        f"{LEDGER}/retention.py",
+        "    _must_be_without_grants(conn, wanted)",
+        "",
+        (f"{RETENTION}::test_what_gave_a_grant_that_stands_stays",),
+    ),
+    Defence(
+        "erasing forgets the answers that name the run",
+        f"{LEDGER}/retention.py",
+        "    _forget_answers(conn, family)",
+        "",
+        (f"{RETENTION}::test_an_erased_run_keeps_ids_states_and_times_and_nothing_that_was_said_or_done",),
+    ),
+    Defence(
+        "only what is over is erased",
+        f"{LEDGER}/retention.py",
+        "        if RunStatus(status) not in FINAL:",
+        "        if False:",
+        (f"{RETENTION}::test_what_is_not_over_or_was_delegated_is_not_erased_and_what_was_erased_is_not_tried_again",),
+    ),
+    Defence(
+        "a run whose content was erased is not tried again",
+        f"{LEDGER}/batches.py",
+        " AND erased_at IS NULL",
+        "",
+        (f"{RETENTION}::test_what_is_not_over_or_was_delegated_is_not_erased_and_what_was_erased_is_not_tried_again",),
     ),
 )

@@ -14,7 +14,7 @@ WORKER = ROOT / "services/agent_worker/banksman_worker"
 # which agents there are, batches and how far they are, policy versions, child runs, the words for what a cancelled run
 # leaves behind, what is done after a restore, with a stuck run or
 # to stop one, who comes and goes, what silence does, and how people
-# hear of things, the seal of the audit log, and what is counted for whoever watches.
+# hear of things, the seal of the audit log, what is counted for whoever watches, and how long things are kept.
 ASIDE = {
     LEDGER / name
     for name in (
@@ -52,7 +52,7 @@ ASIDE = {
             "caps.py",
             "results.py",
         ),
-        *("seals.py", "trail.py", "resealing.py", "gauges.py"),
+        *("seals.py", "trail.py", "resealing.py", "gauges.py", "retention.py", "searching.py"),
     )
 }
 SPINE = [

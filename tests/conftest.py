@@ -19,7 +19,7 @@ from banksman.signing import Signer, Verifier
 from banksman.wire import Wire
 from tests import told
 
-PASSWORDS = {role: f"{role}-secret" for role in migrate.ROLES}
+PASSWORDS = {role: f"{role}-secret" for role in (*migrate.ROLES, migrate.KEEPER)}
 HINT = timedelta(seconds=5)
 
 
@@ -35,6 +35,7 @@ class Database:
     gateway: str
     notifier: str
     sealer: str
+    keeper: str
 
 
 VAULT_KEYS = f"v1:{signing.base64url(bytes([7] * 32))}"

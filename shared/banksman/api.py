@@ -19,7 +19,7 @@ from urllib.parse import quote
 from pydantic import ValidationError
 
 from banksman import errors
-from banksman.errors import BanksmanError, InvalidInput, NotFound, Unavailable
+from banksman.errors import BanksmanError, Gone, InvalidInput, NotFound, Unavailable
 from banksman.shapes import (
     ENDS,
     Absence,
@@ -541,6 +541,7 @@ _STATUSES: dict[int, type[BanksmanError]] = {
     401: errors.NotSignedIn,
     403: errors.NotAllowed,
     404: NotFound,
+    410: Gone,
     409: errors.Conflict,
     503: Unavailable,
 }

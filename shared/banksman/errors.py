@@ -5,6 +5,7 @@
     │   └── Ungateable          an agent brings a tool that no gate can hold
     ├── InvalidInput            the caller sent something that cannot be used
     ├── NotFound                no such run, request, person or key (or not yours to see)
+    │   └── Gone                it was there: it was purged, or its content was erased
     ├── NotAllowed              you are known, and may not do this
     ├── NotSignedIn             no credential, or one that no longer counts
     ├── Conflict                the world moved on; `current` says to where
@@ -23,6 +24,7 @@ A leaf exists because some caller does something different for it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from uuid import UUID
 
 
 class BanksmanError(Exception):
@@ -42,7 +44,15 @@ class InvalidInput(BanksmanError):
 
 
 class NotFound(BanksmanError):
-    """There is no such thing, or it is not the caller's to see."""
+    """There is no such thing, or it is not the caller's to see; `what` is the run, request or batch that was sought."""
+
+    def __init__(self, message: str, what: UUID | None = None) -> None:
+        super().__init__(message)
+        self.what = what
+
+
+class Gone(NotFound):
+    """It was there: it was purged since, or its content was erased."""
 
 
 class NotSignedIn(BanksmanError):

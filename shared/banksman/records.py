@@ -132,6 +132,8 @@ class Run:
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    erased_at: datetime | None = None
+    """When its content was erased: only ids, states and times are left."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -193,6 +193,7 @@ class MigrateSettings(Settings):
     notifier_password: SecretStr | None = None
     sealer_password: SecretStr | None = None
     scaler_password: SecretStr | None = None
+    keeper_password: SecretStr | None = None
     seal_verify_keys: str = ""
     admin_email: str = ""
 

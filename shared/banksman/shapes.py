@@ -44,6 +44,8 @@ class Run(Shape):
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    erased_at: datetime | None = None
+    """When its content was erased; ids, states and times stay."""
 
     @property
     def over(self) -> bool:

@@ -42,6 +42,11 @@ TABLES = [
     *SEAL,
 ]
 
+KEPT = (
+    *("runs", "delegations", "snapshots", "blobs", "requests", "revisions", "votes", "withdrawals", "decisions"),
+    *("renewals", "executions", "notices", "remarks", "lookings", "deliveries", "grants", "batches", "answers"),
+)
+"""What a run is made of: the keeper removes it, once the run is over."""
 WRITES: dict[str, set[tuple[str, str]]] = {
     "worker": {
         ("runs", "INSERT"),
@@ -114,10 +119,16 @@ WRITES: dict[str, set[tuple[str, str]]] = {
         ("deliveries", "DELETE"),
     },
     "sealer": {("audit_leaves", "INSERT"), ("audit_nodes", "INSERT"), ("audit_heads", "INSERT")},
+    "keeper": {
+        *((table, "DELETE") for table in KEPT),
+        *((table, "UPDATE") for table in ("runs", "requests", "executions", "grants", "notices", "deliveries")),
+        ("audit_events", "INSERT"),
+    },
 }
 
 UNREADABLE: dict[str, set[str]] = {
     "sealer": set(TABLES) - {"audit_events", *SEAL},
+    "keeper": set(TABLES) - set(KEPT),
     "worker": {
         *SEAL,
         *("keys", "sessions", "answers", "sign_ins", "notices", "audit_events", "migrations"),
@@ -231,6 +242,13 @@ FORBIDDEN: list[tuple[str, str]] = [
     ("gateway", "INSERT INTO deliveries DEFAULT VALUES"),
     ("gateway", "UPDATE deliveries SET endpoint_id = endpoint_id"),
     ("notifier", "SELECT prompt, batch_id FROM runs"),
+    ("keeper", "UPDATE runs SET status = 'queued'"),
+    ("keeper", "UPDATE runs SET finished_at = now()"),
+    ("keeper", "UPDATE requests SET state = 'approved'"),
+    ("keeper", "UPDATE executions SET state = 'started'"),
+    ("keeper", "UPDATE votes SET verdict = 'approve'"),
+    ("keeper", "INSERT INTO votes DEFAULT VALUES"),
+    ("keeper", "UPDATE grants SET most = 1000"),
 ]
 
 

@@ -20,7 +20,7 @@ SOURCES = [
     if LEDGER not in path.parents
 ]
 DOORWAYS = {
-    "executions": "banksman_worker/journal.py",
+    "executions": ("banksman_worker/journal.py", "cli/retention.py"),
     "votes": "banksman_gateway/decide.py",
     "withdrawals": "banksman_gateway/withdraw.py",
     "decisions": "banksman_gateway/decide.py",

@@ -20,7 +20,7 @@ from banksman.records import Batch
 from banksman.states import FINAL, RunStatus
 from banksman_gateway import auth, batches, door, html, sessions
 from banksman_gateway.forms import Posted
-from banksman_gateway.parts import Here
+from banksman_gateway.parts import Here, Parts
 from banksman_gateway.sessions import SignedIn
 
 MOST = 20
@@ -52,7 +52,7 @@ def show_batch(batch_id: str, here: Here, session: SignedIn) -> Response:
     """One batch as it stands."""
     with door.transaction(here) as conn:
         batch = batches.seen(conn, session.person, batch_id)
-        figures = _figures(conn, batch)
+        figures = _figures(here, conn, batch)
     may_steer = auth.may_steer(session.person, batch) and batch.cancelled_at is None
     return html.page(
         "batch.html",
@@ -71,7 +71,7 @@ def show_now(batch_id: str, request: Request, here: Here) -> Response:
         person = None if held is None else keys.lives(conn, held, idle=sessions.IDLE)
         if person is None:
             raise NotSignedIn("Sign in first.")
-        figures = _figures(conn, batches.seen(conn, person, batch_id))
+        figures = _figures(here, conn, batches.seen(conn, person, batch_id))
     return html.page("_batch.html", **figures)
 
 
@@ -112,7 +112,7 @@ def _steer(
     return html.see(f"/batches/{batch_id}")
 
 
-def _figures(conn: Connection, batch: Batch) -> dict[str, Any]:
+def _figures(here: Parts, conn: Connection, batch: Batch) -> dict[str, Any]:
     """What the changing part of a batch's page is filled with."""
     total, over = sum(batch.runs.values()), _over(batch)
     pace = progress.pace(conn, batch.id, window=batches.PACE)
@@ -125,7 +125,7 @@ def _figures(conn: Connection, batch: Batch) -> dict[str, Any]:
         "per_minute": pace.per_minute,
         "expected_at": pace.until(batch.left) if batch.left else None,
         "waiting": progress.waiting(conn, batch.id),
-        "used": progress.used(conn, batch.id),
+        "used": batches.used(here, conn, batch),
     }
 
 

@@ -32,7 +32,7 @@ router = APIRouter(prefix="/v1/batches", tags=["batches"], route_class=StrictRou
 Form = Literal["ndjson", "csv"]
 Order = Literal["line", "end"]
 _TYPES: dict[Form, str] = {"ndjson": "application/x-ndjson", "csv": "text/csv; charset=utf-8"}
-_AT_ONCE = 200
+_AT_ONCE = 500
 _CURSOR = re.compile(r"(\d{1,17})-([0-9a-f]{32})")
 _COLUMNS = (
     *("line", "key", "run_id", "agent", "status", "output", "error", "metadata"),
@@ -85,24 +85,27 @@ def _part(way: Door, batch_id: str, order: Order, after: Place) -> Sequence[Resu
     read = results.by_line if order == "line" else results.by_end
     with way.enter() as (conn, caller), vault.leniently():
         caller.must("runs:read")
-        batch = batches.seen(conn, caller.person, batch_id)
-        return read(conn, batch.id, after, limit=_AT_ONCE)
+        return read(conn, batches.must_see(conn, caller.person, batch_id), after, limit=_AT_ONCE)
 
 
 def _ndjson(part: Sequence[Result]) -> str:
-    return "".join(json.dumps(_as_json(one), ensure_ascii=False) + "\n" for one in part)
+    return "".join(map(_line, part))
 
 
-def _as_json(one: Result) -> dict[str, Json]:
+def _line(one: Result) -> str:
+    """One object; what is JSON already goes in as it is."""
+    rest = json.dumps(_facts(one), ensure_ascii=False)[1:]
+    return f'{{"output": {one.output}, "metadata": {one.metadata}, {rest}\n'
+
+
+def _facts(one: Result) -> dict[str, Json]:
     return {
         "line": one.line,
         "key": one.key,
         "run_id": ids.show("run", one.run_id),
         "agent": one.agent,
         "status": one.status.value,
-        "output": one.output,
         "error": one.error,
-        "metadata": dict(one.metadata),
         "usage": dict(one.usage),
         "started_at": None if one.started_at is None else one.started_at.isoformat(),
         "finished_at": None if one.finished_at is None else one.finished_at.isoformat(),
@@ -115,8 +118,8 @@ def _csv(part: Sequence[Result]) -> str:
     file = io.StringIO()
     writer = csv.writer(file)
     for one in part:
-        said = _as_json(one)
-        output, metadata, usage = said["output"], said["metadata"], said["usage"]
+        said, output, metadata = _facts(one), json.loads(one.output), json.loads(one.metadata)
+        usage = one.usage
         text = output if isinstance(output, str) else "" if output is None else json.dumps(output, ensure_ascii=False)
         cells = said | {name: usage.get(name) for name in ("input_tokens", "output_tokens", "cost")}
         cells |= {"output": text, "metadata": json.dumps(metadata, ensure_ascii=False) if metadata else ""}

@@ -18,8 +18,8 @@ from fastapi.security import HTTPBearer
 from pydantic import BaseModel
 
 from banksman import digest, ledger
-from banksman.errors import Crossed, InvalidInput, Unavailable
-from banksman.ledger import Connection, answers, keys
+from banksman.errors import Crossed, Gone, InvalidInput, NotFound, Unavailable
+from banksman.ledger import Connection, answers, keys, retention
 from banksman_gateway import auth, parts
 from banksman_gateway.auth import Caller
 from banksman_gateway.parts import Parts
@@ -100,13 +100,19 @@ def transaction(here: Parts) -> Generator[Connection]:
     try:
         with ledger.transaction(here.pool) as conn:
             here.secrecy.begin(conn)
-            yield conn
+            try:
+                yield conn
+            except NotFound as error:
+                said = None if error.what is None else retention.gone(conn, error.what)
+                if said is None:
+                    raise
+                raise Gone(said) from error
     except Crossed:
         raise
     except Unavailable:
         if time.monotonic() - began > _REST_SECONDS:
             here.outage.until = time.monotonic() + _REST_SECONDS
-        ledger.drop_dead(here.pool)
+        here.pool.check()
         raise
 
 

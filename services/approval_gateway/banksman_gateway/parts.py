@@ -9,7 +9,8 @@ from typing import Annotated, cast
 from fastapi import Depends, FastAPI, Request
 
 from banksman import ledger
-from banksman.ids import KeyId
+from banksman.ids import BatchId, KeyId
+from banksman.ledger.progress import Used
 from banksman.links import LinkKeys
 from banksman.rules import Rules
 from banksman.settings import GatewaySettings
@@ -47,6 +48,8 @@ class Parts:
     """What the policy names as secret."""
     used: dict[KeyId, float] = field(default_factory=dict[KeyId, float])
     """When each credential was last noted as used, by the monotonic clock."""
+    batches_used: dict[BatchId, tuple[float, Used]] = field(default_factory=dict["BatchId", "tuple[float, Used]"])
+    """What large batches had used when it was last looked at, and when that was."""
     outage: Outage = field(default_factory=Outage)
 
     @property

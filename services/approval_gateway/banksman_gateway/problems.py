@@ -54,6 +54,7 @@ class _Entry:
 _MAP: dict[type[errors.BanksmanError], _Entry] = {
     errors.InvalidInput: _Entry(422, "invalid-input", "The request cannot be used"),
     errors.NotFound: _Entry(404, "not-found", "There is no such thing, or it is not yours to see"),
+    errors.Gone: _Entry(410, "gone", "It was there, and was removed"),
     errors.NotSignedIn: _Entry(401, "not-signed-in", "No valid credential", {"WWW-Authenticate": "Bearer"}),
     errors.NotAllowed: _Entry(403, "not-allowed", "You may not do this"),
     errors.AlreadyDecided: _Entry(409, "already-decided", "Somebody or something settled it first"),

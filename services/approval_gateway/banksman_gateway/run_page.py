@@ -187,6 +187,7 @@ _WORDS = {
     "run.cancelled": "cancelled the run",
     "run.retried": "gave the run another chance",
     "run.doubted": "restored the database: the run may have acted since",
+    "run.erased": "erased the content of the run",
     "run.stuck": "gave the run up after too many attempts",
     "request.opened": "asked for a decision",
     "request.revised": "edited what is asked",

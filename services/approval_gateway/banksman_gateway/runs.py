@@ -15,7 +15,7 @@ from pydantic import AwareDatetime, Field, StringConstraints, model_validator
 
 from banksman import digest, ids, vault
 from banksman.digest import Json
-from banksman.errors import Conflict, InvalidInput, NotAllowed, NotFound
+from banksman.errors import Conflict, Gone, InvalidInput, NotAllowed, NotFound
 from banksman.ids import PersonId, RunId
 from banksman.ledger import Connection, agents, audit, lists, rescue, snapshots, staff, stops, views
 from banksman.ledger import runs as rows
@@ -203,7 +203,7 @@ def get_run(run_id: RunPath, way: ToRead) -> Response:
 def list_messages(run_id: RunPath, way: ToRead) -> Response:
     """The conversation so far, as pydantic-ai's messages; for people who did not ask for it, secrets are covered."""
     with way.enter() as (conn, caller):
-        run = _seen(conn, caller, run_id)
+        run = _kept(conn, caller, run_id)
         kept = snapshots.load(conn, run.id)
         listed = next((one for one in agents.everyone(conn) if one.name == run.agent), None)
     talk = conversation(kept)
@@ -217,7 +217,7 @@ def list_messages(run_id: RunPath, way: ToRead) -> Response:
 def list_files(run_id: RunPath, way: ToRead) -> Response:
     """The files of the run's workspace, as of its last snapshot."""
     with way.enter() as (conn, caller):
-        run = _seen(conn, caller, run_id)
+        run = _kept(conn, caller, run_id)
         manifest = workspace(conn, run.id)
         sizes = views.sizes(conn, run.id, set(manifest.values()))
     files = [shapes.File(path=path, size=sizes.get(name, 0), sha256=name) for path, name in sorted(manifest.items())]
@@ -232,7 +232,7 @@ def list_files(run_id: RunPath, way: ToRead) -> Response:
 def get_file(run_id: RunPath, path: str, way: ToRead) -> Response:
     """One file, byte for byte; a browser saves it and never shows it."""
     with way.enter() as (conn, caller):
-        run = _seen(conn, caller, run_id)
+        run = _kept(conn, caller, run_id)
         body = file(conn, run.id, path)
     name = quote(path.rpartition("/")[2] or "file", safe="")
     return Response(
@@ -337,6 +337,14 @@ def _seen(conn: Connection, caller: Caller, run_id: str, *, scope: Scope | None 
         caller.must(scope)
     run = rows.get(conn, RunId(ids.read("run", run_id)))
     caller.must_see(run.requester_id, f"run {run_id}")
+    return run
+
+
+def _kept(conn: Connection, caller: Caller, run_id: str) -> Run:
+    """The same, where its content has not been erased."""
+    run = _seen(conn, caller, run_id)
+    if run.erased_at is not None:
+        raise Gone(run.error or "")
     return run
 
 

@@ -58,6 +58,8 @@ class Run(Shape):
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    erased_at: datetime | None
+    """When its content was erased; ids, states and times stay."""
 
 
 class Batch(Shape):
@@ -358,6 +360,7 @@ def run(found: records.Run) -> Run:
         created_at=found.created_at,
         started_at=found.started_at,
         finished_at=found.finished_at,
+        erased_at=found.erased_at,
     )
 
 

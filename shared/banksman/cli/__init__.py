@@ -20,6 +20,7 @@ from banksman.cli import (
     notify,
     policy,
     restore,
+    retention,
     review,
     runs,
     show,
@@ -71,6 +72,8 @@ app.command()(machine.init)
 app.command()(machine.check)
 app.command()(machine.migrate)
 app.command("restore-check")(restore.restore_check)
+app.command()(retention.purge)
+app.command()(retention.erase)
 app.command()(machine.doctor)
 app.command()(bench.bench)
 app.command()(login.login)

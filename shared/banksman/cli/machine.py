@@ -138,6 +138,7 @@ def migrate(
         "banksman_notifier": chosen.notifier_password,
         "banksman_sealer": chosen.sealer_password,
         migrations.SCALER: chosen.scaler_password,
+        migrations.KEEPER: chosen.keeper_password,
     }
     url = chosen.database_url.get_secret_value()
     passwords = {role: secret.get_secret_value() for role, secret in given_passwords.items() if secret}

@@ -38,7 +38,9 @@ def open_pool(url: str, *, size: int, name: str) -> Pool:
 
 
 def _bound(conn: Connection) -> None:
-    bound = "SELECT pg_backend_pid(), set_config('idle_in_transaction_session_timeout', %s, false)"
+    # To start parallel workers takes longer than any of these statements.
+    bound = """SELECT pg_backend_pid(), set_config('idle_in_transaction_session_timeout', %s, false),
+                      set_config('max_parallel_workers_per_gather', '0', false)"""
     row = conn.execute(bound, (f"{IDLE_SECONDS * 1000:.0f}",)).fetchone()
     conn.commit()
     # Behind a pooler (PgBouncer) the next transaction may meet another server, which knows no statement of ours.
@@ -76,11 +78,6 @@ def once(url: str, *, name: str) -> Generator[Connection]:
         if error.sqlstate is not None:
             raise
         raise ConfigurationError("BANKSMAN_DATABASE_URL is not a PostgreSQL URL.") from None
-
-
-def drop_dead(pool: Pool) -> None:
-    """Test the connections that wait in the pool and replace those that PostgreSQL has closed."""
-    pool.check()
 
 
 def reachable(pool: Pool, *, within: float) -> bool:

@@ -82,8 +82,16 @@ def get(conn: Connection, batch_id: BatchId) -> Batch:
     """The batch as it stands, or `NotFound`."""
     found = _counted(conn, "WHERE id = %s", (batch_id,))
     if not found:
-        raise NotFound(f"There is no batch {show('bat', batch_id)}.")
+        raise NotFound(f"There is no batch {show('bat', batch_id)}.", batch_id)
     return found[0]
+
+
+def requester(conn: Connection, batch_id: BatchId) -> PersonId | None:
+    """Who asked for a batch, if a person did; or `NotFound`."""
+    row = conn.execute("SELECT requester_id FROM batches WHERE id = %s", (batch_id,)).fetchone()
+    if row is None:
+        raise NotFound(f"There is no batch {show('bat', batch_id)}.", batch_id)
+    return row[0] and PersonId(row[0])
 
 
 def listed(
@@ -106,11 +114,11 @@ def _counted(conn: Connection, which: LiteralString, values: Sequence[Any] | Map
               FROM batches
               {which}) AS page
         CROSS JOIN LATERAL (
-            SELECT jsonb_object_agg(status, number) AS runs, max(finished_at) AS finished_at
-            FROM (SELECT status, count(*) AS number, max(finished_at) AS finished_at
-                  FROM runs
-                  WHERE batch_id = page.id
-                  GROUP BY status) AS each
+            SELECT jsonb_object_agg(status, number) AS runs,
+                   (SELECT max(finished_at)
+                    FROM runs
+                    WHERE batch_id = page.id AND finished_at IS NOT NULL) AS finished_at
+            FROM (SELECT status, count(*) AS number FROM runs WHERE batch_id = page.id GROUP BY status) AS each
         ) AS counted
         ORDER BY id DESC
         """,
@@ -181,7 +189,8 @@ def retry(conn: Connection, batch_id: BatchId, actor: str) -> int:
         """
         SELECT id
         FROM runs
-        WHERE batch_id = %s AND cancel_at IS NULL AND status IN ('failed', 'stuck') AND NOT EXISTS (
+        WHERE batch_id = %s AND cancel_at IS NULL AND erased_at IS NULL AND status IN ('failed', 'stuck')
+          AND NOT EXISTS (
             SELECT FROM audit_events WHERE run_id = runs.id AND action = 'run.failed' AND body ? 'because')
         ORDER BY id
         FOR UPDATE SKIP LOCKED

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from banksman import quorum, vault
 from banksman.ids import BatchId, RequestId, RunId
-from banksman.ledger import Connection
+from banksman.ledger import Connection, searching
 from banksman.records import Person, Requirement
 from banksman.states import Kind, RequestState, Tier
 
@@ -68,12 +68,15 @@ def page(
     limit: int,
 ) -> Sequence[Item]:
     """One page of a queue: nearest deadline first, what is settled latest first; `after` is the last one's place."""
+    matching = searching.find(conn, wanted.text, settled=queue in ("done", "resuming"))
+    if not matching.any:
+        return ()
     place, direction = ("settled_at", "DESC") if queue == "done" else ("expires_at", "ASC")
     narrowed: dict[str, tuple[str, object]] = {
-        "text": (_FOUND, wanted.text or None),
         "tier": ("tier = %(tier)s", wanted.tier),
         "run": ("requests.run_id = %(run)s", wanted.run_id),
         "batch": ("batch_id = %(batch)s", wanted.batch_id),
+        "text": (matching.where, wanted.text or None),
         "one": ("requests.id = %(one)s", wanted.request_id),
         "at": (f"({place}, requests.id) {'<' if queue == 'done' else '>'} (%(at)s, %(id)s)", after and after[0]),
     }
@@ -84,7 +87,12 @@ def page(
         " AND ".join(where),
         f"{place} {direction}, requests.id {direction}",
         person,
-        {name: value for name, (_, value) in narrowed.items()} | {"limit": limit, "id": after and after[1]},
+        {
+            **{name: value for name, (_, value) in narrowed.items()},
+            **matching.values,
+            "limit": limit,
+            "id": after and after[1],
+        },
     )
 
 
@@ -103,10 +111,6 @@ def counts(conn: Connection, person: Person, *, most: int) -> dict[Queue, int]:
 _FROM = """requests
         JOIN runs ON runs.id = requests.run_id
         JOIN revisions ON revisions.request_id = requests.id AND revisions.revision = requests.revision"""
-
-_FOUND = """(position(lower(%(text)s) IN lower(tool)) > 0
-          OR position(lower(%(text)s) IN lower(requests.agent)) > 0
-          OR position(lower(%(text)s) IN lower(requester)) > 0)"""
 
 _OPEN = "state = 'open' AND expires_at > statement_timestamp()"
 
@@ -132,6 +136,9 @@ _MAY = """(
                             AND NOT EXISTS (SELECT FROM withdrawals WHERE vote_id = votes.id)))"""
 
 
+UP = 10_000
+"""So many of those that went up the ladder are looked at, the first ones first."""
+
 MINE = f"{_OPEN} AND {_MAY}"
 """What a person may still decide, as a condition on `requests`, `runs` and `revisions`."""
 
@@ -139,9 +146,12 @@ _QUEUES: dict[Queue, str] = {
     "mine": MINE,
     "groups": f"{_OPEN} AND audience && %(groups)s::text[]",
     "expiring": f"{_OPEN} AND expires_at < statement_timestamp() + interval '1 hour' AND {_MAY}",
-    "escalated": f"""{_OPEN} AND jsonb_path_exists(
-          requirement, '$.escalation[*] ? (@.after <= $age)',
-          jsonb_build_object('age', extract(epoch FROM statement_timestamp() - requests.created_at)))""",
+    "escalated": f"""{_OPEN} AND requests.id = ANY(ARRAY(
+          SELECT up.id
+          FROM requests AS up
+          WHERE up.state = 'open' AND escalates_at(up.created_at, up.requirement) <= statement_timestamp()
+          ORDER BY escalates_at(up.created_at, up.requirement)
+          LIMIT {UP}))""",
     "outcome": f"{_OPEN} AND kind = 'outcome'",
     "resuming": """state IN ('approved', 'denied', 'answered', 'expired') AND status = 'queued' AND runs.segment > 0
           AND requests.segment = runs.segment - 1""",

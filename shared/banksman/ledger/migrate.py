@@ -22,6 +22,8 @@ from banksman.records import Event
 ROLES = ("banksman_worker", "banksman_gateway", "banksman_notifier", "banksman_sealer")
 SCALER = "banksman_scaler"
 """A role that is made only where it gets a password: an autoscaler's, which may ask how much work there is."""
+KEEPER = "banksman_keeper"
+"""Removes what is over (`retention`). No service has it, so it needs no password: the owner acts as it."""
 _LOCK = 0x62616E6B
 
 
@@ -29,7 +31,8 @@ def migrate(owner_url: str, *, passwords: Mapping[str, str]) -> Sequence[str]:
     """Bring the database up to date and return the migrations that were applied.
 
     `passwords` maps roles of `ROLES` to their passwords: such a role is made, or its password set. Without one the
-    role must exist already; `roles_sql` prints the statements for somebody who may create it. `SCALER` may be left out.
+    role must exist already; `roles_sql` prints the statements for somebody who may create it. `SCALER` may be left
+    out, and `KEEPER` needs no password.
     """
     try:
         conninfo_to_dict(owner_url)
@@ -54,12 +57,13 @@ def migrate(owner_url: str, *, passwords: Mapping[str, str]) -> Sequence[str]:
 
 def roles_sql() -> str:
     """Statements that make the roles, with passwords to fill in."""
-    return "\n".join(f"CREATE ROLE {role} LOGIN PASSWORD '…';" for role in ROLES)
+    services = [f"CREATE ROLE {role} LOGIN PASSWORD '…';" for role in ROLES]
+    return "\n".join([*services, f"CREATE ROLE {KEEPER} NOLOGIN;", f"GRANT {KEEPER} TO …;  -- the database's owner"])
 
 
 def _make_roles(conn: psycopg.Connection, passwords: Mapping[str, str]) -> None:
     # Roles belong to the whole server, so migrations of its databases take turns here.
-    known = [*ROLES, SCALER]
+    known = [*ROLES, KEEPER, SCALER]
     existing = {row[0] for row in conn.execute("SELECT rolname FROM pg_roles WHERE rolname = ANY(%s)", (known,))}
     for role in known:
         if role in passwords:
@@ -69,11 +73,22 @@ def _make_roles(conn: psycopg.Connection, passwords: Mapping[str, str]) -> None:
                     sql.SQL(verb), sql.Identifier(role), sql.Literal(passwords[role])
                 )
             )
+        elif role == KEEPER and role not in existing:
+            _make_the_keeper(conn)
         elif role not in existing and role != SCALER:
             raise ConfigurationError(
                 f"The role {role} does not exist and no password for it was given. Set BANKSMAN_"
                 f"{role.removeprefix('banksman_').upper()}_PASSWORD, or let a superuser run:\n{roles_sql()}"
             )
+
+
+def _make_the_keeper(conn: psycopg.Connection) -> None:
+    try:
+        with conn.transaction():
+            conn.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(sql.Identifier(KEEPER)))
+            conn.execute(sql.SQL("GRANT {} TO CURRENT_USER").format(sql.Identifier(KEEPER)))
+    except psycopg.errors.InsufficientPrivilege:
+        raise ConfigurationError(f"The role {KEEPER} does not exist. Let a superuser run:\n{roles_sql()}") from None
 
 
 def _apply(conn: psycopg.Connection) -> Sequence[str]:

@@ -63,12 +63,12 @@ def pace(conn: Connection, batch_id: BatchId, *, window: timedelta) -> Pace:
     """How fast the batch's runs came to their ends within the last `window`, or since it began if that is less."""
     row = conn.execute(
         """
-        SELECT count(*) FILTER (WHERE finished_at > clock_timestamp() - %(window)s::interval),
-               least(%(window)s::interval, clock_timestamp() - batches.created_at), clock_timestamp()
+        SELECT (SELECT count(*)
+                FROM runs
+                WHERE batch_id = %(batch)s AND finished_at > statement_timestamp() - %(window)s::interval),
+               least(%(window)s::interval, clock_timestamp() - created_at), clock_timestamp()
         FROM batches
-        LEFT JOIN runs ON batch_id = batches.id
-        WHERE batches.id = %(batch)s
-        GROUP BY batches.created_at
+        WHERE id = %(batch)s
         """,
         {"window": window, "batch": batch_id},
     ).fetchone()
@@ -80,13 +80,15 @@ def used(conn: Connection, batch_id: BatchId) -> Used:
     """What the batch's runs and those below them have used so far."""
     row = conn.execute(
         f"""
-        {_FAMILY}
+        {_BELOW}
         SELECT count(*), sum((usage ->> 'requests')::numeric), sum((usage ->> 'input_tokens')::numeric),
                sum((usage ->> 'output_tokens')::numeric), sum((usage ->> 'tool_calls')::numeric),
                sum((usage ->> 'cost')::numeric), count(usage ->> 'cost')
-        FROM family
+        FROM (SELECT usage FROM runs WHERE batch_id = %(batch)s
+              UNION ALL
+              SELECT usage FROM runs JOIN below USING (id)) AS each
         """.encode(),
-        (batch_id,),
+        {"batch": batch_id},
     ).fetchone()
     assert row is not None
     runs, *counted, cost, priced = row
@@ -97,26 +99,30 @@ def waiting(conn: Connection, batch_id: BatchId) -> Sequence[Waiting]:
     """The open requests of the batch's runs and those below them, by tier and by who may decide."""
     rows = conn.execute(
         f"""
-        {_FAMILY}
+        {_BELOW}
         SELECT tier, audience, count(*), min(expires_at)
         FROM requests
-        JOIN family ON run_id = member
+        JOIN (SELECT id FROM runs WHERE batch_id = %(batch)s AND status IN ('waiting', 'stuck', 'running')
+              UNION ALL
+              SELECT id FROM below) AS member ON run_id = member.id
         WHERE state = 'open'
         GROUP BY tier, audience
         ORDER BY min(expires_at)
         """.encode(),
-        (batch_id,),
+        {"batch": batch_id},
     ).fetchall()
     return [Waiting(Tier(tier), sorted(groups), count, first_at) for tier, groups, count, first_at in rows]
 
 
-_FAMILY: LiteralString = """
-        WITH RECURSIVE family (member, usage) AS (
-            SELECT id, usage
-            FROM runs
-            WHERE batch_id = %s
+# From what was delegated at all to whose it is: most runs of most batches delegate nothing.
+_BELOW: LiteralString = """
+        WITH RECURSIVE below (id) AS (
+            SELECT child_id
+            FROM delegations
+            JOIN runs ON runs.id = delegations.parent_id
+            WHERE batch_id = %(batch)s
             UNION ALL
-            SELECT runs.id, runs.usage
-            FROM runs
-            JOIN family ON parent_id = member
+            SELECT child_id
+            FROM delegations
+            JOIN below ON delegations.parent_id = below.id
         )"""

@@ -194,7 +194,7 @@ def get(conn: Connection, request_id: RequestId) -> Request:
     """The request as it stands, or `NotFound`."""
     row = conn.execute(f"{SELECT} WHERE requests.id = %s", (request_id,)).fetchone()
     if row is None:
-        raise NotFound(f"There is no request {show('req', request_id)}.")
+        raise NotFound(f"There is no request {show('req', request_id)}.", request_id)
     return of_row(row)
 
 

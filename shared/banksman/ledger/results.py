@@ -5,14 +5,13 @@ A place in either order is a number (a line; or an end, in microseconds since 19
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from banksman import digest, ledger, vault
+from banksman import ledger, vault
 from banksman.digest import Json
 from banksman.ids import BatchId, RunId
 from banksman.ledger import Connection
@@ -37,9 +36,10 @@ class Result:
     run_id: RunId
     agent: str
     status: RunStatus
-    output: Json
+    output: str
+    """As JSON, as is `metadata`: whoever streams both as they are need not read them."""
     error: str | None
-    metadata: Mapping[str, Json]
+    metadata: str
     usage: Mapping[str, Json]
     started_at: datetime | None
     finished_at: datetime | None
@@ -95,9 +95,9 @@ def _result(row: Sequence[Any], place: Place) -> Result:
         run_id=RunId(run_id),
         agent=agent,
         status=RunStatus(status),
-        output=None if output is None else json.loads(vault.open_sealed(output, ("runs.output", run_id))),
+        output="null" if output is None else vault.open_sealed(output, ("runs.output", run_id)).decode(),
         error=None if error is None else vault.open_sealed(error, ("runs.error", run_id)).decode(),
-        metadata=digest.parse(vault.open_sealed(metadata, ("runs.metadata", run_id))),
+        metadata=vault.open_sealed(metadata, ("runs.metadata", run_id)).decode(),
         usage=usage,
         started_at=started_at,
         finished_at=finished_at,

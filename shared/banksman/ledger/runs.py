@@ -78,9 +78,7 @@ def claim(conn: Connection, run_id: RunId, segment: int, *, owner: str, lease: t
         """,
         {"id": run_id, "segment": segment, "owner": owner, "lease": lease},
     ).fetchone()
-    if row is None:
-        return None
-    return Claim(run_id, segment, *row)
+    return None if row is None else Claim(run_id, segment, *row)
 
 
 def prompt(claim: Claim) -> str:
@@ -355,19 +353,20 @@ def lock(conn: Connection, run_id: RunId) -> RunStatus:
     """Hold the run's row until the end of the transaction; whoever touches its requests does this first."""
     row = conn.execute("SELECT status FROM runs WHERE id = %s FOR UPDATE", (run_id,)).fetchone()
     if row is None:
-        raise NotFound(f"There is no run {show('run', run_id)}.")
+        raise NotFound(f"There is no run {show('run', run_id)}.", run_id)
     return RunStatus(row[0])
 
 
 COLUMNS = """id, agent, agent_version, status, segment, attempts, requester, requester_id, batch_id, parent_id, tags,
-       priority, prompt, metadata, output, error, usage, cancel_at, finish_by, created_at, started_at, finished_at"""
+       priority, prompt, metadata, output, error, usage, cancel_at, finish_by, created_at, started_at, finished_at,
+       erased_at"""
 
 
 def get(conn: Connection, run_id: RunId) -> Run:
     """The run as it stands, or `NotFound`."""
     row = conn.execute(f"SELECT {COLUMNS} FROM runs WHERE id = %s", (run_id,)).fetchone()
     if row is None:
-        raise NotFound(f"There is no run {show('run', run_id)}.")
+        raise NotFound(f"There is no run {show('run', run_id)}.", run_id)
     return of_row(row)
 
 
@@ -375,7 +374,7 @@ def of_row(row: Sequence[Any]) -> Run:
     """The run behind a row of `COLUMNS`."""
     (run_id, agent, version, status, segment, attempts, requester, requester_id, batch_id, parent_id, tags,
      priority, prompt, metadata, output, error, usage, cancel_at, finish_by, created_at, started_at,
-     finished_at) = row  # fmt: skip
+     finished_at, erased_at) = row  # fmt: skip
     return Run(
         id=RunId(run_id),
         agent=agent,
@@ -399,6 +398,7 @@ def of_row(row: Sequence[Any]) -> Run:
         created_at=created_at,
         started_at=started_at,
         finished_at=finished_at,
+        erased_at=erased_at,
     )
 
 
