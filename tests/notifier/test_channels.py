@@ -293,7 +293,7 @@ def test_a_service_that_redirects_is_not_followed_and_one_that_never_ends_is_cut
                     assert taken
         took = time.monotonic() - began
 
-    assert took < 8
+    assert took < 40
     assert len(there.posted) == 3
 
 

@@ -60,7 +60,7 @@ def test_a_call_verifies_with_an_independent_library_under_either_secret() -> No
 def drips(text: bytes) -> Callable[[socket.socket], None]:
     def answer(line: socket.socket) -> None:
         with suppress(OSError):
-            for letter in text * 100:
+            for letter in text * 1000:
                 line.sendall(bytes([letter]))
                 time.sleep(0.05)
 
@@ -111,7 +111,7 @@ def test_a_bad_receiver_is_a_failure_that_takes_no_longer_than_a_call_may(
         took = time.monotonic() - began
 
     assert caught.value.retryable
-    assert took < 2.5
+    assert took < 20
     assert len(there.posted) == 1
 
 
@@ -138,14 +138,14 @@ BOMB = gzip.compress(b"\0" * 50_000_000)
 def test_what_a_receiver_says_after_it_said_yes_is_not_read(
     answer: Callable[[socket.socket], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(webhook, "SECONDS", 2.0)
+    monkeypatch.setattr(webhook, "SECONDS", 30.0)
     began = time.monotonic()
 
     with receiver(answer) as there, webhook.opened(Outside(there.free)) as way:
         way.send(Call("dlv_1", there.url, [SECRET], BODY))
         took = time.monotonic() - began
 
-    assert took < 1.5
+    assert took < 15
 
 
 def test_over_tls_the_certificate_must_be_the_hosts_own_wherever_its_address_is(tmp_path: Path) -> None:
