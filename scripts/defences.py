@@ -811,6 +811,20 @@ DEFENCES = (
         (DIGEST,),
     ),
     Defence(
+        "fractions and rare keys are canonical as everything else",
+        "shared/banksman/digest.py",
+        "if otherwise else",
+        "if False else",
+        (DIGEST,),
+    ),
+    Defence(
+        "what was found genuine is known again by all its bytes",
+        "shared/banksman/signing.py",
+        "hashlib.sha256(signed.statement).digest())",
+        'b"")',
+        (SIGNING,),
+    ),
+    Defence(
         "a revoked key signs nothing",
         "shared/banksman/signing.py",
         '        if status == "revoked":\n',

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from celery import Celery, Task, bootsteps, signals
 from celery.exceptions import Ignore
 
-from banksman import logs
+from banksman import collecting, logs
 from banksman.errors import InvalidInput, Unavailable
 from banksman.health import Health
 
@@ -95,6 +95,7 @@ def serve(
             without_mingle=True,
             without_heartbeat=True,
         )
+        collecting.spare_what_is_loaded()
         log.info("ready", queues=",".join(queues), threads=threads)
         worker.start()
         return int(worker.exitcode or 0)

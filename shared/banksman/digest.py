@@ -27,6 +27,12 @@ MAX_INTEGER = 2**53 - 1
 
 _ACTION = b"banksman/action/v1\0"
 _SURROGATE = re.compile("[\ud800-\udfff]")
+# The standard library's encoder is seven times as fast, and writes the canonical form of everything but of fractions,
+# of integers that are too long, and of keys past U+DFFF, which UTF-16 sorts in another order. What might be one of
+# these (a string may look like a number) is left to the library that knows.
+_ENCODER = json.JSONEncoder(ensure_ascii=False, check_circular=False, sort_keys=True, separators=(",", ":"))
+_NUMBERS = re.compile(r"[\[:,]-?(?:\d+[.e]|\d{16}|[IN])")
+_LATE = re.compile("[\ue000-\U0010ffff]")
 
 
 def parse(text: bytes | str, *, what: str = "The JSON text", limit: int = MAX_BYTES) -> Json:
@@ -59,7 +65,9 @@ def check(value: Json, *, what: str = "The value") -> Json:
 
 def canonical(value: Json) -> bytes:
     """The canonical bytes of a checked value (RFC 8785)."""
-    return rfc8785.dumps(value)
+    text = _ENCODER.encode([value])  # in a list, so that every number has something before it
+    otherwise = _NUMBERS.search(text) or (not text.isascii() and _LATE.search(text))
+    return rfc8785.dumps(value) if otherwise else text[1:-1].encode()
 
 
 def of_action(action: Mapping[str, Json]) -> bytes:

@@ -7,6 +7,8 @@ each `current` (signs and verifies), `retired` (still verifies) or `revoked` (ve
 from __future__ import annotations
 
 import base64
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -19,6 +21,9 @@ from banksman.errors import ConfigurationError, NotGenuine
 
 Purpose = Literal["decision", "policy", "grant", "head"]
 """What a statement is signed as. It is part of what is signed: none can be taken for one of another kind."""
+
+_REMEMBERED = 1000
+"""So many statements that were found genuine are known again."""
 
 KeyStatus = Literal["current", "retired", "revoked"]
 
@@ -63,6 +68,7 @@ class Verifier:
 
     def __init__(self, keys: Mapping[str, tuple[KeyStatus, Ed25519PublicKey]]) -> None:
         self._keys = dict(keys)
+        self._genuine: set[tuple[Purpose, str, bytes, bytes]] = set()
 
     @classmethod
     def read(cls, text: str, *, setting: str = "BANKSMAN_VERIFY_KEYS") -> Verifier:
@@ -109,11 +115,19 @@ class Verifier:
             raise NotGenuine(f"The {purpose} is signed with key {signed.kid[:20]!r}, which this worker does not know.")
         if status == "revoked":
             raise NotGenuine(f"The {purpose} is signed with key {signed.kid!r}, which has been revoked.")
+        # A run's decisions are verified as it resumes, and the same bytes again as each of its calls starts.
+        seen = (purpose, signed.kid, signed.signature, hashlib.sha256(signed.statement).digest())
+        if seen in self._genuine:
+            return json.loads(signed.statement)
         try:
             key.verify(signed.signature, _domain(purpose) + signed.statement)
         except InvalidSignature:
             raise NotGenuine(f"The signature under the {purpose} does not hold for its text.") from None
-        return digest.parse(signed.statement, what=f"The signed {purpose}", limit=4 * digest.MAX_BYTES)
+        statement = digest.parse(signed.statement, what=f"The signed {purpose}", limit=4 * digest.MAX_BYTES)
+        if len(self._genuine) >= _REMEMBERED:
+            self._genuine.clear()
+        self._genuine.add(seen)
+        return statement
 
 
 def _domain(purpose: Purpose) -> bytes:

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import rfc8785
+from hypothesis import given
+from hypothesis import strategies as st
 
 from banksman import digest
 from banksman.errors import InvalidInput
@@ -52,6 +54,31 @@ def test_everything_else_is_read_as_it_stands() -> None:
 def test_a_value_without_one_canonical_form_is_refused(value: Any) -> None:
     with pytest.raises(InvalidInput):
         digest.check({"value": value})
+
+
+_NUMBERS = st.integers(-(2**53) + 1, 2**53 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+_TEXTS = st.text() | st.sampled_from(["\U0001f600", "\uffff", ":1.5", "\x7f"])
+_VALUES = st.recursive(
+    st.none() | st.booleans() | _NUMBERS | _TEXTS,
+    lambda inner: st.lists(inner) | st.dictionaries(_TEXTS, inner),
+    max_leaves=8,
+)
+
+
+@given(_VALUES)
+def test_canonical_bytes_are_what_the_library_of_the_standard_makes_of_a_value(value: Any) -> None:
+    assert digest.canonical(value) == rfc8785.dumps(value)
+
+
+@pytest.mark.parametrize("value", [1e22, -0.0, [-1.5], {"a": 1e-7}, 2.0, {"\uffff": 1, "\U0001f600": 2}])
+def test_fractions_and_keys_that_utf16_sorts_otherwise_are_canonical_too(value: Any) -> None:
+    assert digest.canonical(value) == rfc8785.dumps(value)
+
+
+@pytest.mark.parametrize("value", [math.nan, [math.inf], {"a": -math.inf}, 2**53, [-(2**53)], "\ud800"])
+def test_what_has_no_canonical_form_gets_none(value: Any) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011  of several kinds
+        digest.canonical(value)
 
 
 def test_the_digest_is_of_the_canonical_form_under_a_prefix_of_its_own() -> None:

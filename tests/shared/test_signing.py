@@ -47,6 +47,21 @@ def test_a_signature_holds_for_its_own_bytes_and_purpose_alone() -> None:
             verifier.verify(forged)
 
 
+def test_what_was_found_genuine_once_vouches_for_nothing_else() -> None:
+    verifier, signed = Verifier.read(SIGNER.public()), SIGNER.sign(STATEMENT)
+    verifier.verify(signed)["verdict"] = "denied"
+
+    assert verifier.verify(signed) == STATEMENT
+    for forged in [
+        replace(signed, statement=digest.canonical({**STATEMENT, "verdict": "denied"})),
+        replace(signed, signature=signed.signature[:-1] + b"\0"),
+    ]:
+        with pytest.raises(NotGenuine):
+            verifier.verify(forged)
+    with pytest.raises(NotGenuine):
+        verifier.verify(signed, "policy")
+
+
 def test_bytes_have_one_spelling() -> None:
     assert unbase64("A" * 22, 16) == bytes(16)
 

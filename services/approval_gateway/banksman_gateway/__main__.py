@@ -8,7 +8,7 @@ from types import FrameType
 
 import uvicorn
 
-from banksman import logs, settings, tracing
+from banksman import collecting, logs, settings, tracing
 from banksman.errors import BanksmanError
 from banksman_gateway import app, parts
 from banksman_gateway.pulse import Pulse
@@ -46,6 +46,7 @@ def main() -> int:
         proxy_headers=False,
         timeout_graceful_shutdown=10,
     )
+    collecting.spare_what_is_loaded()
     Server(config, parts.of(made).pulse).run()
     tracing.end()
     return 0
