@@ -313,15 +313,15 @@ DEFENCES = (
     Defence(
         "only the attempt that started a tool says how it ended",
         f"{LEDGER}/executions.py",
-        "AND attempt = %s AND fence = %s AND state = 'started'",
-        "AND attempt = %s AND %s > 0 AND state = 'started'",
+        "          AND fence = %(fence)s AND state = 'started'",
+        "          AND state = 'started'",
         (f"{STARTS}::test_only_the_attempt_that_started_a_call_says_how_it_ended_and_once",),
     ),
     Defence(
         "a result is never written over",
         f"{LEDGER}/executions.py",
-        "AND fence = %s AND state = 'started'",
-        "AND fence = %s",
+        "          AND fence = %(fence)s AND state = 'started'",
+        "          AND fence = %(fence)s",
         (f"{STARTS}::test_only_the_attempt_that_started_a_call_says_how_it_ended_and_once",),
     ),
     # Requests, votes, decisions.

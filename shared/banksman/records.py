@@ -164,6 +164,8 @@ class Claim:
     """Whether the run waited for children before this segment."""
     batch_id: UUID | None = None
     tags: Sequence[str] = ()
+    fresh: bool = False
+    """Whether nobody has ever claimed the run before, so that nothing is stored behind it."""
 
 
 @dataclass(frozen=True, slots=True)

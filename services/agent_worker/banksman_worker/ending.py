@@ -91,17 +91,17 @@ def _park(worker: Worker, segment: Segment, result: AgentRunResult[Any]) -> None
     usage = counts(result.usage)
     with ledger.transaction(worker.pool) as conn:
         _save_in(conn, segment, result.all_messages(), result.usage)
-        parked = runs.park(conn, claim.run_id, claim.fence, version=segment.loaded.version, usage=usage)
-        if not parked:
-            raise LostLease(f"{ids.show('run', claim.run_id)} is held by another worker.")
         replaced = [draft.replaces for draft in drafts if draft.replaces is not None]
+        opened = [_new_request(conn, claim, segment.loaded.name, draft) for draft in drafts]
+        again = (Event(f"worker:{claim.fence}", "request.superseded", claim.run_id, item) for item in replaced)
+        told = [*again, *(_opened(claim, new) for new in opened), event(claim, "run.parked")]
+        version = segment.loaded.version
+        if not runs.park(conn, claim.run_id, claim.fence, *told, version=version, usage=usage):
+            raise LostLease(f"{ids.show('run', claim.run_id)} is held by another worker.")
         if replaced:
             requests.supersede(conn, replaced)
-        opened = [_new_request(conn, claim, segment.loaded.name, draft) for draft in drafts]
         for new in opened:
             requests.open_request(conn, claim.run_id, claim.segment, new)
-        again = (Event(f"worker:{claim.fence}", "request.superseded", claim.run_id, item) for item in replaced)
-        audit.append(conn, *again, *(_opened(claim, new) for new in opened), event(claim, "run.parked"))
         children = delegation.send_out(conn, worker, segment)
     worker.wire.run(*children)
     worker.wire.deliver(notice for new in opened for notice, _ in new.notify)
@@ -144,13 +144,13 @@ def _finish(worker: Worker, segment: Segment, result: AgentRunResult[Any], outpu
             conn,
             claim.run_id,
             claim.fence,
+            event(claim, "run.finished"),
             output=digest.printable(plain) if isinstance(plain, str) else plain,
             version=segment.loaded.version,
             usage=counts(result.usage),
         )
         if not finished:
             raise LostLease(f"{ids.show('run', claim.run_id)} is held by another worker.")
-        audit.append(conn, event(claim, "run.finished"))
     delegation.report(worker, claim)
 
 

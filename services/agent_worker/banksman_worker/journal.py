@@ -29,7 +29,7 @@ from pydantic_core import to_jsonable_python
 from banksman import digest, ids, ledger, logs
 from banksman.digest import Json
 from banksman.errors import LostLease, NotGenuine, Unavailable
-from banksman.ledger import Connection, audit, decisions, executions, runs, snapshots
+from banksman.ledger import Connection, decisions, executions, runs, snapshots
 from banksman.records import Event, Execution
 from banksman.signing import Verifier
 from banksman.states import Kind, RequestState
@@ -92,9 +92,13 @@ class Journal:
 
     def _start(self, key: Key, name: str, cleared: Cleared) -> int | _Replay | _Told:
         """Nothing → started, as the attempt of this number; or what an earlier attempt left."""
-        claim, (step, call_id) = self.gate.claim, key
+        claim = self.gate.claim
         with ledger.transaction(self.pool) as conn:
-            last = executions.latest(conn, claim.run_id, step, call_id)
+            # What the journal held was read with the claim; what was written since is met by the start itself.
+            if key not in self.gate.earlier and cleared.grant is None and self._begin(conn, key, 1, name, cleared):
+                return 1
+            tried = [item for item in executions.of_run(conn, claim.run_id) if (item.step, item.call_id) == key]
+            last = max(tried, key=lambda item: item.attempt, default=None)
             if last is not None and last.tool != name:
                 raise NotGenuine(f"The journal has {last.tool} under the id of a call of {name}. It did not run.")
             settled = self._settle_doubt(conn, key, last, cleared)
@@ -103,31 +107,35 @@ class Journal:
             attempt = 1 if last is None else last.attempt + 1
             if cleared.grant is not None and (why := granting.spend(conn, cleared.grant)) is not None:
                 raise self.gate.again(key, why)
-            voters, start_by = self._verify(conn, cleared)
-            started = executions.start(
-                conn,
-                claim.run_id,
-                claim.fence,
-                step=step,
-                call_id=call_id,
-                attempt=attempt,
-                tool=name,
-                digest=cleared.digest,
-                request_id=cleared.request_id,
-                grant_id=cleared.grant and cleared.grant.id,
-                voters=voters,
-                start_by=start_by,
-            )
-            if started:
-                body: dict[str, Json] = {"tool": name, "step": step, "call": call_id, "attempt": attempt}
-                actor = f"worker:{claim.fence}"
-                event = Event(actor, "execution.started", claim.run_id, cleared.request_id, body)
-                audit.append(conn, event)
+            if self._begin(conn, key, attempt, name, cleared):
                 return attempt
             if not runs.holds(conn, claim.run_id, claim.fence):
                 raise LostLease(f"{ids.show('run', claim.run_id)} is held by another worker; {name} was not started.")
         log.warning("An approval no longer counts; the call is asked again.", tool=name)
         raise self.gate.again(key, _LOST)
+
+    def _begin(self, conn: Connection, key: Key, attempt: int, name: str, cleared: Cleared) -> bool:
+        """Nothing → started, if this attempt is the one to do it now."""
+        voters, start_by = self._verify(conn, cleared)
+        return executions.start(
+            conn,
+            self.gate.claim.run_id,
+            self.gate.claim.fence,
+            self._event("execution.started", key, attempt, cleared, tool=name),
+            step=key[0],
+            call_id=key[1],
+            attempt=attempt,
+            tool=name,
+            digest=cleared.digest,
+            request_id=cleared.request_id,
+            grant_id=cleared.grant and cleared.grant.id,
+            voters=voters,
+            start_by=start_by,
+        )
+
+    def _event(self, action: str, key: Key, attempt: int, cleared: Cleared, **more: Json) -> Event:
+        claim, body = self.gate.claim, {"step": key[0], "call": key[1], "attempt": attempt, **more}
+        return Event(f"worker:{claim.fence}", action, claim.run_id, cleared.request_id, body)
 
     def _settle_doubt(
         self, conn: Connection, key: Key, last: Execution | None, cleared: Cleared
@@ -227,25 +235,17 @@ class Journal:
             with ledger.transaction(self.pool) as conn:
                 if blobs:
                     snapshots.keep_blobs(conn, claim.run_id, blobs)
-                stored = executions.finish(
+                executions.finish(
                     conn,
                     claim.run_id,
                     claim.fence,
+                    self._event("execution.finished", key, attempt, cleared, outcome=outcome),
                     step=step,
                     call_id=call_id,
                     attempt=attempt,
                     outcome=outcome,
                     result=body,
                 )
-                event = Event(
-                    f"worker:{claim.fence}",
-                    "execution.finished",
-                    claim.run_id,
-                    cleared.request_id,
-                    {"step": step, "call": call_id, "attempt": attempt, "outcome": outcome},
-                )
-                if stored:
-                    audit.append(conn, event)
 
         delay = 0.2
         while True:

@@ -10,7 +10,7 @@ import asyncio
 import concurrent.futures
 import time
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 from pydantic_ai.messages import ModelMessage
 from pydantic_ai.run import AgentRunResult
@@ -19,9 +19,9 @@ from pydantic_ai.usage import RunUsage
 from banksman import ids, ledger
 from banksman.errors import LostLease, NotHere
 from banksman.ids import RunId
-from banksman.ledger import audit, caps, executions, families, requests, runs, snapshots
-from banksman.records import Claim, Execution, Settled
-from banksman_worker import conversation, ending, resuming
+from banksman.ledger import audit, caps, runs
+from banksman.records import Claim
+from banksman_worker import ending, resuming, stored
 from banksman_worker.gate import Gate
 from banksman_worker.journal import Journal
 from banksman_worker.lease import Lease
@@ -57,22 +57,14 @@ def _load(worker: Worker, claim: Claim) -> Segment:
     loaded = worker.agents.get(claim.agent)
     if loaded is None:
         raise NotHere(f"No agent {claim.agent!r} on this worker; it has {', '.join(sorted(worker.agents))}.")
-    with ledger.transaction(worker.pool) as conn:
-        talk = conversation.fold(snapshots.load(conn, claim.run_id))
-        manifest = cast("dict[str, str]", talk.state.get("workspace", {}))
-        blobs = snapshots.blobs(conn, claim.run_id, set(manifest.values()))
-        children = families.sent_out(conn, claim.run_id, claim.segment) if claim.delegated else ()
-        waited_for: Sequence[Settled] = requests.settled(conn, claim.run_id, claim.segment) if claim.segment else ()
-        # A first claim of a first segment has nothing behind it.
-        fresh = claim.segment == 0 and claim.fence == 1
-        earlier: Sequence[Execution] = () if fresh else executions.of_run(conn, claim.run_id)
-    workspace = Workspace.restore(ids.show("run", claim.run_id), manifest, blobs, talk.state)
-    resolved = {(item.step, item.call_id): resuming.resolve(worker.verifier, item) for item in waited_for}
-    known = {(item.step, item.call_id): item for item in sorted(earlier, key=lambda item: item.attempt)}
+    found = stored.read(worker.pool, claim)
+    workspace = Workspace.restore(ids.show("run", claim.run_id), found.manifest, found.blobs, found.talk.state)
+    resolved = {(item.step, item.call_id): resuming.resolve(worker.verifier, item) for item in found.settled}
+    known = {(item.step, item.call_id): item for item in sorted(found.earlier, key=lambda item: item.attempt)}
     gate = Gate(claim, loaded, worker.policy, workspace, resolved, known)
-    usage = USAGE.validate_python(talk.state.get("usage", {}))
+    usage = USAGE.validate_python(found.talk.state.get("usage", {}))
     deps = loaded.deps_for(workspace)
-    return Segment(claim, loaded, talk, workspace, set(blobs), resolved, usage, gate, deps, children)
+    return Segment(claim, loaded, found.talk, workspace, set(found.blobs), resolved, usage, gate, deps, found.children)
 
 
 def _converse(worker: Worker, segment: Segment, lease: Lease) -> AgentRunResult[Any]:

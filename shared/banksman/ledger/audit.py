@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import LiteralString
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, LiteralString
+from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
@@ -11,23 +13,30 @@ from banksman.ids import RequestId, RunId
 from banksman.ledger import Connection
 from banksman.records import Event
 
-_AT_ONCE = 1000
-"""A statement takes 65,535 parameters. Written out, one event costs a third of what an array of one costs."""
+_WRITE = """
+    INSERT INTO audit_events (actor, action, run_id, request_id, body)
+    SELECT event ->> 0, event ->> 1, (event ->> 2)::uuid, (event ->> 3)::uuid, event -> 4
+"""
 
 
 def append(conn: Connection, *events: Event) -> None:
     """Write events; they stand or fall with the transaction they are written in."""
-    for start in range(0, len(events), _AT_ONCE):
-        part = events[start : start + _AT_ONCE]
-        rows: list[LiteralString] = ["(%s, %s, %s, %s, %s)"] * len(part)
-        conn.execute(
-            f"INSERT INTO audit_events (actor, action, run_id, request_id, body) VALUES {', '.join(rows)}",
-            [
-                value
-                for event in part
-                for value in (event.actor, event.action, event.run_id, event.request_id, Jsonb(dict(event.body)))
-            ],
-        )
+    if events:
+        conn.execute(f"{_WRITE} FROM jsonb_array_elements(%s) AS event", (_rows(events),))
+
+
+def tell(conn: Connection, move: LiteralString, values: Mapping[str, object], *events: Event) -> Any:
+    """Make one guarded move and write the events that tell it, in one statement; the row that it returns, or None."""
+    statement: LiteralString = f"""
+        WITH moved AS ({move}), told AS ({_WRITE} FROM moved, jsonb_array_elements(%(told)s) AS event)
+        SELECT * FROM moved
+    """
+    return conn.execute(statement, {**values, "told": _rows(events)}).fetchone()
+
+
+def _rows(events: Sequence[Event]) -> Jsonb:
+    rows = [(event.actor, event.action, event.run_id, event.request_id, dict(event.body)) for event in events]
+    return Jsonb(rows, dumps=lambda rows: json.dumps(rows, default=UUID.__str__))
 
 
 def since(

@@ -7,33 +7,18 @@ from typing import Any
 
 from banksman import vault
 from banksman.ids import GrantId, PersonId, RequestId, RunId
-from banksman.ledger import Connection, aftermath
-from banksman.records import Execution
+from banksman.ledger import Connection, aftermath, audit
+from banksman.records import Event, Execution
 from banksman.states import RunStatus
 
 _COLUMNS = "step, call_id, attempt, tool, digest, fence, state, outcome, result, request_id, started_at, finished_at"
-
-
-def latest(conn: Connection, run_id: RunId, step: int, call_id: str) -> Execution | None:
-    """The latest attempt at a call, if there was one."""
-    row = conn.execute(
-        f"""
-        SELECT {_COLUMNS}
-        FROM executions
-        WHERE run_id = %s AND step = %s AND call_id = %s
-        ORDER BY attempt DESC
-        LIMIT 1
-        """,
-        (run_id, step, call_id),
-    ).fetchone()
-    return None if row is None else _execution(run_id, row)
 
 
 def start(
     conn: Connection,
     run_id: RunId,
     fence: int,
-    *,
+    *told: Event,
     step: int,
     call_id: str,
     attempt: int,
@@ -47,9 +32,9 @@ def start(
     """Nothing → started, while the lease holds and nobody started this attempt; under a request, only while its
     approval stands, `start_by` has not passed and every one of its voters still has the role that they voted by.
     """
-    return (
-        conn.execute(
-            """
+    started = audit.tell(
+        conn,
+        """
             INSERT INTO executions (run_id, step, call_id, attempt, tool, digest, request_id, grant_id, fence)
             SELECT id, %(step)s, %(call)s, %(attempt)s, %(tool)s, %(digest)s, %(request)s, %(grant)s, fence
             FROM runs
@@ -66,50 +51,62 @@ def start(
                     JOIN unnest(%(voters)s, %(roles)s::text[]) AS voted (person, role) ON person = id
                     WHERE disabled_at IS NULL AND role = ANY(roles))
             ON CONFLICT DO NOTHING
+            RETURNING attempt
             """,
-            {
-                "run": run_id,
-                "fence": fence,
-                "step": step,
-                "call": call_id,
-                "attempt": attempt,
-                "tool": tool,
-                "digest": digest,
-                "request": request_id,
-                "grant": grant_id,
-                "voters": list(voters),
-                "roles": list(voters.values()),
-                "start_by": start_by,
-            },
-        ).rowcount
-        == 1
+        {
+            "run": run_id,
+            "fence": fence,
+            "step": step,
+            "call": call_id,
+            "attempt": attempt,
+            "tool": tool,
+            "digest": digest,
+            "request": request_id,
+            "grant": grant_id,
+            "voters": list(voters),
+            "roles": list(voters.values()),
+            "start_by": start_by,
+        },
+        *told,
     )
+    return started is not None
 
 
 def finish(
-    conn: Connection, run_id: RunId, fence: int, *, step: int, call_id: str, attempt: int, outcome: str, result: bytes
+    conn: Connection,
+    run_id: RunId,
+    fence: int,
+    *told: Event,
+    step: int,
+    call_id: str,
+    attempt: int,
+    outcome: str,
+    result: bytes,
 ) -> bool:
     """Started → finished, by the attempt that started it, which may say so even after it lost its lease.
 
     The run's row is held, so that of this and the run's end whoever comes second sees what the first one wrote.
     """
-    row = conn.execute(
+    row = audit.tell(
+        conn,
         """
         UPDATE executions
-        SET state = 'finished', outcome = %s, result = %s, finished_at = clock_timestamp()
-        WHERE run_id = %s AND step = %s AND call_id = %s AND attempt = %s AND fence = %s AND state = 'started'
+        SET state = 'finished', outcome = %(outcome)s, result = %(result)s, finished_at = clock_timestamp()
+        WHERE run_id = %(run)s AND step = %(step)s AND call_id = %(call)s AND attempt = %(attempt)s
+          AND fence = %(fence)s AND state = 'started'
         RETURNING (SELECT status FROM runs WHERE id = run_id FOR NO KEY UPDATE)
         """,
-        (
-            outcome,
-            vault.seal(result, ("executions.result", run_id, step, call_id, attempt)),
-            run_id,
-            step,
-            call_id,
-            attempt,
-            fence,
-        ),
-    ).fetchone()
+        {
+            "outcome": outcome,
+            "result": vault.seal(result, ("executions.result", run_id, step, call_id, attempt)),
+            "run": run_id,
+            "step": step,
+            "call": call_id,
+            "attempt": attempt,
+            "fence": fence,
+        },
+        *told,
+    )
     if row is not None and row[0] == RunStatus.CANCELLED:
         aftermath.tell(conn, [run_id])
     return row is not None

@@ -17,8 +17,8 @@ from banksman import digest, vault
 from banksman.digest import Json
 from banksman.errors import NotFound
 from banksman.ids import PersonId, RunId, show
-from banksman.ledger import Connection, aftermath
-from banksman.records import Cap, Claim, Due, NewRun, Run
+from banksman.ledger import Connection, aftermath, audit
+from banksman.records import Cap, Claim, Due, Event, NewRun, Run
 from banksman.states import RunStatus
 
 
@@ -62,7 +62,7 @@ def claim(conn: Connection, run_id: RunId, segment: int, *, owner: str, lease: t
             attempts = attempts + 1,
             dispatched = true,
             due_at = clock_timestamp() + %(lease)s,
-            started_at = COALESCE(started_at, clock_timestamp())
+            started_at = COALESCE(started_at, statement_timestamp())
         WHERE id = %(id)s
           AND segment = %(segment)s
           AND cancel_at IS NULL
@@ -74,7 +74,8 @@ def claim(conn: Connection, run_id: RunId, segment: int, *, owner: str, lease: t
                   AND (cancelled_at IS NOT NULL OR paused_at IS NOT NULL))
         RETURNING fence, attempts, agent, prompt, requester, requester_id, usage, parent_id, EXISTS (
             SELECT FROM delegations WHERE delegations.parent_id = %(id)s AND delegations.segment = %(segment)s - 1),
-            COALESCE(batch_id, CASE WHEN parent_id IS NOT NULL THEN batch_above(parent_id) END), tags
+            COALESCE(batch_id, CASE WHEN parent_id IS NOT NULL THEN batch_above(parent_id) END), tags,
+            started_at = statement_timestamp()
         """,
         {"id": run_id, "segment": segment, "owner": owner, "lease": lease},
     ).fetchone()
@@ -110,7 +111,7 @@ def beat(conn: Connection, held: Mapping[RunId, int], *, lease: timedelta) -> di
     return dict(rows)
 
 
-def park(conn: Connection, run_id: RunId, fence: int, *, version: str, usage: Mapping[str, Json]) -> bool:
+def park(conn: Connection, run_id: RunId, fence: int, *told: Event, version: str, usage: Mapping[str, Json]) -> bool:
     """Running → waiting, while the lease holds; the segment is over, and nobody asked for the run to stop."""
     return _ended(
         conn,
@@ -122,11 +123,12 @@ def park(conn: Connection, run_id: RunId, fence: int, *, version: str, usage: Ma
           AND cancel_at IS NULL
         """,
         {"id": run_id, "fence": fence, "version": version, "usage": Jsonb(dict(usage))},
+        *told,
     )
 
 
 def finish(
-    conn: Connection, run_id: RunId, fence: int, *, output: Json, version: str, usage: Mapping[str, Json]
+    conn: Connection, run_id: RunId, fence: int, *told: Event, output: Json, version: str, usage: Mapping[str, Json]
 ) -> bool:
     """Running → finished, with the agent's answer, while the lease holds and nobody asked for it to stop."""
     return _ended(
@@ -145,6 +147,7 @@ def finish(
             "output": vault.seal(json.dumps(output).encode(), ("runs.output", run_id)),
             "usage": Jsonb(dict(usage)),
         },
+        *told,
     )
 
 
@@ -406,5 +409,5 @@ def sealed_error(run_id: RunId, error: str) -> bytes:
     return vault.seal(error.encode("utf-8", "replace"), ("runs.error", run_id))
 
 
-def _ended(conn: Connection, statement: LiteralString, values: Mapping[str, object]) -> bool:
-    return conn.execute(statement, values).rowcount == 1
+def _ended(conn: Connection, statement: LiteralString, values: Mapping[str, object], *told: Event) -> bool:
+    return audit.tell(conn, f"{statement} RETURNING id", values, *told) is not None
