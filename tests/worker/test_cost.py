@@ -57,7 +57,7 @@ def test_a_run_of_one_harmless_and_one_approved_call_costs_no_more_than_this(
     site: SiteMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = site({"bench": subject.agent})
-    run_id = here.submit("bench", subject.PROMPT)
+    run_id = here.submit("bench", subject.prompt())
 
     with counting(monkeypatch) as first:
         assert here.advance(run_id).status is RunStatus.WAITING
