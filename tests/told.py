@@ -112,6 +112,7 @@ UNTOLD: Mapping[str, str] = {
     "answers.keep": "answers that are kept for a repeated call",
     "answers.reserve": "answers that are kept for a repeated call",
     "audit.append": "the event itself",
+    "audit.tell": "a move with its event",
     "batches.press": _LOAD,
     "batches.sweep": "that each run of a cancelled batch was seen to, and told of",
     "caps.admit": _LOAD,
@@ -193,11 +194,22 @@ class Watch:
             file, _, function = name.partition(".")
             module = importlib.import_module(f"banksman.ledger.{file}")
             patch.setattr(module, function, self._watched(name, getattr(module, function)))
-        append, commit, rollback = audit.append, psycopg.Connection.commit, psycopg.Connection.rollback
+        append, tell, commit, rollback = (
+            audit.append,
+            audit.tell,
+            psycopg.Connection.commit,
+            psycopg.Connection.rollback,
+        )
 
         def appended(conn: ledger.Connection, *events: Event) -> None:
             append(conn, *events)
             self._events[id(conn)].update(event.action for event in events)
+
+        def moved(conn: ledger.Connection, move: Any, values: Mapping[str, object], *events: Event) -> Any:
+            row = tell(conn, move, values, *events)
+            if row is not None:
+                self._events[id(conn)].update(event.action for event in events)
+            return row
 
         def committed(conn: ledger.Connection) -> None:
             commit(conn)
@@ -209,6 +221,7 @@ class Watch:
             rollback(conn)
 
         patch.setattr(audit, "append", appended)
+        patch.setattr(audit, "tell", moved)
         patch.setattr(psycopg.Connection, "commit", committed)
         patch.setattr(psycopg.Connection, "rollback", rolled_back)
 
