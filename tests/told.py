@@ -111,8 +111,6 @@ UNTOLD: Mapping[str, str] = {
     "answers.forget": "answers that are kept for a repeated call",
     "answers.keep": "answers that are kept for a repeated call",
     "answers.reserve": "answers that are kept for a repeated call",
-    "audit.append": "the event itself",
-    "audit.tell": "a move with its event",
     "batches.press": _LOAD,
     "batches.sweep": "that each run of a cancelled batch was seen to, and told of",
     "caps.admit": _LOAD,

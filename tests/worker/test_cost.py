@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,7 +30,7 @@ class Counted:
 
 
 @contextmanager
-def counting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counted]:
+def counting(monkeypatch: pytest.MonkeyPatch) -> Generator[Counted]:
     """Count what the worker asks of PostgreSQL, except for its heartbeat."""
     found = Counted()
     execute, commit = psycopg.Cursor.execute, psycopg.Connection.commit
