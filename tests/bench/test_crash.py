@@ -66,6 +66,7 @@ def test_each_chart_stands_alone(tmp_path: Path) -> None:
         calm=times,
         idle=parts,
         parked={0: parts, 1000: parts},
+        live={},
         killed={"naive": Crash(10, 3, 7, 3, 0, 0, 0, 1.0), "banksman": Crash(10, 3, 10, 0, 0, 0, 4, 1.0)},
         machine={},
     )

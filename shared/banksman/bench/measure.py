@@ -17,9 +17,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from banksman.bench import beside, load, memory, stack
+from banksman.bench import beside, live, load, memory, stack
 from banksman.bench.cost import cpu_seconds
 from banksman.bench.crash import Crash, Journey
+from banksman.bench.live import Live
 from banksman.bench.load import Tell, Way
 from banksman.errors import BanksmanError
 
@@ -43,6 +44,8 @@ class Plan:
     idle_seconds: float = 5.0
     parked: tuple[int, ...] = ()
     """So many runs are parked at last, to see what they hold in memory."""
+    live: tuple[int, ...] = ()
+    """So many runs are under way at once in one worker, on a stack of its own."""
     kills: int = 0
     """So many times a worker is killed in the middle of a tool, at the very end and on servers of their own."""
 
@@ -68,6 +71,8 @@ class Figures:
     """CPU of each part per second in which nothing happens."""
     parked: Mapping[int, Mapping[str, float]]
     """MiB of each part while so many runs wait for people."""
+    live: Mapping[int, Live]
+    """One worker while so many runs are under way; empty unless asked for."""
     killed: Mapping[str, Crash]
     """What became of the runs whose workers were killed, by whose they were; empty unless asked for."""
     machine: Mapping[str, str]
@@ -87,6 +92,7 @@ class Figures:
         return {
             "plan": {name: getattr(self.plan, name) for name in Plan.__slots__},
             "machine": dict(self.machine),
+            "live": {str(count): asdict(seen) for count, seen in self.live.items()},
             "killed": {name: asdict(found) for name, found in self.killed.items()},
             "floor_cpu_ms_per_run": self.floor,
             "cpu_ms_per_run": dict(self.cpu),
@@ -149,6 +155,7 @@ def measure(plan: Plan, tell: Tell) -> Figures:
             calm = load.latencies(way, singles)
             _none_failed(way)
             parked = memory.while_parked(way, pids, plan.parked, partial(tell, "parking"))
+        together = live.at_once(Path(folder) / "live", plan.live, tell) if plan.live else {}
         killed: Mapping[str, Crash] = {}
         if plan.kills:
             killed = Journey(plan.runs, plan.kills, plan.clients, tell).of_both(Path(folder))
@@ -163,6 +170,7 @@ def measure(plan: Plan, tell: Tell) -> Figures:
         calm=_percentiles(calm),
         idle={name: seconds * 1000 for name, seconds in idle.items()},
         parked=parked,
+        live=together,
         killed=killed,
         machine=_machine(),
     )

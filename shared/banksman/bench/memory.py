@@ -32,18 +32,23 @@ def while_parked(
 
 def _park(way: Way, count: int, tell: Callable[[int], None]) -> None:
     """Submit so many runs as one batch, and wait until each waits for a person."""
-    batch = _submit(way, count)
+    until(way, submit(way, "bench", prompt(), count), "waiting", count, tell)
+
+
+def until(way: Way, batch: str, status: str, count: int, tell: Callable[[int], None]) -> None:
+    """Wait until so many runs of a batch are in a state."""
     with way.program() as program:
-        while (states := program.ask("GET", f"/v1/batches/{batch}")["runs"])["waiting"] < count:
+        while (states := program.ask("GET", f"/v1/batches/{batch}")["runs"])[status] < count:
             if lost := {name: many for name, many in states.items() if name in ("failed", "stuck") and many}:
-                raise BanksmanError(f"Runs that were to be parked are {lost}.")
-            tell(states["waiting"])
+                raise BanksmanError(f"Runs that were to be {status} are {lost}.")
+            tell(states[status])
             time.sleep(0.5)
 
 
-def _submit(way: Way, count: int) -> str:
+def submit(way: Way, agent: str, asked: str, count: int) -> str:
+    """So many equal runs as one batch, whose id comes back."""
     connection = http.client.HTTPConnection(urlsplit(way.url).netloc, timeout=120)
-    line = json.dumps({"agent": "bench", "prompt": prompt()}) + "\n"
+    line = json.dumps({"agent": agent, "prompt": asked}) + "\n"
     headers = {"Authorization": f"Bearer {way.submit_key}", "Content-Type": "application/x-ndjson"}
     try:
         connection.request("POST", "/v1/batches", line * count, headers)

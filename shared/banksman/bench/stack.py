@@ -9,6 +9,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.request import urlopen
 
 from banksman.bench.load import Way
 from banksman.embedded import service
@@ -28,6 +29,12 @@ class Stack:
     def pids(self) -> Mapping[str, int]:
         """Its processes as they are now: what was killed has been replaced."""
         return json.loads(self._facts.read_text())["pids"]
+
+    def metric(self, part: str, name: str) -> float:
+        """What a process says of itself: the sum over all labels."""
+        with urlopen(json.loads(self._facts.read_text())["metrics_urls"][part], timeout=30) as answer:  # noqa: S310
+            lines = answer.read().decode().splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
 
 
 @contextmanager

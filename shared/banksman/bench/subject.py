@@ -5,6 +5,7 @@ Where `BENCH_EFFECTS` names a file, its refund takes its time and leaves its tra
 
 from __future__ import annotations
 
+import asyncio
 import os
 
 from pydantic_ai import Agent, DeferredToolRequests
@@ -62,4 +63,16 @@ def refund(order: str, amount: str, currency: str = "EUR") -> str:
     return f"refunded {amount} {currency} for {order}"
 
 
-agents = {"bench": agent}
+async def _think(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+    """Take as many seconds as the prompt says, as a model does that is far away."""
+    del info
+    asked = messages[0].parts[0]
+    assert isinstance(asked, UserPromptPart)
+    assert isinstance(asked.content, str)
+    await asyncio.sleep(float(asked.content))
+    return ModelResponse([TextPart("That was long.")])
+
+
+thinker = Agent(FunctionModel(_think, model_name="thinker"), name="thinker")
+
+agents = {"bench": agent, "thinker": thinker}

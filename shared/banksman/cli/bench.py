@@ -27,6 +27,10 @@ def bench(
     parked: Annotated[
         list[int] | None, typer.Option(min=1, help="Park so many runs at the end and measure memory (repeatable).")
     ] = None,
+    live: Annotated[
+        list[int] | None,
+        typer.Option(min=1, max=1000, help="Have so many runs under way at once in one worker (repeatable)."),
+    ] = None,
     kills: Annotated[
         int, typer.Option(min=0, help="Kill a worker so many times at the end, and see what is lost or done twice.")
     ] = 0,
@@ -45,7 +49,13 @@ def bench(
             importlib.import_module("banksman.bench.plot")
 
     plan = measure.Plan(
-        runs=runs, clients=clients, workers=workers, repeat=repeat, parked=tuple(parked or ()), kills=kills
+        runs=runs,
+        clients=clients,
+        workers=workers,
+        repeat=repeat,
+        parked=tuple(parked or ()),
+        live=tuple(live or ()),
+        kills=kills,
     )
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
@@ -91,6 +101,12 @@ def _print(figures: Figures) -> None:
         show.table(
             ["runs parked", *(f"{part}, MiB" for part in parts)],
             [[f"{count:,}", *(_number(mib[part]) for part in parts)] for count, mib in figures.parked.items()],
+        )
+    if figures.live:
+        typer.echo("")
+        show.table(
+            ["runs under way in one worker", "worker, MiB", "begun again"],
+            [[f"{count:,}", _number(seen.mib), str(seen.repeated)] for count, seen in figures.live.items()],
         )
     if figures.killed:
         typer.echo("")
