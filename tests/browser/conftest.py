@@ -16,9 +16,10 @@ from playwright.sync_api import BrowserContext, Page, sync_playwright
 from pydantic import SecretStr
 from starlette.testclient import TestClient
 
-from banksman import ledger, signing
+from banksman import ids, ledger, signing
 from banksman.embedded import ports
-from banksman.records import Person
+from banksman.ledger import audit
+from banksman.records import Event, Person
 from banksman.settings import GatewaySettings
 from banksman_gateway import app, sessions
 from tests.conftest import VAULT_KEYS, Database
@@ -132,6 +133,7 @@ def open_as(chromium: Chromium, place: Place) -> OpenAs:
     ) -> Page:
         with ledger.transaction(place.site.gateway) as conn:
             cookie = sessions.start(conn, person.id)
+            audit.append(conn, Event(ids.show("per", person.id), "session.started"))
         context = chromium.new_context(
             base_url=place.url,
             viewport={"width": size[0], "height": size[1]},

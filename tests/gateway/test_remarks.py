@@ -10,8 +10,8 @@ import pytest
 from httpx2 import Response
 
 from banksman import ids, ledger
-from banksman.ids import RequestId
-from banksman.ledger import audit, notices, staff
+from banksman.ids import RemarkId, RequestId
+from banksman.ledger import audit, notices, remarks, staff
 from banksman.records import Person
 from tests.conftest import Database
 from tests.gateway.browser import Browser, Words, forms_in, page_of, stored
@@ -126,14 +126,11 @@ def test_strangers_machines_and_latecomers_write_nothing(site: Site) -> None:
     assert site.request(request_id)["remarks"] == []
 
 
-def test_a_request_takes_a_hundred_remarks_and_no_more(site: Site, database: Database) -> None:
+def test_a_request_takes_a_hundred_remarks_and_no_more(site: Site) -> None:
     _, [request_id] = site.a_waiting_run()
-    with psycopg.connect(database.owner) as conn:
-        conn.execute(
-            "INSERT INTO remarks (id, request_id, person_id, body)"
-            " SELECT gen_random_uuid(), %s, %s, '\\x00' FROM generate_series(1, 99)",
-            (request_id, site.ana.id),
-        )
+    with ledger.transaction(site.gateway) as conn:
+        for number in range(99):
+            remarks.add(conn, RemarkId(ids.new()), request_id, site.ana.id, f"Number {number}.", most=100)
 
     assert ask(site, request_id, site.token(site.ana)).status_code == 200
     assert ask(site, request_id, site.token(site.ben)).status_code == 422

@@ -245,7 +245,8 @@ class Machine(Promises):
             if claim is not None:
                 assert claim.fence == run.fence
                 settled = requests.settled(conn, run_id, segment) if segment else ()
-                self.attempts.append(Attempt(claim, run, settled))
+                earlier = {(item.step, item.call_id): item for item in executions.of_run(conn, run_id)}
+                self.attempts.append(Attempt(claim, run, settled, earlier))
 
     @precondition(lambda self: self.attempts and any(run.due for run in self.runs.values()))
     @rule(n=st.integers(0, 99))

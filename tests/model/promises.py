@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ import psycopg
 from hypothesis.stateful import RuleBasedStateMachine, invariant
 from pydantic_ai.exceptions import ApprovalRequired
 
-from banksman import ids, ledger
+from banksman import ids, ledger, records
 from banksman.ids import RequestId, RunId
 from banksman.ledger import requests, staff
 from banksman.records import Claim, Person, Settled
@@ -44,6 +44,8 @@ class Attempt:
     claim: Claim
     run: expected.Run
     settled: Sequence[Settled]
+    earlier: Mapping[Key, records.Execution]
+    """What the journal held as it claimed."""
     asks: dict[Key, tuple[Kind, RequestId | None]] = field(default_factory=dict[Key, "tuple[Kind, RequestId | None]"])
 
     @property

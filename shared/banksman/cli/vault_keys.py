@@ -11,7 +11,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from banksman.cli import given, place, show
 from banksman.errors import ConfigurationError, Conflict, NotGenuine
-from banksman.vault import PLAIN
 
 if TYPE_CHECKING:
     from banksman.digest import Json
@@ -77,6 +76,7 @@ def must_be_unused(kid: str) -> None:
     """Nothing, once no value is sealed with this key; a `Conflict` with what still is otherwise."""
     from banksman import ledger
     from banksman.ledger import resealing
+    from banksman.vault import PLAIN
 
     if not place.has_database():
         raise ConfigurationError(

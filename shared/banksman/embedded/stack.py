@@ -219,6 +219,7 @@ class _Starting:
         env = environment.of_notifier(self._environ, where, ring, health_port=health)
         services.append(_python("notifier", "banksman_notifier", env=env))
         self._waiting_for["notifier"] = partial(_says_ok, health, "/healthz")
+        self._ports.save()
         self._supervisor.start(*services)
 
     def _ready(self) -> bool:

@@ -19,8 +19,8 @@ _HEAD = "The run was stopped in the middle of a tool call."
 _SHOWN = 300
 
 
-def tell(conn: Connection, run_ids: Sequence[RunId]) -> None:
-    """Cancelled → cancelled, with an error that names every call that was under way, if there was one."""
+def tell(conn: Connection, run_ids: Sequence[RunId]) -> bool:
+    """Cancelled → cancelled, with an error that names every call that was under way; whether there was one."""
     rows = conn.execute(
         """
         SELECT DISTINCT ON (run_id, step, call_id)
@@ -54,6 +54,7 @@ def tell(conn: Connection, run_ids: Sequence[RunId]) -> None:
             "UPDATE runs SET error = %s WHERE id = %s AND status = 'cancelled'",
             (vault.seal(text.encode("utf-8", "replace"), ("runs.error", run_id)), run_id),
         )
+    return bool(said)
 
 
 def _became(tool: str, outcome: str | None, stored: dict[str, Json] | None) -> str:

@@ -66,7 +66,7 @@ CREATE TRIGGER keep_what_is_not_over BEFORE DELETE ON grants FOR EACH ROW EXECUT
 CREATE TRIGGER keep_content BEFORE UPDATE ON runs FOR EACH ROW
     WHEN (OLD.finished_at IS NULL AND current_user = 'banksman_keeper') EXECUTE FUNCTION keep_what_is_not_over();
 CREATE TRIGGER keep_content BEFORE UPDATE OF context ON requests FOR EACH ROW
-    EXECUTE FUNCTION keep_what_is_not_over();
+    WHEN (current_user = 'banksman_keeper') EXECUTE FUNCTION keep_what_is_not_over();
 CREATE TRIGGER keep_content BEFORE UPDATE ON executions FOR EACH ROW
     WHEN (current_user = 'banksman_keeper') EXECUTE FUNCTION keep_what_is_not_over();
 
