@@ -28,6 +28,8 @@ OURS = ("worker", "gateway", "notifier")
 """What counts as Banksman; PostgreSQL, Valkey and the mail catcher are counted apart."""
 
 _FLOOR_RUNS = 200
+_WARM_UP_RUNS = 50
+_SINGLES = 50
 _SETTLE_SECONDS = 1.0
 _LIBRARIES = ("pydantic-ai-slim", "pydantic-deep", "celery", "fastapi", "psycopg")
 
@@ -40,7 +42,6 @@ class Plan:
     clients: int = 8
     workers: int = 1
     repeat: int = 3
-    singles: int = 50
     idle_seconds: float = 5.0
     parked: tuple[int, ...] = ()
     """So many runs are parked at last, to see what they hold in memory."""
@@ -134,9 +135,10 @@ def measure(plan: Plan, tell: Tell) -> Figures:
             beside.running(Path(folder) / "naive", plan.workers) as naive,
         ):
             way, pids = up.way, up.pids()
+            warm, few = min(_WARM_UP_RUNS, plan.runs), min(_SINGLES, plan.runs)
             load.one_by_one(way, 10, lambda done: tell("warming up", done, 10))
             for each in (way, naive.way):
-                load.all_at_once(each, 50, plan.clients, lambda done: tell("warming up", done, 50))
+                load.all_at_once(each, warm, plan.clients, lambda done: tell("warming up", done, warm))
             time.sleep(_SETTLE_SECONDS)
             idle = _idle(pids, plan.idle_seconds, tell)
             ours = _Asked("Banksman", way, pids, idle)
@@ -151,7 +153,7 @@ def measure(plan: Plan, tell: Tell) -> Figures:
                 naives.append(_burst(theirs, plan, tell))
                 bursts.append(_burst(ours, plan, tell))
                 latencies += load.latencies(way, bursts[-1].ids)
-            singles = load.one_by_one(way, plan.singles, lambda done: tell("one at a time", done, plan.singles))
+            singles = load.one_by_one(way, few, lambda done: tell("one at a time", done, few))
             calm = load.latencies(way, singles)
             _none_failed(way)
             parked = memory.while_parked(way, pids, plan.parked, partial(tell, "parking"))
