@@ -146,6 +146,7 @@ def _model(found: Mapping[str, Any]) -> None:
         second = runs / 86_400 * _PEAK
         cores = {name: second * cpu[name] / 1000 / _BUSY for name in ("worker", "gateway", "notifier", "postgres")}
         workers, gateways, notifiers = (max(1, math.ceil(cores[name])) for name in ("worker", "gateway", "notifier"))
+        workers = max(2, workers)
         opened = workers * _OF_A_WORKER + gateways * _OF_A_GATEWAY + notifiers * _OF_A_NOTIFIER
         say(
             f"{runs:<12,}{second:>6.1f}{cores['worker']:>8.2f}{cores['gateway']:>8.2f}{cores['notifier']:>9.2f}"

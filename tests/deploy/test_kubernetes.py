@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from banksman.settings import GatewaySettings, MigrateSettings, NotifierSettings, Settings, WorkerSettings
+from banksman_gateway.intake import MOST_BATCH_BYTES
 
 FOLDER = Path(__file__).parents[2] / "deploy/kubernetes"
 VERSION = "1.33"
@@ -123,6 +124,13 @@ def test_a_worker_has_longer_to_end_than_it_drains() -> None:
     # It drains, lets tools that have started end, and stores what they gave.
     assert pods()["worker"]["terminationGracePeriodSeconds"] >= 60 + float(data["BANKSMAN_DRAIN_SECONDS"])
     assert pods()["gateway"]["terminationGracePeriodSeconds"] >= 5 + 10 + 10
+
+
+def test_a_batch_of_the_largest_size_has_room_to_be_spooled_in() -> None:
+    [room] = [volume["emptyDir"]["sizeLimit"] for volume in pods()["gateway"]["volumes"] if volume["name"] == "tmp"]
+
+    assert room.endswith("Gi")
+    assert int(room[:-2]) << 30 >= 4 * MOST_BATCH_BYTES
 
 
 def test_every_deployment_has_a_budget_and_its_selectors_meet() -> None:
