@@ -136,6 +136,32 @@ def test_what_is_no_batch_is_refused(site: Site, monkeypatch: pytest.MonkeyPatch
     assert submit(site, *some(3)).status_code == 201
 
 
+def test_no_run_of_a_batch_is_to_end_at_a_time_that_cannot_be_read_again(site: Site) -> None:
+    far = {"agent": "plain", "prompt": "x", "finish_by": "9999-12-31T23:59:59-12:00"}
+    last = {"agent": "plain", "prompt": "x", "finish_by": "8999-12-31T23:59:59+00:00"}
+
+    answer = submit(site, far, last)
+    some_of_it = submit(site, far, last, params={"on_error": "skip"})
+
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "line 1.finish_by")
+    assert (some_of_it.status_code, some_of_it.json()["skipped"]) == (201, 1)
+    assert site.client.get("/v1/runs", headers=site.key("runs:read")).status_code == 200
+    [by] = [run["finish_by"] for run in site.client.get("/v1/runs", headers=site.key("runs:read")).json()["items"]]
+    assert by.startswith("8999-12-31")
+
+
+def test_faulty_and_blank_lines_are_bounded_too(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_lines, "MOST_RUNS", 3)
+    monkeypatch.setattr(batch_lines, "MOST_OTHER_LINES", 4)
+
+    answers = [submit(site, *rows, params={"on_error": "skip"}) for rows in ([b"x"] * 8, [b"", *some(1), *[b""] * 6])]
+    within = submit(site, b"", *some(2), *[b"x"] * 4, params={"on_error": "skip"})
+
+    assert [answer.status_code for answer in answers] == [422, 422]
+    assert all("4 lines more that are faulty or blank" in answer.json()["detail"] for answer in answers)
+    assert (within.status_code, within.json()["total"], within.json()["skipped"]) == (201, 2, 4)
+
+
 def test_a_repeated_batch_is_one(site: Site) -> None:
     headers = site.key("runs:submit") | {"Idempotency-Key": "a"}
 

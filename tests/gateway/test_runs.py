@@ -105,6 +105,8 @@ UNUSABLE = [
     ('{"agent": "plain", "prompt": "x", "priority": 10}', 422, "body.priority"),
     ('{"agent": "plain", "prompt": "x", "priority": true}', 422, "body.priority"),
     ('{"agent": "plain", "prompt": "x", "finish_by": "2026-01-01T00:00:00"}', 422, "finish_by"),
+    ('{"agent": "plain", "prompt": "x", "finish_by": "9999-12-31T23:59:59-12:00"}', 422, "finish_by"),
+    ('{"agent": "plain", "prompt": "x", "finish_by": "0001-01-01T00:00:00+12:00"}', 422, "finish_by"),
     ('{"agent": "plain", "prompt": "x", "metadata": {"m": "' + "y" * 70_000 + '"}}', 422, "65,536"),
     ("[]", 422, "body"),
     ("", 422, "body"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import threading
 import time
 from collections import Counter
@@ -12,6 +13,7 @@ import psycopg
 import pytest
 
 from banksman import ids, ledger
+from banksman.errors import Unavailable
 from banksman.ids import BatchId, RunId
 from banksman.ledger import agents, batches, caps, runs
 from banksman.records import Cap, Due, NewRun
@@ -176,6 +178,61 @@ def test_a_paused_batch_starts_nothing_and_goes_on_where_it_was(
     carried_on(worker_pool, sent)
 
 
+def test_the_wake_ups_of_a_paused_batch_take_nobodys_room(gateway_pool: ledger.Pool, worker_pool: ledger.Pool) -> None:
+    paused, other = a_batch(gateway_pool, 5), a_batch(gateway_pool, 5)
+    limit = Cap("plain", ["plain"], 4)
+    with ledger.transaction(gateway_pool) as conn:
+        batches.pause(conn, other, "per_x")
+    first = look(worker_pool, 4, limit)
+    with ledger.transaction(gateway_pool) as conn:
+        batches.pause(conn, paused, "per_x")
+        batches.resume(conn, other)
+
+    second = look(worker_pool, 4, limit)
+
+    assert whose(worker_pool, first) == {str(paused): 4}
+    assert whose(worker_pool, second) == {str(other): 4}
+
+
+def test_what_is_past_its_lease_keeps_no_place_of_a_cap(gateway_pool: ledger.Pool, worker_pool: ledger.Pool) -> None:
+    limit = [Cap("plain", ["plain"], 2)]
+    paused = a_batch(gateway_pool, 2)
+    with ledger.transaction(worker_pool) as conn:
+        for item in runs.dispatch(conn, window=9, redispatch=HOUR, max_attempts=5):
+            assert runs.claim(conn, item.run_id, item.segment, owner="dead", lease=PAST)
+    with ledger.transaction(gateway_pool) as conn:
+        batches.pause(conn, paused, "per_x")
+    a_batch(gateway_pool, 1)
+
+    [due] = look(worker_pool, 9, *limit)
+    with ledger.transaction(worker_pool) as conn:
+        assert caps.admit(conn, due.run_id, due.segment, limit)
+
+
+def test_what_no_worker_can_carry_comes_ever_later_and_has_not_begun(
+    database: Database, gateway_pool: ledger.Pool, worker_pool: ledger.Pool
+) -> None:
+    nowhere = a_run(gateway_pool, agent="refunds", priority=0)
+    waits: list[int] = []
+    for _ in range(8):
+        with ledger.transaction(worker_pool) as conn:
+            claim = runs.claim(conn, nowhere, 0, owner="w", lease=HOUR)
+            assert claim is not None
+            two = timedelta(seconds=2)
+            assert runs.postpone(conn, nowhere, claim.fence, error="not here", delay=two, counted=False)
+            row = conn.execute("SELECT EXTRACT(epoch FROM due_at - now()) FROM runs WHERE id = %s", (nowhere,))
+            waits += [round(value) for (value,) in row]
+    with ledger.transaction(worker_pool) as conn:
+        run = runs.get(conn, nowhere)
+    with psycopg.connect(database.owner) as conn:
+        conn.execute("UPDATE runs SET due_at = now() - interval '1 minute'")
+    a_run(gateway_pool)
+
+    assert (run.attempts, run.started_at) == (0, None)
+    assert all(abs(wait - double) <= 1 for wait, double in zip(waits, (2, 4, 8, 16, 32, 60, 60, 60), strict=True))
+    assert whose(worker_pool, look(worker_pool, 1)) == {"plain": 1}
+
+
 def test_a_look_at_very_many_queued_runs_is_cheap(
     database: Database, gateway_pool: ledger.Pool, worker_pool: ledger.Pool, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -201,3 +258,14 @@ def test_a_look_at_very_many_queued_runs_is_cheap(
     assert len(found) == 50
     assert row is not None
     assert row[0] < 1000
+
+
+def test_a_transaction_that_stood_still_too_long_is_something_that_may_pass(worker_pool: ledger.Pool) -> None:
+    def stand_still() -> None:
+        with ledger.transaction(worker_pool) as conn:
+            conn.execute("SET LOCAL idle_in_transaction_session_timeout = '50ms'")
+            select.select([conn.fileno()], [], [], 30)
+            conn.execute("SELECT")
+
+    with pytest.raises(Unavailable, match="idle-in-transaction"):
+        stand_still()

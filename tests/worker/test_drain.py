@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any, cast
 
 from pydantic_ai import Agent
 from pydantic_ai.messages import ModelMessage, ModelResponse, ToolCallPart
@@ -13,9 +15,10 @@ from pydantic_ai.models.function import AgentInfo, FunctionModel
 
 from banksman import ledger
 from banksman.ids import RunId
-from banksman.ledger import executions
+from banksman.ledger import audit, executions, runs
 from banksman.states import RunStatus
-from banksman_worker import segment
+from banksman_worker import ending, segment
+from banksman_worker.lease import Lease
 from tests.worker.conftest import Site, SiteMaker
 from tests.worker.test_segment import agent_calling
 
@@ -103,3 +106,25 @@ def test_a_run_that_is_handed_back_begins_no_tool(site: SiteMaker) -> None:
 
     assert effects == []
     assert run.status is RunStatus.QUEUED
+
+
+def test_what_was_no_longer_held_is_not_said_to_be_handed_back(site: SiteMaker) -> None:
+    here = site({"plain": agent_calling()})
+    run_id = here.submit("plain")
+    drained = cast(Lease, SimpleNamespace(stopped="drained"))
+
+    def told() -> int:
+        with ledger.transaction(here.gateway) as conn:
+            return [event.action for event in audit.of_run(conn, run_id)].count("run.released")
+
+    with ledger.transaction(here.worker.pool) as conn:
+        lost = runs.claim(conn, run_id, 0, owner="w", lease=timedelta(seconds=-1))
+        held = runs.claim(conn, run_id, 0, owner="w", lease=timedelta(hours=1))
+    assert lost is not None
+    assert held is not None
+
+    ending.stopped(here.worker, lost, drained, RuntimeError())
+    before = told()
+    ending.stopped(here.worker, held, drained, RuntimeError())
+
+    assert (before, told()) == (0, 1)

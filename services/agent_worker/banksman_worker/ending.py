@@ -166,8 +166,7 @@ def stopped(worker: Worker, claim: Claim, lease: Lease, error: BaseException) ->
         cancelled = runs.stop(conn, claim.run_id, claim.fence)
         if cancelled:
             audit.append(conn, event(claim, "run.cancelled"))
-        elif lease.stopped == "drained":
-            runs.release(conn, {claim.run_id: claim.fence})
+        elif lease.stopped == "drained" and runs.release(conn, {claim.run_id: claim.fence}):
             audit.append(conn, event(claim, "run.released"))
     if cancelled:
         delegation.report(worker, claim)

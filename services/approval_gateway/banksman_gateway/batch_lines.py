@@ -30,6 +30,8 @@ from banksman_gateway.intake import MOST_BATCH_BYTES, MOST_BYTES, LinesRoute, Na
 from banksman_gateway.runs import Submission, Submitter
 
 MOST_RUNS = 100_000
+MOST_OTHER_LINES = 1_000
+"""So many lines may there be beyond that, which are faulty or blank."""
 MOST_LISTED = 100
 """So many of the lines that were skipped are named one by one."""
 
@@ -142,6 +144,11 @@ class _Reader:
         number = 0
         while line := file.readline(MOST_BYTES + 1):
             number += 1
+            if number > MOST_RUNS + MOST_OTHER_LINES:
+                raise InvalidInput(
+                    f"A batch may have {MOST_RUNS:,} runs, and {MOST_OTHER_LINES:,} lines more that are faulty or"
+                    " blank. Send the others as another batch."
+                )
             if not line.strip():
                 continue
             try:

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 from urllib.parse import quote
 
@@ -32,6 +32,8 @@ router = APIRouter(prefix="/v1/runs", tags=["runs"], route_class=StrictRoute, re
 MOST_REASON = 4000
 """How many characters the reason may have for which a run is given up."""
 _MOST_METADATA = 64 * 1024
+# What the ledger's table holds too: a time that Python cannot read back would break every list that it stands in.
+_EARLIEST, _LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
 
 RunPath = Annotated[str, Path(examples=["run_0192f0c1a2b37c4d8e5f60718293a4b5"])]
 
@@ -44,7 +46,7 @@ class Submission(Body):
     metadata: dict[str, Json] = Field(default_factory=dict[str, Json])
     tags: Annotated[list[Name], Field(max_length=20)] = Field(default_factory=list[str])
     priority: Annotated[int, Field(ge=0, le=9, strict=True)] = 5
-    finish_by: AwareDatetime | None = None
+    finish_by: Annotated[AwareDatetime, Field(ge=_EARLIEST, lt=_LATEST)] | None = None
     requester: Annotated[
         str | None,
         StringConstraints(strip_whitespace=True, min_length=1, max_length=254, pattern=PRINTABLE),

@@ -35,7 +35,11 @@ def _has_room(conn: Connection, run_id: RunId, cap: Cap) -> bool:
     conn.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"banksman.cap:{cap.name}",))
     # A statement of its own: what others claimed before they let the cap go is seen here.
     row = conn.execute(
-        "SELECT count(*) FROM runs WHERE status = 'running' AND agent = ANY(%s) AND id <> %s",
+        """
+        SELECT count(*)
+        FROM runs
+        WHERE status = 'running' AND due_at > clock_timestamp() AND agent = ANY(%s) AND id <> %s
+        """,
         (list(cap.agents), run_id),
     ).fetchone()
     assert row is not None

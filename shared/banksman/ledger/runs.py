@@ -118,7 +118,7 @@ def park(conn: Connection, run_id: RunId, fence: int, *told: Event, version: str
         """
         UPDATE runs
         SET status = 'waiting', segment = segment + 1, attempts = 0, owner = NULL, dispatched = false, due_at = NULL,
-            agent_version = %(version)s, usage = %(usage)s
+            elsewhere = 0, agent_version = %(version)s, usage = %(usage)s
         WHERE id = %(id)s AND fence = %(fence)s AND status = 'running' AND due_at > clock_timestamp()
           AND cancel_at IS NULL
         """,
@@ -180,9 +180,9 @@ def stop(conn: Connection, run_id: RunId, fence: int) -> bool:
     return stopped
 
 
-def release(conn: Connection, held: Mapping[RunId, int]) -> None:
-    """Running → queued, due at once and with its attempt given back: the worker drains."""
-    conn.execute(
+def release(conn: Connection, held: Mapping[RunId, int]) -> int:
+    """Running → queued, due at once and with its attempt given back: the worker drains. How many it still held."""
+    return conn.execute(
         """
         WITH mine AS (
             SELECT id
@@ -199,17 +199,24 @@ def release(conn: Connection, held: Mapping[RunId, int]) -> None:
         WHERE runs.id = mine.id
         """,
         (list(held), list(held.values())),
-    )
+    ).rowcount
 
 
 def postpone(conn: Connection, run_id: RunId, fence: int, *, error: str, delay: timedelta, counted: bool) -> bool:
-    """Running → queued, due after `delay`: it broke, or (not counted as an attempt) this worker cannot carry it."""
+    """Running → queued, due after `delay`: it broke, or (not counted as an attempt) this worker cannot carry it. Then
+    the delay doubles each time, up to a minute, and a run of which nothing was ever done has not begun.
+    """
     return _ended(
         conn,
         """
         UPDATE runs
-        SET status = 'queued', owner = NULL, dispatched = false, due_at = clock_timestamp() + %(delay)s,
-            error = %(error)s, attempts = attempts - %(back)s::integer
+        SET status = 'queued', owner = NULL, dispatched = false, error = %(error)s,
+            attempts = attempts - %(back)s::integer, elsewhere = elsewhere + %(back)s::integer,
+            due_at = clock_timestamp() + CASE WHEN %(back)s
+                THEN GREATEST(%(delay)s, LEAST(%(delay)s * 2 ^ LEAST(elsewhere, 9), interval '1 minute'))
+                ELSE %(delay)s END,
+            started_at = CASE WHEN NOT %(back)s OR segment > 0 OR attempts > 1
+                OR EXISTS (SELECT FROM snapshots WHERE run_id = runs.id) THEN started_at END
         WHERE id = %(id)s AND fence = %(fence)s AND status = 'running'
         """,
         {"id": run_id, "fence": fence, "delay": delay, "error": sealed_error(run_id, error), "back": not counted},
