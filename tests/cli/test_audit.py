@@ -40,6 +40,9 @@ def test_it_is_good_tampered_with_or_unknown(
     with as_attacker(database.owner) as conn:
         conn.execute("UPDATE audit_events SET actor = 'mallory' WHERE id = (SELECT min(id) FROM audit_events)")
     tampered = audit("verify")
+    with as_attacker(database.owner) as conn:
+        conn.execute("DELETE FROM audit_heads")
+    headless = audit("verify")
     keyless = audit("verify", env={"BANKSMAN_DATABASE_URL": database.sealer})
     nowhere = audit(
         "verify", env={"BANKSMAN_DATABASE_URL": "postgresql://x:x@127.0.0.1:1/x", "BANKSMAN_SEAL_VERIFY_KEYS": KEYS}
@@ -51,6 +54,8 @@ def test_it_is_good_tampered_with_or_unknown(
     assert (facts["good"], facts["findings"], facts["heads"]) == (True, [], 1)
     assert tampered.returncode == 1
     assert "is not what was sealed (position 0, head 1): mallory" in tampered.stdout
+    assert headless.returncode == 1
+    assert "stand under no head" in headless.stdout
     assert (keyless.returncode, nowhere.returncode) == (2, 2)
 
 

@@ -16,7 +16,7 @@ import rfc8785
 from banksman import ids, ledger
 from banksman.embedded import postgres
 from banksman.embedded.postgres import Postgres
-from banksman.errors import ConfigurationError, NotFound, NotGenuine, Unavailable
+from banksman.errors import ConfigurationError, InvalidInput, NotFound, NotGenuine, Unavailable
 from banksman.ids import RequestId
 from banksman.ledger import audit, migrate, seals, trail
 from banksman.ledger.trail import Wanted
@@ -309,6 +309,8 @@ def test_a_proof_holds_offline_and_for_nothing_else(worker_pool: ledger.Pool, se
         lambda it: it["events"][0]["event"].update(action="y"),
         lambda it: it["events"][0].update(position=299),
         lambda it: it["events"][1]["path"].reverse(),
+        lambda it: it["events"].append(it["events"][0]),
+        lambda it: it["events"].clear(),
         lambda it: it.update(request_id="req_" + "0" * 32),
         lambda it: it["head"].update(statement=it["head"]["statement"].replace("603", "604")),
     ]
@@ -317,6 +319,8 @@ def test_a_proof_holds_offline_and_for_nothing_else(worker_pool: ledger.Pool, se
         change(forged)
         with pytest.raises(NotGenuine):
             proof.check(forged, VERIFIER)
+    with pytest.raises(InvalidInput):
+        proof.check(made | {"request_id": "req_\x1b[2J"}, VERIFIER)
     with pytest.raises(NotGenuine):
         proof.check(made, Verifier.read(Signer("s1", b"\x07" * 32).public()))
 

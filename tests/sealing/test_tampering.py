@@ -255,3 +255,65 @@ def test_a_head_that_was_taken_out_shows(sealed: list[Head], sealer_pool: ledger
         conn.execute("DELETE FROM audit_heads WHERE number = 2")
 
     assert verify(sealer_pool).findings[0] == "Head 3 does not follow head 1: heads were removed or replaced."
+
+
+def test_leaves_without_any_head_show(sealed: list[Head], sealer_pool: ledger.Pool, database: Database) -> None:
+    with as_attacker(database.owner) as conn:
+        conn.execute("DELETE FROM audit_heads")
+
+    assert verify(sealer_pool).findings == ["600 leaves stand under no head: every head was removed."]
+
+
+@pytest.mark.parametrize("low", [True, False])
+def test_an_older_event_behind_a_move_that_was_made_up_is_named(
+    low: bool, sealed: list[Head], worker_pool: ledger.Pool, sealer_pool: ledger.Pool, database: Database
+) -> None:
+    """Before the move is sealed, by its place; then also where its place is a new one."""
+    with as_attacker(database.owner) as conn:
+        row = conn.execute(
+            """
+            INSERT INTO audit_events (xid, at, actor, action)
+            SELECT CASE WHEN %s THEN xid ELSE audit_xid() END, at - interval '1 year', 'mallory', 'vote.cast'
+            FROM audit_events
+            ORDER BY xid, id
+            LIMIT 1
+            RETURNING id
+            """,
+            (low,),
+        ).fetchone()
+    with as_attacker(database.owner) as conn:
+        conn.execute("INSERT INTO audit_homes (number, cluster, xid, floor) VALUES (2, 1, audit_xid(), 1000000)")
+    assert row is not None
+
+    pending = verify(sealer_pool)
+    with as_attacker(database.owner) as conn:
+        conn.execute("UPDATE audit_homes SET cluster = (SELECT system_identifier FROM pg_control_system())")
+    seal(sealer_pool)
+    sealed_then = verify(sealer_pool)
+
+    assert (pending.moves, sealed_then.moves) == (1, 1)
+    assert len(pending.findings) == low
+    assert all(finding.startswith(f"Event {row[0]} (mallory vote.cast at ") for finding in pending.findings)
+    [finding] = sealed_then.findings
+    assert finding.startswith(f"Event {row[0]} says ")
+    assert "put in afterwards" in finding
+
+
+def test_what_a_restored_log_got_before_its_migration_is_no_finding(
+    sealed: list[Head], sealer_pool: ledger.Pool, database: Database
+) -> None:
+    """Its place is a low one in another PostgreSQL, and its time says that it came after the head."""
+    with as_attacker(database.owner) as conn:
+        conn.execute("INSERT INTO audit_events (xid, actor, action) VALUES ('5', 'worker:1', 'x.happened')")
+        conn.execute(
+            """
+            INSERT INTO audit_homes (number, cluster, xid, floor)
+            SELECT 2, system_identifier, audit_xid(), 1000000 FROM pg_control_system()
+            """
+        )
+
+    pending = verify(sealer_pool)
+    seal(sealer_pool)
+    after = verify(sealer_pool)
+
+    assert (pending.findings, pending.moves, after.findings, after.moves, after.events) == ([], 1, [], 1, 601)

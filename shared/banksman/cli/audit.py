@@ -207,8 +207,11 @@ def _verify_proof(path: Path, verifier: Verifier, *, as_json: bool) -> None:
         show.as_json({"request_id": shown.request, "head": shown.head.short(), **counts})
         return
     typer.echo(
-        f"{shown.events} events of {shown.request} are in the log under head {shown.head.number}"
-        f" ({shown.head.size} events, {shown.head.at}, root {shown.head.root.hex()})."
+        show.prose(
+            f"{shown.events} events of {shown.request} are in the log under head {shown.head.number}"
+            f" ({shown.head.size} events, {shown.head.at}, root {shown.head.root.hex()}). That it has no others is not"
+            " shown."
+        )
     )
 
 

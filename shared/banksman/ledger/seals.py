@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import LiteralString
 
 from banksman.ids import RequestId
@@ -214,18 +215,21 @@ def last_position(conn: Connection) -> int:
     return row[0]
 
 
-def left_out(conn: Connection, cursor: tuple[int, int], *, limit: int) -> Sequence[Row]:
-    """Events at or before a place that have no leaf: in an honest log none, up to where it is sealed."""
+def left_out(conn: Connection, cursor: tuple[int, int], *, came: int, since: datetime, limit: int) -> Sequence[Row]:
+    """Events at or before a place that have no leaf: in an honest log none, up to where it is sealed, but events up to
+    `came` that were written from `since` on.
+    """
     return conn.execute(
         f"""
         SELECT {EVENT}
         FROM audit_events
         LEFT JOIN audit_leaves ON audit_leaves.id = audit_events.id AND audit_leaves.xid = audit_events.xid
         WHERE (audit_events.xid, audit_events.id) <= (%s::text::xid8, %s) AND position IS NULL
+          AND NOT (audit_events.id <= %s AND at >= %s)
         ORDER BY audit_events.xid, audit_events.id
         LIMIT %s
         """,
-        (str(cursor[0]), cursor[1], limit),
+        (str(cursor[0]), cursor[1], came, since, limit),
     ).fetchall()
 
 

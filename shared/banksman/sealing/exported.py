@@ -117,7 +117,7 @@ class _Walk:
             if not self._whole:
                 report.found(f"An event is not what was sealed, or not in its place: {where}.")
         for position, (event, _) in enumerate(pending, start):
-            doubt = None if moved else self._times.doubt(event["id"], event["xid"], event["at"], position, head)
+            doubt = self._times.doubt(event["id"], event["xid"], event["at"], position, head, moved=moved)
             if doubt is not None:
                 report.found(doubt)
         self._times.sealed(head)

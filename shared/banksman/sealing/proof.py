@@ -56,19 +56,26 @@ def prove(conn: Connection, request_id: RequestId) -> dict[str, Json]:
 
 
 def check(value: Any, verifier: Verifier) -> Proven:
-    """What the proof shows, once all of it holds; `NotGenuine` says what does not."""
+    """What the proof shows, once all of it holds; `NotGenuine` says what does not.
+
+    It shows that these events are in the log, not that the log has no more of the request.
+    """
     try:
         proof = cast("dict[str, Any]", value)
         request, items, unsealed = str(proof["request_id"]), list(proof["events"]), int(proof["unsealed"])
         signed = heads.from_json(proof["head"])
     except (KeyError, TypeError, ValueError):
         raise InvalidInput("This is no proof as `banksman audit prove` writes it.") from None
+    ids.read("req", request)
     head = heads.verify(verifier, signed)
+    if not items:
+        raise NotGenuine(f"This proof has no event of {request}: it shows nothing.")
+    seen: set[int] = set()
     for item in items:
         try:
-            event, position = item["event"], item["position"]
+            event, position = item["event"], int(item["position"])
             path = [bytes.fromhex(step) for step in item["path"]]
-            number, of = event["id"], event["request_id"]
+            number, of = int(event["id"]), str(event["request_id"])
             entry = digest.canonical(event)
         except (KeyError, TypeError, ValueError):
             raise InvalidInput("An event of this proof is not as `banksman audit prove` writes it.") from None
@@ -76,4 +83,7 @@ def check(value: Any, verifier: Verifier) -> Proven:
             raise NotGenuine(f"Event {number} is of {of}, not of {request}.")
         if not tree.includes(tree.leaf_hash(entry), position, head.size, path, head.root):
             raise NotGenuine(f"Event {number} is not the one at position {position} under head {head.number}.")
+        if position in seen:
+            raise NotGenuine(f"Event {number} stands in this proof more than once.")
+        seen.add(position)
     return Proven(request, head, len(items), unsealed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from banksman.errors import NotGenuine
 from banksman.sealing import heads
@@ -46,22 +46,36 @@ class Times:
 
     def __init__(self) -> None:
         self._heads: list[tuple[int, datetime, int]] = []
+        self._cursor = (0, 0)
+        self.since = datetime.min.replace(tzinfo=UTC) + CLOCK
+        """When the log was first sealed as far as it is sealed now."""
 
     def sealed(self, head: Head) -> None:
         """A head comes after the events that were compared so far."""
+        if head.cursor != self._cursor:
+            self._cursor, self.since = head.cursor, datetime.fromisoformat(head.at)
         self._heads.append((head.ceiling, datetime.fromisoformat(head.at), head.number))
         del self._heads[:-4096]
 
-    def doubt(self, number: int, xid: int, said: str, position: int, head: Head) -> str | None:
-        """What is wrong with an event's time, if anything."""
+    def doubt(self, number: int, xid: int, said: str, position: int, head: Head, *, moved: bool) -> str | None:
+        """What is wrong with an event's time or place, if anything.
+
+        Under the first head in another PostgreSQL stand events that the old one's clock timed, and some that were
+        written at low places before `banksman migrate`: none of them is older than the head before.
+        """
         at = datetime.fromisoformat(said)
+        if (xid, number) <= self._cursor and at < self.since - CLOCK:
+            return (
+                f"Event {number} says {said} and stands before what was sealed by {self.since.isoformat()}, but was "
+                f"sealed after that: put in afterwards (position {position})."
+            )
         before = bisect_right(self._heads, xid, key=lambda time: time[0])
         if before and at < self._heads[before - 1][1] - CLOCK:
             return (
                 f"Event {number} says {said}, but was written after head {self._heads[before - 1][2]}: "
                 f"put in afterwards (position {position})."
             )
-        if at > datetime.fromisoformat(head.at) + CLOCK:
+        if not moved and at > datetime.fromisoformat(head.at) + CLOCK:
             return f"Event {number} says {said}, after the head that sealed it."
         return None
 
