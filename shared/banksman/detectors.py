@@ -5,7 +5,8 @@ sees masks everywhere stops looking. What only its author can know to be secret 
 
 A detector may hide no more than a secret. What it finds is one word of letters, digits and a few signs, without blanks
 and without anything that a shell acts on, or a private key whose bytes are those of one. So a command cannot be
-dressed up as a password: what is around the word stays to be read.
+dressed up as a password: what is around the word stays to be read. What begins as a path or the name of a file does
+(`@ / ~ .`) is not taken for a password, nor is what has blanks or such signs because of the name of its field.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ def find(text: str) -> Sequence[Found]:
     if len(text) < _SHORTEST:
         return ()
     found = list(_find(text))
-    if not text.isascii() or not text.isprintable():
-        places = [place for place, letter in enumerate(text) if letter == "\n" or letters.is_seen(letter)]
+    if not text.isascii():
+        places = [place for place, letter in enumerate(text) if not letters.is_ignorable(letter)]
         if len(places) < len(text):
             plain = "".join(text[place] for place in places)
             found += (Found(places[one.start], places[one.end - 1] + 1, one.what) for one in _find(plain))
@@ -56,17 +57,18 @@ def find(text: str) -> Sequence[Found]:
 
 
 def of_name(name: str, value: str) -> str | None:
-    """What a value is, where the name of its field says that it is secret; None where it does not."""
+    """What a value is, where the name of its field says that it is secret; None where it does not.
+
+    A value that could be a command, by its blanks or the signs in it, is not covered for its name alone.
+    """
     plain = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[-. ]", "_", name).lower()
-    if not 0 < len(value) <= LONGEST or "\n" in value or _is_placeholder(value):
+    scheme = re.match(r"(?:Bearer|Basic|Token) ", value)
+    word = value[scheme.end() :] if scheme else value
+    if not 0 < len(value) <= LONGEST or _ACTS.search(word) or _is_placeholder(value):
         return None
     if match := _SURE.search(plain):
         return match[1].replace("_", " ")
-    if (
-        (match := _PERHAPS.search(plain))
-        and re.fullmatch(r"(?:Bearer |Basic |Token )?\S{16,}", value)
-        and _mixed(value)
-    ):
+    if (match := _PERHAPS.search(plain)) and len(word) >= _LONG and _mixed(value):
         return match[1].replace("_", " ")
     return None
 
@@ -167,6 +169,10 @@ _SURE = re.compile(
 )
 _PERHAPS = re.compile(r"(?:^|_)(secret|token|authorization|cookie|credentials?|access_key|connection_string|dsn)$")
 
+# Blanks, control letters, and what a shell acts on.
+_ACTS = re.compile(r"[\s\x00-\x1f\x7f;|&$`()<>{}'\"\\]")
+_LONG = 16
+
 _B, _E = r"(?<![A-Za-z0-9_-])", r"(?![A-Za-z0-9_-])"
 
 
@@ -184,6 +190,8 @@ _NAMED = rf"(?i:[A-Za-z0-9_-]{{0,40}}?{_WORDS})"
 _NEAR_WORDS = ("pass", "pwd", "secret", "key", "token")
 # Of no word here does a shell, a program or a page make anything but text.
 _TEXT = r"[A-Za-z0-9_\-./+=~!@#%^*:?,]"
+# A file's name or a path is no secret: `curl -F password=@/etc/shadow`.
+_NO_FILE = r"(?![@/~.=:])"
 
 _DETECTORS = (
     _key("GitHub token", ("gh", "github_pat_"), r"gh[pousr]_[A-Za-z0-9]{36,255}|github_pat_[A-Za-z0-9_]{40,255}"),
@@ -238,15 +246,18 @@ _DETECTORS = (
     ),
     _Detector(
         "credential of a request",
-        ("bearer ", "basic ", "token "),
-        re.compile(r"(?i:\b(?:Bearer|Basic|Token)) +(?P<s>[A-Za-z0-9_\-.~+/]{16,4096}={0,2})(?![A-Za-z0-9_\-.~+/=])"),
+        ("authorization",),
+        re.compile(
+            r"(?i:authorization(?:\\?[\"'])?\s{0,3}[:=,]\s{0,3}(?:\\?[\"'])?(?:Bearer|Basic|Token)) +"
+            rf"{_NO_FILE}(?P<s>[A-Za-z0-9_\-.~+/]{{16,4096}}={{0,2}})(?![A-Za-z0-9_\-.~+/=])"
+        ),
         _mixed,
     ),
     _Detector(
         "password",
         _NEAR_WORDS,
         re.compile(
-            rf"(?<![A-Za-z0-9_-]){_NAMED}[\"']?\s{{0,3}}[=:]\s{{0,3}}([\"'])(?P<s>[^\s\"'`$\\]{{6,{LONGEST}}})\1"
+            rf"(?<![A-Za-z0-9_-]){_NAMED}[\"']?\s{{0,3}}[=:]\s{{0,3}}([\"']){_NO_FILE}(?P<s>{_TEXT}{{6,{LONGEST}}})\1"
         ),
         _is_password,
     ),
@@ -254,7 +265,8 @@ _DETECTORS = (
         "password",
         _NEAR_WORDS,
         re.compile(
-            rf"(?<![A-Za-z0-9_-])(?:{_NAMED}[=:] ?|--{_NAMED} )(?P<s>{_TEXT}{{6,{LONGEST}}})(?![A-Za-z0-9_(\[{{])"
+            rf"(?<![A-Za-z0-9_-])(?:{_NAMED}[=:] ?|--{_NAMED} ){_NO_FILE}"
+            rf"(?P<s>{_TEXT}{{6,{LONGEST}}})(?![A-Za-z0-9_(\[{{])"
         ),
         _is_value,
     ),

@@ -67,6 +67,11 @@ def is_seen(letter: str) -> bool:
     return unicodedata.category(letter)[0] in "LMNPS" and letter not in "⟦⟧" and not _IGNORABLE.match(letter)
 
 
+def is_ignorable(letter: str) -> bool:
+    """Whether nobody sees a letter and nothing acts on it: not so a tab, which ends a word."""
+    return _IGNORABLE.match(letter) is not None
+
+
 def number(letter: str) -> str:
     """A letter spelled by its number; a mask as it looks."""
     return f"⟦U+{ord(letter):04X}⟧" if len(letter) == 1 else f"⟦{letter[1:-1]}⟧"

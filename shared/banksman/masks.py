@@ -32,8 +32,8 @@ from banksman.signing import unbase64
 
 SENSITIVE = "sensitive"
 """Where an action says which of its arguments its author calls secret: `sensitive`, where there are any."""
-CODE = frozenset({"command", "cmd", "code", "query", "script", "sql"})
-"""Arguments that are always read: what runs cannot be named secret as a whole."""
+CODE = frozenset({"command", "cmd", "code", "query", "script", "sql", "args", "argv", "shell"})
+"""Arguments that are always read, also within others: what runs cannot be named secret as a whole."""
 
 _DOMAIN = b"banksman/fingerprint/v1\0"
 _SHORTEST_KNOWN = 6
@@ -130,13 +130,21 @@ class Cover:
         return Covered("".join([*out, _spelled(text[at:])]))
 
     def whole(self, value: Json, what: str, where: str) -> Json:
-        """A value that is secret as a whole, number by number and text by text; what holds them stays to be seen."""
+        """A value that is secret as a whole, number by number and text by text; what holds them stays to be seen.
+
+        So does what runs: of it only what has the form of a secret is covered.
+        """
         match value:
             case None | bool() | "":
                 return value
             case dict():
                 inner = cast("dict[str, Json]", value)
-                return {self.text(key): self.whole(item, what, f"{where}.{key}") for key, item in inner.items()}
+                return {
+                    self.text(key): self.value(item, f"{where}.{key}")
+                    if is_code(key)
+                    else self.whole(item, what, f"{where}.{key}")
+                    for key, item in inner.items()
+                }
             case list():
                 return [self.whole(item, what, where) for item in cast("list[Json]", value)]
             case str():
@@ -146,12 +154,11 @@ class Cover:
 
     def value(self, value: Json, path: str = "") -> Json:
         """A JSON value with its secrets covered; `path` is how it is named, as `user.password`."""
-        if path in self._sensitive:
+        if path in self._sensitive and not is_code(path):
             return self.whole(value, "named by its author", path)
         match value:
             case str():
-                name = path.rpartition(".")[2]
-                what = None if name in CODE else detectors.of_name(name, value)
+                what = None if is_code(path) else detectors.of_name(path.rpartition(".")[2], value)
                 return self.whole(value, what, path) if what else self.text(value, path)
             case dict():
                 return {
@@ -198,6 +205,11 @@ def names(action: Mapping[str, Json]) -> Sequence[str]:
     found = action.get(SENSITIVE)
     own = [name for name in cast("list[Json]", found) if isinstance(name, str)] if isinstance(found, list) else []
     return [*own, *_policy(str(action.get("agent", "")), str(action.get("tool", "")))]
+
+
+def is_code(path: str) -> bool:
+    """Whether an argument, as `step.command`, is one that is always read."""
+    return path.rpartition(".")[2].lower() in CODE
 
 
 def conceal(text: str) -> str:

@@ -175,7 +175,7 @@ class _Sensitive(_Table):
         for name in value:
             if not _ARGUMENT.fullmatch(name):
                 raise ValueError(f"has {name[:60]!r}, which is no argument, nor one within another as user.password")
-            if name.rpartition(".")[2] in masks.CODE:
+            if masks.is_code(name):
                 raise ValueError(f"has {name!r}, which always has to be read: what runs cannot be secret as a whole")
         return value
 

@@ -120,7 +120,7 @@ _FITTING = re.compile(
 def _signs(field: str, text: str) -> Iterator[str]:
     if _has_empty_lines(text) or _has_blanks(text):
         yield PADDING
-    if field in masks.CODE and detectors.find(text):
+    if masks.is_code(field) and detectors.find(text):
         yield COVERED
     if not _NOT_PLAIN.search(text):
         return

@@ -11,10 +11,12 @@ import pytest
 
 from banksman import digest, ids, ledger, masks
 from banksman.digest import Json
+from banksman.ids import NoticeId
+from banksman.ledger import requests
 from banksman.records import NewRequest
 from banksman.states import Kind, Tier
 from tests.gateway.browser import Browser, Form, Words, form_in, forms_in, page_of, stored, with_context
-from tests.gateway.scenes import Site, asking
+from tests.gateway.scenes import Site, asking, bound
 
 TOKEN = "ghp_aB3dE6gH9jK2mN5pQ8sT1vW4yZ7bC0dF3gH6"
 PIN = "open sesame please"
@@ -80,6 +82,33 @@ def test_nothing_that_shows_a_request_shows_its_secrets(site: Site) -> None:
     assert {item["fingerprint"] for item in found["masked"]} == {masks.fingerprint(TOKEN), masks.fingerprint(PIN)}
     assert found["decision"]["statement_masked"] is True
     assert stored(site, request_id).action.find(TOKEN.encode()) > 0
+
+
+def test_a_secret_of_one_call_is_covered_in_the_words_around_the_other_calls_of_its_turn(site: Site) -> None:
+    other = with_context(asking(call_id="c2"), said=f"I log in with {PIN}, and write.", why_again=f"It was {PIN}.")
+    _, [_, request_id] = site.a_waiting_run(secretly(), other)
+    browser = Browser(site)
+    browser.sign_in(site.ana)
+
+    told = site.client.get("/v1/requests", headers=site.key("requests:read")).text
+
+    for text in (browser.get(page_of(request_id)).text, json.dumps(site.request(request_id)), told):
+        assert "I log in with" in text
+        assert "sesame" not in text
+
+
+def test_the_files_of_a_run_are_covered_as_its_calls_are(site: Site) -> None:
+    run_id = site.a_run_with_files({"/a.txt": f"pin: {PIN}\nnote: hello\n".encode()})
+    with ledger.transaction(site.worker) as conn:
+        new = bound(secretly(), run_id, [(NoticeId(ids.new()), site.ana.id)])
+        requests.open_request(conn, run_id, 0, new)
+    browser = Browser(site)
+    browser.sign_in(site.ana)
+
+    page = browser.get(f"/runs/{ids.show('run', run_id)}").text
+
+    assert "note: hello" in page
+    assert "sesame" not in page
 
 
 def test_a_policy_that_names_an_argument_covers_it_at_once(site: Site) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Collection
 
 from pydantic import ValidationError
 from pydantic_ai.exceptions import (
@@ -41,12 +42,16 @@ def for_the_log(error: BaseException) -> str:
     return f"{type(error).__name__}{code} in {where or 'no frame'}"
 
 
-def without_values(error: ValidationError | ModelRetry) -> str:
-    """Why a tool refused arguments, without quoting them: the audit log has it too."""
+def without_values(error: ValidationError | ModelRetry, known: Collection[str] = ()) -> str:
+    """Which of its `known` arguments a tool refused, and the kind of error; the audit log keeps it for good.
+
+    No words of the tool's author, which may quote a value, and no name that only the call has.
+    """
     if isinstance(error, ModelRetry):
-        return masks.conceal(str(error))
+        return "it asks for others (ModelRetry)"
     wrong = error.errors(include_url=False, include_context=False, include_input=False)
-    return "; ".join(f"{'.'.join(map(str, one['loc'])) or 'the arguments'}: {one['msg']}" for one in wrong)
+    fields = ((str(one["loc"][0]) if one["loc"] else "", one["type"]) for one in wrong)
+    return "; ".join(dict.fromkeys(f"{name if name in known else 'the arguments'}: {kind}" for name, kind in fields))
 
 
 def in_words(error: BaseException) -> str:

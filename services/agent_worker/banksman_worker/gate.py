@@ -184,13 +184,15 @@ class Gate:
             return False
         raise self.doubt(key)
 
-    def refuse_edit(self, ctx: RunContext[Any], call: ToolCallPart, error: ValidationError | ModelRetry) -> bool:
+    def refuse_edit(
+        self, ctx: RunContext[Any], call: ToolCallPart, tool: ToolDefinition, error: ValidationError | ModelRetry
+    ) -> bool:
         """Remember that the tool refused the arguments a person edited; False when nobody edited this call."""
         key = (conversation.step_of(ctx.messages), call.tool_call_id)
         resolved = self.resolved.get(key)
         if resolved is None or resolved.statement is None or not resolved.statement["edited"]:
             return False
-        self._refused[key] = faults.without_values(error)
+        self._refused[key] = faults.without_values(error, tool.parameters_json_schema.get("properties", ()))
         return True
 
     def defer(self, ctx: RunContext[Any], call_id: str, metadata: Mapping[str, Any] | None) -> None:

@@ -175,7 +175,7 @@ def _unknown(loaded: Loaded, offered: ToolDefinition) -> str | None:
     known = cast("Mapping[str, Json]", schema.get("properties") or {})
     for name in agents.sensitive(loaded, None, offered.name).get(masks.SENSITIVE, []) + agents.declared(offered):
         first, _, rest = name.partition(".")
-        if name.rpartition(".")[2] in masks.CODE:
+        if masks.is_code(name):
             return (
                 f"the argument {name!r} of {offered.name} is named as secret, and always has to be read: what runs"
                 " cannot be secret as a whole"

@@ -72,7 +72,7 @@ class Leash(AbstractCapability[Any]):
         error: ValidationError | ModelRetry,
     ) -> dict[str, Any]:
         # Edited arguments that the tool refuses go back to people, not to the model: the gate asks again.
-        if isinstance(args, dict) and self.gate.refuse_edit(ctx, call, error):
+        if isinstance(args, dict) and self.gate.refuse_edit(ctx, call, tool_def, error):
             return args
         raise error
 

@@ -118,8 +118,9 @@ class Card:
 
     @property
     def around(self) -> Cover:
-        """What covers the words around the call."""
-        return masks.around(self.action)
+        """What covers the words around the call: they are those of its whole turn."""
+        others = (one for one in self.siblings if one.id != self.request.id)
+        return masks.around(self.action, *(_action(one)[0] for one in others))
 
     def returned(self, call: Execution) -> str:
         """What a call of it returned, its secrets covered."""

@@ -195,7 +195,14 @@ def show(conn: Connection, here: Parts, found: Sequence[Record], *, listed: bool
     around = views.around(conn, found, remarks=not listed)
     cast = [(request, [vote for vote, _ in around[request.id].votes], around[request.id].decision) for request in found]
     tallies = tally.of_each(conn, cast, here.link_keys)
-    return [shapes.request(request, around[request.id], tallies[request.id], here.seal.head) for request in found]
+    turns = {(request.run_id, request.segment): request for request in found}
+    covers = {turn: shapes.turn_cover(request, around[request.id]) for turn, request in turns.items()}
+    return [
+        shapes.request(
+            request, around[request.id], tallies[request.id], here.seal.head, covers[request.run_id, request.segment]
+        )
+        for request in found
+    ]
 
 
 def tell(here: Parts, *outcomes: Outcome) -> None:

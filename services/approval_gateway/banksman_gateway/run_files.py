@@ -35,8 +35,8 @@ class File:
     """From what it was at first to what it is now."""
 
 
-def read(conn: Connection, run_id: RunId, kept: Sequence[Snapshot]) -> Sequence[File]:
-    """Every file that the run has or had, by path. The first snapshot is what the run was given."""
+def read(conn: Connection, run_id: RunId, kept: Sequence[Snapshot], cover: Cover) -> Sequence[File]:
+    """Every file that the run has or had, by path, under the run's cover. The first snapshot is what it was given."""
     manifests = [_manifest(snapshot) for snapshot in kept]
     if not manifests:
         return []
@@ -50,7 +50,6 @@ def read(conn: Connection, run_id: RunId, kept: Sequence[Snapshot]) -> Sequence[
     sizes = views.sizes(conn, run_id, {name for names in versions.values() for name in (names[0], names[-1])})
     texts = _texts(conn, run_id, versions, sizes)
     found: list[File] = []
-    cover = Cover()
     for path, names in sorted(versions.items()):
         old, new = texts.get(names[0]), texts.get(names[-1]) if path in now else ""
         fate: Fate = (

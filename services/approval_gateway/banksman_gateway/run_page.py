@@ -57,12 +57,12 @@ def show_run(run_id: str, here: Here, session: SignedIn) -> Response:
         timeline = views.timeline(conn, wanted)
         called = executions.of_run(conn, wanted)
         kept = snapshots.load(conn, wanted)
-        files = run_files.read(conn, wanted, kept)
         named = transcript.sensitive(next((one for one in agents.everyone(conn) if one.name == run.agent), None))
+        talk = conversation(kept)
+        cover = masks.around(*map(_action, asked), *transcript.calls(talk, run.agent, named))
+        files = run_files.read(conn, wanted, kept, cover)
         below = families.below(conn, wanted, limit=MOST_BELOW + 1)
         paused = None if run.status in FINAL else next((a for a in agents.paused(conn) if a.name == run.agent), None)
-    talk = conversation(kept)
-    cover = masks.around(*map(_action, asked), *transcript.calls(talk, run.agent, named))
     return html.page(
         "run.html",
         **sessions.signed_in(here, session),

@@ -14,7 +14,7 @@ from banksman.blocks import Block
 from banksman.digest import Json
 from banksman.ledger.progress import Pace, Used
 from banksman.ledger.views import Around, Happening
-from banksman.masks import Secret
+from banksman.masks import Cover, Secret
 from banksman.sealing.heads import Head
 from banksman.signing import base64url
 from banksman_gateway.tally import Tally
@@ -427,11 +427,16 @@ def audit_head(head: Head | None) -> AuditHead | None:
     return None if head is None else AuditHead.model_validate(head.short())
 
 
-def request(found: records.Request, around: Around, stands: Tally, head: Head | None) -> Request:
+def turn_cover(found: records.Request, around: Around) -> Cover:
+    """What covers the words around a request: they are those of its turn, whose requests have one cover."""
+    return masks.around(_read(found.action), *(_read(other.action) for other in around.siblings))
+
+
+def request(found: records.Request, around: Around, stands: Tally, head: Head | None, around_it: Cover) -> Request:
     """A request's shape. What is shown comes from the very bytes that were hashed."""
     action = _read(found.action)
     context = _read(found.context)
-    cover, around_it = masks.of(action), masks.around(action)
+    cover = masks.of(action)
     before = context.get("before")
     return Request(
         id=ids.show("req", found.id),

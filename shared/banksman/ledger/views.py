@@ -26,6 +26,7 @@ class Sibling:
     kind: Kind
     tool: str
     state: RequestState
+    action: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,16 +100,19 @@ def _siblings(conn: Connection, page: Sequence[Request]) -> defaultdict[tuple[UU
     pauses = {(request.run_id, request.segment) for request in page}
     rows = conn.execute(
         """
-        SELECT requests.run_id, requests.segment, id, kind, tool, state
+        SELECT requests.run_id, requests.segment, id, kind, tool, state, requests.revision, action
         FROM requests
+        JOIN revisions ON request_id = id AND revisions.revision = requests.revision
         JOIN unnest(%s::uuid[], %s::integer[]) AS pause (run_id, segment) USING (run_id, segment)
         ORDER BY id
         """,
         ([run_id for run_id, _ in pauses], [segment for _, segment in pauses]),
     ).fetchall()
     found: defaultdict[tuple[UUID, int], list[Sibling]] = defaultdict(list)
-    for run_id, segment, request_id, kind, tool, state in rows:
-        found[run_id, segment].append(Sibling(RequestId(request_id), Kind(kind), tool, RequestState(state)))
+    with vault.leniently():
+        for run_id, segment, request_id, kind, tool, state, revision, action in rows:
+            opened = vault.open_sealed(action, ("revisions.action", request_id, revision))
+            found[run_id, segment].append(Sibling(RequestId(request_id), Kind(kind), tool, RequestState(state), opened))
     return found
 
 
