@@ -2084,4 +2084,73 @@ DEFENCES = (
         "",
         (f"{RETENTION}::test_what_is_not_over_or_was_delegated_is_not_erased_and_what_was_erased_is_not_tried_again",),
     ),
+    Defence(
+        "only an administrator tries a candidate on past calls",
+        f"{GATEWAY}/rehearsal.py",
+        'if caller.person is None or "admin" not in caller.person.roles:',
+        "if caller.person is None:",
+        (
+            "tests/gateway/test_policies.py::test_only_an_administrator_tries_a_candidate_on_the_past_and_the_log_says_so",
+        ),
+    ),
+    Defence(
+        "a candidate that is tried on past calls is written down",
+        f"{GATEWAY}/rehearsal.py",
+        'audit.append(conn, Event(caller.actor, "policy.replayed", body=body))',
+        "del body",
+        (
+            "tests/gateway/test_policies.py::test_only_an_administrator_tries_a_candidate_on_the_past_and_the_log_says_so",
+        ),
+    ),
+    Defence(
+        "no answer with a secret is kept",
+        f"{GATEWAY}/reveal.py",
+        "    return door.respond(200, door.to_bytes(told))",
+        "    with way.enter() as (conn, caller):\n        way.replay(conn, caller)\n"
+        "        return way.answer(conn, caller, 200, told)",
+        (f"{SECRETS}::test_a_secret_that_was_told_is_kept_nowhere_and_each_repetition_is_checked_and_written_down",),
+    ),
+    Defence(
+        "erasing forgets the answers that name what was granted in the run",
+        f"{LEDGER}/retention.py",
+        '        *(ids.show("req", request).encode() for (request,) in asked),\n'
+        '        *(ids.show("gra", grant).encode() for (grant,) in given),\n',
+        "",
+        (f"{RETENTION}::test_an_erased_run_leaves_no_answer_that_names_only_what_was_granted_in_it",),
+    ),
+    Defence(
+        "a drafted rule tells no secret",
+        f"{GATEWAY}/drafts.py",
+        "if cover.found or name in sensitive:",
+        "if False:",
+        ("tests/gateway/test_drafts.py::test_a_draft_tells_no_secret_that_the_calls_had",),
+    ),
+    Defence(
+        "the keeper removes no delegations of a run that is not over",
+        f"{LEDGER}/sql/0013_retention.sql",
+        "BEFORE DELETE ON delegations FOR EACH ROW\n    WHEN (current_user = 'banksman_keeper')",
+        "BEFORE DELETE ON delegations FOR EACH ROW\n    WHEN (false)",
+        (f"{RETENTION}::test_nobody_removes_a_row_of_a_run_that_is_not_over_not_even_the_keeper",),
+    ),
+    Defence(
+        "the keeper removes no notices of a run that is not over",
+        f"{LEDGER}/sql/0013_retention.sql",
+        "BEFORE DELETE ON notices FOR EACH ROW\n    WHEN (current_user = 'banksman_keeper')",
+        "BEFORE DELETE ON notices FOR EACH ROW\n    WHEN (false)",
+        (f"{RETENTION}::test_nobody_removes_a_row_of_a_run_that_is_not_over_not_even_the_keeper",),
+    ),
+    Defence(
+        "the keeper removes no lookings of a run that is not over",
+        f"{LEDGER}/sql/0013_retention.sql",
+        "BEFORE DELETE ON lookings FOR EACH ROW\n    WHEN (current_user = 'banksman_keeper')",
+        "BEFORE DELETE ON lookings FOR EACH ROW\n    WHEN (false)",
+        (f"{RETENTION}::test_nobody_removes_a_row_of_a_run_that_is_not_over_not_even_the_keeper",),
+    ),
+    Defence(
+        "the keeper removes no deliveries of a run that is not over",
+        f"{LEDGER}/sql/0013_retention.sql",
+        "BEFORE DELETE ON deliveries FOR EACH ROW\n    WHEN (current_user = 'banksman_keeper')",
+        "BEFORE DELETE ON deliveries FOR EACH ROW\n    WHEN (false)",
+        (f"{RETENTION}::test_nobody_removes_a_row_of_a_run_that_is_not_over_not_even_the_keeper",),
+    ),
 )

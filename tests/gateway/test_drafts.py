@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from banksman import ids, rule_file
+from banksman import ids, masks, rule_file
 from banksman.digest import Json
 from banksman.ledger.rehearsal import Said
 from banksman.policy import Call, Judgement
@@ -108,6 +108,24 @@ def test_the_inbox_says_so_in_a_quiet_line_and_the_page_shows_the_draft(site: Si
     page = browser.get("/policy").text
     assert "it would have allowed 4, 0 of which people denied" in page
     assert "drafted: approve pay of plain" in page
+
+
+@pytest.mark.usefixtures("few")
+def test_a_draft_tells_no_secret_that_the_calls_had(site: Site) -> None:
+    token = "ghp_aB3dE6gH9jK2mN5pQ8sT1vW4yZ7bC0dF3gH6"
+    masks.follow(lambda agent, tool: ["note", "pin"] if (agent, tool) == ("plain", "pay") else [])
+    try:
+        decide(site, ["approve"] * 4, password="hunter22-is-long", url=f"https://{token}.example.org/", note="sesame",
+               pin=4711)  # fmt: skip
+        [draft] = offered(site)
+    finally:
+        masks.follow(masks.nothing)
+
+    text = draft["text"]
+    assert not [secret for secret in (token, "hunter22", "sesame", "4711") if secret.lower() in text.lower()]
+    for name in ("password", "url", "note", "pin"):
+        assert f'It does not look at "{name}", which is covered.' in text
+    assert 'args.currency == \\"EUR\\"' in text
 
 
 def test_a_machine_has_no_drafts(site: Site) -> None:

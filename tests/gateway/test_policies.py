@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -202,36 +203,58 @@ def test_a_replay_counts_what_would_be_different_and_where_people_decided_otherw
     assert found["next_cursor"] is None
 
 
-def test_a_replay_goes_on_page_by_page_and_misses_nothing(site: Site) -> None:
+def test_a_replay_goes_on_page_by_page_and_misses_nothing(site: Site, admin: Person) -> None:
     made = [decided(site, amount, None) for amount in range(5)]
     cursor, examined = None, 0
     for expected in (2, 2, 1):
         body: dict[str, Any] = {"limit": 2, "policy": RULES} | ({"cursor": cursor} if cursor else {})
-        found = post(site, "replay", **body).json()
+        found = post(site, "replay", site.token(admin), **body).json()
         assert found["examined"] == expected
         examined, cursor = examined + expected, found["next_cursor"]
     assert (examined, cursor) == (len(made), None)
 
 
-def test_a_replay_looks_back_as_far_as_it_is_told(site: Site) -> None:
+def test_a_replay_looks_back_as_far_as_it_is_told(site: Site, admin: Person) -> None:
     decided(site, 1, None)
     time.sleep(1.1)
     late = decided(site, 2, None)
 
-    assert post(site, "replay", since="1s", policy=RULES).json()["examined"] == 1
+    assert post(site, "replay", site.token(admin), since="1s", policy=RULES).json()["examined"] == 1
     assert late
-    assert post(site, "replay", since="1h", policy=RULES).json()["examined"] == 2
+    assert post(site, "replay", site.token(admin), since="1h", policy=RULES).json()["examined"] == 2
     assert post(site, "replay", since="yesterday").status_code == 422
 
 
-def test_a_replay_judges_what_the_agent_proposed_and_not_what_people_made_of_it(site: Site) -> None:
+def test_a_replay_judges_what_the_agent_proposed_and_not_what_people_made_of_it(site: Site, admin: Person) -> None:
     request = asking(tool="write_file", arguments={"path": "/a.txt", "content": "x"})
     _, [request_id] = site.a_waiting_run(request)
     edited = site.vote(request_id, site.token(site.ana), arguments={"path": "/b.txt"})
     assert edited.status_code == 200, edited.text
     rules = '[[rule]]\nname = "a"\ntool = "write_file"\nwhen = \'args.path == "/a.txt"\'\nthen = "deny"\n'
 
-    assert post(site, "replay", policy=rules).json()["verdicts"] == {"deny": {"approved": 1}}
+    assert post(site, "replay", site.token(admin), policy=rules).json()["verdicts"] == {"deny": {"approved": 1}}
+
+
+def test_only_an_administrator_tries_a_candidate_on_the_past_and_the_log_says_so(site: Site, admin: Person) -> None:
+    pin = {"agent": "plain", "password": "hunter22-is-long"}
+    site.a_waiting_run(asking(tool="login", arguments=pin))
+    guess = '[[rule]]\nname = "hit"\ntool = "login"\nwhen = \'args.password.startsWith("h")\'\nthen = "deny"\n'
+    others = [site.a_person(f"{role}@example.org", role) for role in ("auditor", "reviewer", "operator")]
+
+    refused = [post(site, "replay", site.token(person), policy=guess) for person in others]
+    in_force = [post(site, "replay", site.token(person)).status_code for person in others]
+    with ledger.transaction(site.gateway) as conn:
+        before = [event for event in audit.since(conn, (0, 0)) if event.action == "policy.replayed"]
+    tried = post(site, "replay", site.token(admin), policy=guess)
+    with ledger.transaction(site.gateway) as conn:
+        [event] = [event for event in audit.since(conn, (0, 0)) if event.action == "policy.replayed"]
+
+    assert [answer.status_code for answer in refused] == [403] * 3
+    assert not [answer for answer in refused if "hit" in answer.text]
+    assert (in_force, before) == ([200] * 3, [])
+    assert tried.json()["rules"] == {"hit": 1}
+    assert event.actor == ids.show("per", admin.id)
+    assert event.body["sha256"] == hashlib.sha256(guess.encode()).hexdigest()
 
 
 def test_an_upload_that_somebody_altered_shows_as_such(site: Site, admin: Person, database: Database) -> None:

@@ -195,14 +195,36 @@ def test_nobody_removes_a_row_of_a_run_that_is_not_over_not_even_the_keeper(
     site: Site, database: Database, keeper: Connection
 ) -> None:
     run_id, request_id = ended(site, grant=True)
+    over = site.a_run()
+    site.finish(over)
     with psycopg.connect(database.owner) as conn:
         conn.execute("UPDATE runs SET status = 'waiting', finished_at = NULL WHERE id = %s", (run_id,))
+        conn.execute("INSERT INTO delegations VALUES (%s, %s, 0, 1, 'c9', 1)", (over, run_id))
+        conn.execute("INSERT INTO lookings VALUES (%s, %s, now())", (request_id, site.ana.id))
+        endpoint = conn.execute(
+            """
+            INSERT INTO endpoints (id, url, secret, events, created_by) VALUES (%s, '', '', '{*}', %s) RETURNING id
+            """,
+            (ids.new(), site.ana.id),
+        ).fetchone()
+        assert endpoint is not None
+        for number, (run, request) in enumerate([(run_id, request_id), (run_id, None), (None, request_id)]):
+            conn.execute(
+                """
+                INSERT INTO deliveries (id, endpoint_id, xid, number, event, run_id, request_id, happened_at)
+                VALUES (%s, %s, '1', %s, 'x', %s, %s, now())
+                """,
+                (ids.new(), endpoint[0], number, run, request),
+            )
     tables: Mapping[str, str] = {
         **dict.fromkeys(("snapshots", "blobs", "executions", "requests"), "run_id"),
-        **dict.fromkeys(("revisions", "votes", "decisions", "remarks", "grants"), "request_id"),
+        **dict.fromkeys(("revisions", "votes", "decisions", "remarks", "grants", "notices", "lookings"), "request_id"),
         "runs": "id",
+        "delegations": "parent_id",
     }
-    writes = [f"DELETE FROM {table} WHERE {column} = %s" for table, column in tables.items()]
+    writes = ["DELETE FROM deliveries WHERE run_id = %s AND request_id IS NULL"]
+    writes += ["DELETE FROM deliveries WHERE run_id IS NULL AND request_id = %s"]
+    writes += [f"DELETE FROM {table} WHERE {column} = %s" for table, column in tables.items()]
     writes += [
         "UPDATE runs SET output = NULL WHERE id = %s",
         "UPDATE executions SET result = NULL WHERE run_id = %s",
@@ -210,7 +232,7 @@ def test_nobody_removes_a_row_of_a_run_that_is_not_over_not_even_the_keeper(
     ]
 
     for write in writes:
-        value = request_id if " request_id" in write else run_id
+        value = request_id if "request_id = " in write else run_id
         with pytest.raises(psycopg.errors.InsufficientPrivilege, match=r"not over|never changed"):
             keeper.execute(write.encode(), (value,))
 
@@ -252,6 +274,43 @@ def test_an_erased_run_keeps_ids_states_and_times_and_nothing_that_was_said_or_d
     assert [browser.get(path).status_code for path in ("/runs", "/?queue=done", "/grants")] == [200] * 3
     seal(sealer_pool)
     assert verify(sealer_pool).findings == []
+
+
+def test_messages_about_no_request_go_once_they_are_over(site: Site, database: Database, keeper: Connection) -> None:
+    with psycopg.connect(database.owner) as conn:
+        for state in ("sent", "due"):
+            conn.execute(
+                """
+                INSERT INTO notices (id, kind, person_id, state, due_at, expires_at)
+                VALUES (%s, 'test', %s, %s, CASE %s WHEN 'due' THEN now() END, now())
+                """,
+                (ids.new(), site.ana.id, state, state),
+            )
+
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        keeper.execute("DELETE FROM notices WHERE request_id IS NULL AND state = 'due'")
+
+    assert retention.remove_messages(keeper, retention.now(keeper), limit=10) == 1
+
+
+def test_an_erased_run_leaves_no_answer_that_names_only_what_was_granted_in_it(
+    site: Site, database: Database, keeper: Connection
+) -> None:
+    vault.use("")  # so that what stands there can be seen
+    run_id, request_id = ended(site)
+    body = {"request_id": ids.show("req", request_id), "most": 5}
+    headers = site.token(site.ana)
+    made = site.client.post("/v1/grants", json=body, headers=headers | {"Idempotency-Key": "a"})
+    assert made.status_code == 200, made.text
+    revoke = f"/v1/grants/{made.json()['id']}/revoke"
+    assert site.client.post(revoke, headers=headers).status_code == 200
+    assert CANARY in made.text
+    assert ids.show("run", run_id) not in made.text
+
+    with keeper.transaction():
+        retention.erase(keeper, run_id)
+
+    assert where(database, CANARY) == Counter()
 
 
 def test_what_is_not_over_or_was_delegated_is_not_erased_and_what_was_erased_is_not_tried_again(

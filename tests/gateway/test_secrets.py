@@ -12,7 +12,7 @@ import pytest
 from banksman import digest, ids, ledger, masks
 from banksman.digest import Json
 from banksman.ids import NoticeId
-from banksman.ledger import requests
+from banksman.ledger import requests, staff
 from banksman.records import NewRequest
 from banksman.states import Kind, Tier
 from tests.gateway.browser import Browser, Form, Words, form_in, forms_in, page_of, stored, with_context
@@ -159,6 +159,24 @@ def test_who_may_decide_is_told_a_secret_and_the_log_says_so(site: Site) -> None
         "why": "Is it the old one?",
         "fingerprint": wish["fingerprint"],
     }
+
+
+def test_a_secret_that_was_told_is_kept_nowhere_and_each_repetition_is_checked_and_written_down(site: Site) -> None:
+    _, [request_id] = site.a_waiting_run(secretly())
+    headers = site.token(site.ana) | {"Idempotency-Key": "a"}
+    wish = {"fingerprint": masks.fingerprint(TOKEN), "reason": "Is it the old one?"}
+
+    def ask() -> int:
+        return site.client.post(f"/v1{page_of(request_id)}/reveal", json=wish, headers=headers).status_code
+
+    told = [ask(), ask()]
+    with ledger.transaction(site.gateway) as conn:
+        kept = conn.execute("SELECT count(*) FROM answers WHERE key = 'a'").fetchone()
+        staff.upsert(conn, site.ana.email, name="Ana", roles=())
+
+    assert (told, kept) == ([200, 200], (0,))
+    assert ask() in {403, 404}
+    assert len(events(site, "request.revealed")) == 2
 
 
 def test_nobody_else_is_told_a_secret(site: Site) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import psycopg
@@ -9,9 +10,10 @@ import pytest
 
 from banksman import ids, ledger, signing, vault
 from banksman.ids import RunId
-from banksman.ledger import resealing, runs
+from banksman.ledger import requests, resealing, runs
 from banksman.records import NewRun
 from tests.conftest import VAULT_KEYS, Database
+from tests.gateway.scenes import asking, bound
 
 NEW = f"v2:{signing.base64url(bytes([8] * 32))}"
 # Hashes, signatures and marks: of secrets, of what is sealed, or over it.
@@ -83,6 +85,24 @@ def test_values_come_under_the_new_key_whatever_they_were_sealed_with(
     with ledger.transaction(gateway_pool) as conn:
         prompts = [runs.get(conn, run_id).prompt for run_id in [*under_old, plain, under_new]]
     assert prompts == [*(f"task {number}" for number in range(5)), "from before", "later"]
+
+
+def test_the_context_of_an_open_request_comes_under_the_new_key(
+    owner_pool: ledger.Pool, gateway_pool: ledger.Pool, worker_pool: ledger.Pool
+) -> None:
+    run_id = a_run(gateway_pool)
+    new = replace(bound(asking(), run_id, []), context=b'{"said": "Because."}')
+    with ledger.transaction(worker_pool) as conn:
+        assert runs.claim(conn, run_id, 0, owner="w", lease=timedelta(minutes=1)) is not None
+        requests.open_request(conn, run_id, 0, new)
+    vault.use(f"{NEW},{VAULT_KEYS}")
+
+    reseal(owner_pool)
+
+    vault.use(NEW)
+    with ledger.transaction(gateway_pool) as conn:
+        request = requests.get(conn, new.id)
+    assert (request.state.value, request.context) == ("open", new.context)
 
 
 def test_a_value_that_changes_meanwhile_is_left_as_it_became(

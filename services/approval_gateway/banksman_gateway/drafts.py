@@ -5,7 +5,7 @@ reads it, changes it, and uploads it, or nobody does.
 
 The rule is as narrow as what was decided: what was the same in every call must be the same, numbers stay between the
 least and the largest, paths below the folder and addresses at the host that they shared. What it cannot bound it names
-in a comment.
+in a comment, and so what is covered: a bound would tell the secret.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import posixpath
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import cast
@@ -21,12 +21,12 @@ from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Response
 
-from banksman import digest, ids, rule_file, spellings
+from banksman import digest, ids, masks, rule_file, spellings
 from banksman.digest import Json
 from banksman.errors import InvalidInput, NotAllowed
 from banksman.ledger import Connection
 from banksman.ledger import rehearsal as rows
-from banksman.ledger.rehearsal import Said
+from banksman.ledger.rehearsal import Past, Said
 from banksman.policy import Call
 from banksman.records import Person
 from banksman.standing_policy import Standing
@@ -99,11 +99,12 @@ def offered(conn: Connection, here: Parts, person: Person) -> list[tuple[Streak,
     alike = streaks(conn, person)
     standing = policies.in_force(conn, here)[0] if alike else Standing()
     for streak in alike:
-        calls = [call for past in rows.named(conn, [said.request_id for said in streak.decisions])
-                 if (call := rehearsal.past_call(past)) is not None]  # fmt: skip
+        past = rows.named(conn, [said.request_id for said in streak.decisions])
+        read = [(one, call) for one in past if (call := rehearsal.past_call(one)) is not None]
+        calls = [call for _, call in read]
         if not calls or rehearsal.judge(here, standing, calls[-1]).verdict != "ask":
             continue
-        text = rule_for(streak, calls)
+        text = rule_for(streak, calls, {name for one, call in read for name in _covered(one, call)})
         if text is not None:
             found.append((streak, text))
     return found
@@ -141,14 +142,18 @@ def list_drafts(way: ToRead) -> Response:
     return door.respond(200, door.to_bytes(Page[Draft](items=shown)))
 
 
-def rule_for(streak: Streak, calls: Sequence[Call]) -> str | None:
-    """The text of the rule; None where the names in it are none that a rule can have."""
+def rule_for(streak: Streak, calls: Sequence[Call], covered: Collection[str] = ()) -> str | None:
+    """The text of the rule; None where the names in it are none that a rule can have. Nothing of the arguments that are
+    `covered` stands in it.
+    """
     approved = streak.state is RequestState.APPROVED
     word = "approve" if approved else "deny"
-    bounds, loose = _bounds(calls)
+    bounds, loose = _bounds(calls, covered)
+    unseen = sorted({name for call in calls for name in call.arguments if name in covered})
     lines = [
         f"# Drafted from {len(streak.decisions)} like decisions in a row.",
         *(f"# It does not look at {json.dumps(name)}, which differed from call to call." for name in loose),
+        *(f"# It does not look at {json.dumps(masks.conceal(name))}, which is covered." for name in unseen),
         "[[rule]]",
         f"name = {_toml(f'drafted: {word} {streak.tool} of {streak.agent}')}",
         f"agent = {_toml(streak.agent)}",
@@ -165,11 +170,23 @@ def rule_for(streak: Streak, calls: Sequence[Call]) -> str | None:
     return text
 
 
-def _bounds(calls: Sequence[Call]) -> tuple[list[str], list[str]]:
+def _covered(past: Past, call: Call) -> Iterator[str]:
+    """The arguments of a call in which something is covered, or that are named so."""
+    action = digest.parse(past.action, limit=4 * digest.MAX_BYTES)
+    sensitive = masks.names({**action, "agent": call.agent, "tool": call.tool})
+    for name, value in call.arguments.items():
+        cover = masks.Cover(sensitive)
+        cover.text(name)
+        cover.value(value, name)
+        if cover.found or name in sensitive:
+            yield name
+
+
+def _bounds(calls: Sequence[Call], covered: Collection[str]) -> tuple[list[str], list[str]]:
     """Conditions that hold for all of these calls, and the arguments that none was found for."""
     found: list[str] = []
     loose: list[str] = []
-    for name in sorted({name for call in calls for name in call.arguments}):
+    for name in sorted({name for call in calls for name in call.arguments if name not in covered}):
         values = [call.arguments.get(name) for call in calls]
         place = f"args.{name}" if _PLAIN.fullmatch(name) and name not in _RESERVED else f"args[{_cel(name)}]"
         bound = next(_bound(place, values, local=all(call.local for call in calls)), None)

@@ -3,6 +3,9 @@
 A replay reads the past in pages. Each HTTP call reads so many requests, a hundred to a transaction, judges them
 outside of it, and gives back counts, examples and where to go on: 10,000 requests hold neither a transaction nor
 memory for longer than a page. It sees what was asked; calls that were allowed left no request behind.
+
+A candidate is judged by the arguments as they are, secrets too, and the counts say what holds of them. So only an
+administrator tries one on the past, and the audit log says so before anything is read.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from hashlib import sha256
 from typing import Annotated, Any, Literal, cast
 
 from fastapi import APIRouter, Response
@@ -19,11 +23,11 @@ from banksman import digest, ids, policy, rule_file, standing_policy, vault
 from banksman.digest import Json
 from banksman.errors import InvalidInput, NotAllowed
 from banksman.ids import RequestId
-from banksman.ledger import Connection, agents
+from banksman.ledger import Connection, agents, audit
 from banksman.ledger import rehearsal as rows
 from banksman.ledger.rehearsal import Past
 from banksman.policy import Call, Effects, Judgement
-from banksman.records import Requirement
+from banksman.records import Event, Requirement
 from banksman.standing_policy import Standing
 from banksman.states import RequestState
 from banksman_gateway import door, policies, problems
@@ -165,10 +169,12 @@ def simulate(said: Rehearsed, way: ToAct) -> Response:
 
 @router.post("/replay", response_model=Replay)
 def replay(said: Wanted, way: ToAct) -> Response:
-    """What the policy in force, or a candidate, would have said of the calls that were asked since."""
+    """What the policy in force, or an administrator's candidate, would have said of the calls that were asked since."""
     with way.enter() as (conn, caller):
         standing = _standing(conn, way.here, caller, said.policy)
         after = _after(conn, said)
+        if said.policy is not None:
+            _tell(conn, caller, said.policy, after)
     tally, cursor = over(way.here, standing, after, limit=said.limit)
     shape = Replay(
         policy=_name(standing),
@@ -224,6 +230,13 @@ def _standing(conn: Connection, here: Parts, caller: Caller, text: str | None) -
     rules = rule_file.read(text, "candidate")
     people = policies.in_force(conn, here)[0].people
     return Standing(replace(rules, version="candidate"), people=people)
+
+
+def _tell(conn: Connection, caller: Caller, candidate: str, after: RequestId) -> None:
+    if caller.person is None or "admin" not in caller.person.roles:
+        raise NotAllowed("Only an administrator tries a candidate on past calls: its conditions see covered secrets.")
+    body = {"sha256": sha256(candidate.encode()).hexdigest(), "after": ids.show("req", after)}
+    audit.append(conn, Event(caller.actor, "policy.replayed", body=body))
 
 
 def _name(standing: Standing) -> str:

@@ -91,7 +91,10 @@ def _must_be_entitled(conn: Connection, here: Parts, request: Request, voter: Vo
 
 @router.post("/requests/{request_id}/reveal", response_model=Revealed)
 def reveal_secret(request_id: RequestPath, wish: Wish, way: ToAct) -> Response:
-    """Tell one covered secret to who may decide the request. The audit log has it, with the reason."""
+    """Tell one covered secret to who may decide the request. The audit log has it, with the reason.
+
+    No Idempotency-Key keeps the answer: each call is checked and told anew.
+    """
     with way.enter() as (conn, caller):
         if caller.person is not None:
             caller.must("votes")
@@ -99,13 +102,10 @@ def reveal_secret(request_id: RequestPath, wish: Wish, way: ToAct) -> Response:
         else:
             caller.must("requests:answer")
             voter = Voter("key", key=caller.key)
-        if (kept := way.replay(conn, caller)) is not None:
-            return kept
         request, found = reveal(conn, way.here, RequestId(ids.read("req", request_id)), voter, wish)
-        told = Revealed(value=found.value, what=found.what, fingerprint=found.fingerprint)
-        response = way.answer(conn, caller, 200, told)
     way.here.wire.changed(run=request.run_id, request=request.id)
-    return response
+    told = Revealed(value=found.value, what=found.what, fingerprint=found.fingerprint)
+    return door.respond(200, door.to_bytes(told))
 
 
 @page.post("/requests/{request_id}/reveal")

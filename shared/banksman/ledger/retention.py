@@ -296,8 +296,17 @@ def _must_be_without_grants(conn: Connection, wanted: Mapping[str, object]) -> N
 
 
 def _forget_answers(conn: Connection, family: Sequence[RunId]) -> None:
-    """Answers that are kept under an Idempotency-Key and name one of these runs → gone. There is a day of them."""
-    names = [ids.show("run", member).encode() for member in family]
+    """Answers that are kept under an Idempotency-Key and name one of these runs, or what was asked or granted in it
+    → gone. There is a day of them.
+    """
+    wanted = {"runs": family}
+    asked = conn.execute(_ASKED, wanted).fetchall()
+    given = conn.execute(f"SELECT id FROM grants WHERE request_id IN {_ASKED}", wanted).fetchall()
+    names = [
+        *(ids.show("run", member).encode() for member in family),
+        *(ids.show("req", request).encode() for (request,) in asked),
+        *(ids.show("gra", grant).encode() for (grant,) in given),
+    ]
     naming: list[tuple[str, str]] = []
     with conn.cursor(name="answers") as rows:
         rows.itersize = 500
