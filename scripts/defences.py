@@ -1614,8 +1614,8 @@ DEFENCES = (
     Defence(
         "the start of a tool is told in its transaction",
         f"{WORKER}/journal.py",
-        "                audit.append(conn, event)\n                return attempt\n",
-        "                return attempt\n",
+        '            self._event("execution.started", key, attempt, cleared, tool=name),\n',
+        "",
         (f"{SEGMENT}::test_an_approved_call_runs_once_with_its_defaults_shown",),
     ),
     Defence(
