@@ -1826,9 +1826,16 @@ DEFENCES = (
     Defence(
         "who has no role sees no results of others",
         f"{GATEWAY}/batches.py",
-        "    auth.must_see(person, batch.requester_id, ",
+        "    auth.must_see(person, rows.requester(conn, wanted), ",
         "    str(",
         ("tests/gateway/test_batches.py::test_results_stream_as_lines_while_it_runs_and_go_on_from_a_cursor",),
+    ),
+    Defence(
+        "who has no role sees no batch of others",
+        f"{GATEWAY}/batches.py",
+        "    auth.must_see(person, batch.requester_id, ",
+        "    str(",
+        ("tests/gateway/test_batch_page.py::test_who_has_no_role_sees_their_own_batches_alone",),
     ),
     Defence(
         "what a person has failed is not tried again with its batch",
@@ -2058,21 +2065,21 @@ DEFENCES = (
     ),
     Defence(
         "a run whose grant stands is not erased",
-        f"{LEDGER}/retention.py",
+        f"{LEDGER}/erasure.py",
         "    _must_be_without_grants(conn, wanted)",
         "",
         (f"{RETENTION}::test_what_gave_a_grant_that_stands_stays",),
     ),
     Defence(
         "erasing forgets the answers that name the run",
-        f"{LEDGER}/retention.py",
+        f"{LEDGER}/erasure.py",
         "    _forget_answers(conn, family)",
         "",
         (f"{RETENTION}::test_an_erased_run_keeps_ids_states_and_times_and_nothing_that_was_said_or_done",),
     ),
     Defence(
         "only what is over is erased",
-        f"{LEDGER}/retention.py",
+        f"{LEDGER}/erasure.py",
         "        if RunStatus(status) not in FINAL:",
         "        if False:",
         (f"{RETENTION}::test_what_is_not_over_or_was_delegated_is_not_erased_and_what_was_erased_is_not_tried_again",),
@@ -2112,7 +2119,7 @@ DEFENCES = (
     ),
     Defence(
         "erasing forgets the answers that name what was granted in the run",
-        f"{LEDGER}/retention.py",
+        f"{LEDGER}/erasure.py",
         '        *(ids.show("req", request).encode() for (request,) in asked),\n'
         '        *(ids.show("gra", grant).encode() for (grant,) in given),\n',
         "",

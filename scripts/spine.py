@@ -52,7 +52,7 @@ ASIDE = {
             "caps.py",
             "results.py",
         ),
-        *("seals.py", "trail.py", "resealing.py", "gauges.py", "retention.py", "searching.py"),
+        *("seals.py", "trail.py", "resealing.py", "gauges.py", "retention.py", "erasure.py", "searching.py"),
     )
 }
 SPINE = [
@@ -88,7 +88,7 @@ def main() -> int:
     counted = {path: code_lines(path) for path in SPINE}
     total = sum(counted.values())
     sys.stdout.write(f"spine: {total} lines of code of at most {LIMIT}\n")
-    if total < LIMIT:
+    if total <= LIMIT:
         return 0
     for path, lines in counted.items():
         sys.stdout.write(f"{lines:6} {path.relative_to(ROOT)}\n")

@@ -53,7 +53,7 @@ def find(text: str) -> Sequence[Found]:
         if len(places) < len(text):
             plain = "".join(text[place] for place in places)
             found += (Found(places[one.start], places[one.end - 1] + 1, one.what) for one in _find(plain))
-    return _apart(found)
+    return apart(found)
 
 
 def of_name(name: str, value: str) -> str | None:
@@ -101,8 +101,8 @@ def _find(text: str) -> Iterator[Found]:
                 yield Found(*match.span(), "card number")
 
 
-def _apart(found: Sequence[Found]) -> Sequence[Found]:
-    """The same, what overlaps as one; it is what the first of them is."""
+def apart(found: Sequence[Found]) -> Sequence[Found]:
+    """The same in their order, what overlaps as one; it is what the first of them is."""
     merged: list[Found] = []
     for one in sorted(found, key=_place):
         if merged and one.start < merged[-1].end:
@@ -139,7 +139,7 @@ def _is_jwt(text: str) -> bool:
     head = text.partition(".")[0]
     try:
         header = json.loads(base64.urlsafe_b64decode(head + "=" * (-len(head) % 4)))
-    except (ValueError, binascii.Error):
+    except (ValueError, RecursionError, binascii.Error):
         return False
     return isinstance(header, dict) and "alg" in header
 

@@ -15,9 +15,12 @@ import unicodedata
 from collections.abc import Iterator
 
 # A mask (`masks`) stands between two halves of letters that no stored text has: a high surrogate, and another one.
+MASK = "⟦secret: [ -~]+⟧"
+"""A mask as it looks."""
 _MASK = "\ud800[ -~]{1,100}\udbff"
 _NOT_PLAIN = re.compile(f"{_MASK}|[^\\n -~]")
 _PARTS = re.compile(f"{_MASK}|.", re.DOTALL)
+_SET_APART = re.compile(rf"(?:⟦U\+[0-9A-F]{{4,6}}⟧)+|{MASK}")
 
 # Default_Ignorable_Code_Point of Unicode 16, and the blanks that are not in it: seen by nobody.
 _IGNORABLE = re.compile(
@@ -51,7 +54,7 @@ def first(value: str, most: int) -> str:
 def pieces(shown: str) -> Iterator[tuple[bool, str]]:
     """Shown text cut into (numbers or a mask?, text), for a page that sets these apart."""
     at = 0
-    for found in re.finditer(r"(?:⟦U\+[0-9A-F]{4,6}⟧)+|⟦secret: [ -~]+⟧", shown):
+    for found in _SET_APART.finditer(shown):
         if found.start() > at:
             yield False, shown[at : found.start()]
         yield True, found[0]

@@ -115,18 +115,15 @@ class Cover:
         """A text with its secrets covered."""
         if isinstance(text, Covered):
             return text
-        found = list(detectors.find(text))
+        found = detectors.find(text)
         if self._known is not None:
             spans = (match.span() for match in self._known.finditer(text))
-            found = [*found, *(detectors.Found(start, end, "secret of a call") for start, end in spans)]
-            found = [one for one in found if not any(_within(one, other) for other in found)]
-            found.sort(key=lambda one: one.start)
+            found = detectors.apart([*found, *(detectors.Found(*span, "secret of a call") for span in spans)])
         out: list[str] = []
         at = 0
         for one in found:
-            if one.start >= at:
-                out += [_spelled(text[at : one.start]), self._mask(text[one.start : one.end], one.what, where)]
-                at = one.end
+            out += [_spelled(text[at : one.start]), self._mask(text[one.start : one.end], one.what, where)]
+            at = one.end
         return Covered("".join([*out, _spelled(text[at:])]))
 
     def whole(self, value: Json, what: str, where: str) -> Json:
@@ -167,6 +164,8 @@ class Cover:
                 }
             case list():
                 return [self.value(item, path) for item in cast("list[Json]", value)]
+            case bool():
+                return value
             case int() if "card" in path.rpartition(".")[2].lower() and detectors.is_card(str(value)):
                 return self.whole(value, "card number", path)
             case _:
@@ -253,46 +252,39 @@ def restored(edited: Json, original: Json, sensitive: Collection[str], path: str
             f"{path or 'The value'} holds the text of a mask, {_MASK}…⟧, and not a value. Leave the field as it was, or"
             " write all of it anew."
         )
-    if isinstance(edited, dict):
-        before = cast("dict[str, Json]", original) if isinstance(original, dict) else {}
-        if any(_MASK in key for key in cast("dict[str, Json]", edited)):
-            raise InvalidInput(f"{path or 'The value'} has the text of a mask, {_MASK}…⟧, for a name.")
-        return {
-            key: restored(item, before.get(key), sensitive, f"{path}.{key}" if path else key)
-            for key, item in cast("dict[str, Json]", edited).items()
-        }
-    if isinstance(edited, list):
-        rows = cast("list[Json]", original) if isinstance(original, list) else []
-        return [
-            restored(item, rows[place] if place < len(rows) else None, sensitive, path)
-            for place, item in enumerate(cast("list[Json]", edited))
-        ]
-    return edited
+    if isinstance(edited, dict) and any(_MASK in key for key in cast("dict[str, Json]", edited)):
+        raise InvalidInput(f"{path or 'The value'} has the text of a mask, {_MASK}…⟧, for a name.")
+    return _beside(edited, original, path, lambda part, was, at: restored(part, was, sensitive, at))
 
 
 def carried(edited: Json, original: Json, sensitive: Collection[str], path: str = "") -> Json:
     """An edit as a form carries it on: what it left as it was is covered, for `restored` to put back."""
-    if isinstance(edited, dict):
-        before = cast("dict[str, Json]", original) if isinstance(original, dict) else {}
-        return {
-            key: carried(item, before.get(key), sensitive, f"{path}.{key}" if path else key)
-            for key, item in cast("dict[str, Json]", edited).items()
-        }
-    if isinstance(edited, list):
-        rows = cast("list[Json]", original) if isinstance(original, list) else []
-        return [
-            carried(item, rows[place] if place < len(rows) else None, sensitive, path)
-            for place, item in enumerate(cast("list[Json]", edited))
-        ]
-    return plain(Cover(sensitive).value(edited, path)) if edited == original else edited
+    if not isinstance(edited, dict | list) and edited == original:
+        return plain(Cover(sensitive).value(edited, path))
+    return _beside(edited, original, path, lambda part, was, at: carried(part, was, sensitive, at))
+
+
+def _beside(edited: Json, original: Json, path: str, turned: Callable[[Json, Json, str], Json]) -> Json:
+    """An edit with each of its parts turned into something else, beside what stood in its place and how it is named."""
+    match edited:
+        case dict():
+            before = cast("dict[str, Json]", original) if isinstance(original, dict) else {}
+            return {
+                key: turned(item, before.get(key), f"{path}.{key}" if path else key)
+                for key, item in cast("dict[str, Json]", edited).items()
+            }
+        case list():
+            rows = cast("list[Json]", original) if isinstance(original, list) else []
+            return [
+                turned(item, rows[place] if place < len(rows) else None, path)
+                for place, item in enumerate(cast("list[Json]", edited))
+            ]
+        case _:
+            return edited
 
 
 def _told(found: re.Match[str]) -> str:
     return f"⟦{found[1]}⟧" if found[1].startswith("secret: ") else chr(int(found[1].removeprefix("U+"), 16))
-
-
-def _within(one: detectors.Found, other: detectors.Found) -> bool:
-    return other is not one and other.start <= one.start and one.end <= other.end and other != one
 
 
 def _spelled(text: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import cast
 
 from banksman import blocks as parts
@@ -24,16 +25,44 @@ _PATHS = ("path", "file_path")
 _HASH = b"banksman/render/v1\0"
 
 
-def blocks(action: Mapping[str, Json], context: Mapping[str, Json]) -> Sequence[Block]:
-    """The action in full, part by part, in the order in which a reviewer reads it; secrets are covered."""
-    return _blocks(action, context, masks.of(action))
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """An action as a reviewer is shown it, part by part in the order of reading; secrets are covered."""
+
+    tool: str
+    blocks: Sequence[Block]
+    secrets: Sequence[Secret]
+    """What is covered in the blocks, each secret once."""
+    warnings: Sequence[str]
+    """What a reviewer should know about the text itself: hidden or foreign characters, padding, long lines."""
+
+    @property
+    def text(self) -> str:
+        """The action in full as plain text, for terminals and programs; what `hash` is taken over."""
+        out = [f"tool: {letters.line(self.tool)}"]
+        for block in self.blocks:
+            if block.form == "value":
+                out.append(f"{block.label}: {block.lines[0].text}")
+                continue
+            out.append(f"{block.label} ({block.form}, {block.summary})")
+            out += [f"{item.number:>5} {item.mark}| {item.text}" for item in block.lines]
+            if block.reading is not None:
+                out.append("  in its own script, where look-alikes are possible:")
+                out += [f"      > {words}" for words in block.reading.split("\n")]
+        out += [f"warning: {warning}" for warning in self.warnings]
+        return "\n".join(out) + "\n"
+
+    @property
+    def hash(self) -> bytes:
+        """What was shown, as a hash to keep with the vote; the renderer's version is part of it."""
+        return hashlib.sha256(_HASH + version.encode() + b"\0" + self.text.encode()).digest()
 
 
-def secrets(action: Mapping[str, Json], context: Mapping[str, Json]) -> Sequence[Secret]:
-    """What is covered in these blocks, each secret once."""
+def of(action: Mapping[str, Json], context: Mapping[str, Json]) -> Rendering:
+    """The action in full."""
     cover = masks.of(action)
-    _blocks(action, context, cover)
-    return list(cover.found.values())
+    blocks = _blocks(action, context, cover)
+    return Rendering(str(action.get("tool", "")), blocks, list(cover.found.values()), _warnings(action, context))
 
 
 def _blocks(action: Mapping[str, Json], context: Mapping[str, Json], cover: Cover) -> Sequence[Block]:
@@ -53,29 +82,7 @@ def _blocks(action: Mapping[str, Json], context: Mapping[str, Json], cover: Cove
     return found
 
 
-def text(action: Mapping[str, Json], context: Mapping[str, Json]) -> str:
-    """The action in full as plain text, for terminals and programs; what `hash` is taken over."""
-    out = [f"tool: {letters.line(str(action.get('tool', '')))}"]
-    for block in blocks(action, context):
-        if block.form == "value":
-            out.append(f"{block.label}: {block.lines[0].text}")
-            continue
-        out.append(f"{block.label} ({block.form}, {block.summary})")
-        out += [f"{item.number:>5} {item.mark}| {item.text}" for item in block.lines]
-        if block.reading is not None:
-            out.append("  in its own script, where look-alikes are possible:")
-            out += [f"      > {words}" for words in block.reading.split("\n")]
-    out += [f"warning: {warning}" for warning in warnings(action, context)]
-    return "\n".join(out) + "\n"
-
-
-def hash(action: Mapping[str, Json], context: Mapping[str, Json]) -> bytes:  # noqa: A001  called as render.hash
-    """What was shown, as a hash to keep with the vote; the renderer's version is part of it."""
-    return hashlib.sha256(_HASH + version.encode() + b"\0" + text(action, context).encode()).digest()
-
-
-def warnings(action: Mapping[str, Json], context: Mapping[str, Json]) -> list[str]:
-    """What a reviewer should know about the text itself: hidden or foreign characters, padding, long lines."""
+def _warnings(action: Mapping[str, Json], context: Mapping[str, Json]) -> list[str]:
     arguments = cast("Mapping[str, Json]", action.get("arguments") or {})
     found = [
         f"{parts.label(masks.Cover().text(name))}: {said}"

@@ -167,7 +167,7 @@ def ended(place: Place, asked: set[RequestId], verdict: Verdict) -> set[RequestS
     with ledger.transaction(place.site.gateway) as conn:
         for one in asked:
             request = requests.get(conn, one)
-            shown = render.hash(digest.parse(request.action), digest.parse(request.context))
+            shown = render.of(digest.parse(request.action), digest.parse(request.context)).hash
             cast_ = votes.of_request(conn, one)
             assert len(cast_) == (2 if request.tier is Tier.HIGH and verdict is Verdict.APPROVE else 1)
             for vote in cast_:

@@ -294,7 +294,7 @@ def test_an_approval_in_a_session_is_signed_with_what_was_shown(site: Site, ana:
         run = runs.get(conn, shown.run_id)
     assert decision is not None
     assert decision.verdict is RequestState.APPROVED
-    assert vote.render_hash == render.hash(json.loads(shown.action), json.loads(shown.context))
+    assert vote.render_hash == render.of(json.loads(shown.action), json.loads(shown.context)).hash
     assert (vote.channel, run.status) == ("session", RunStatus.QUEUED)
 
 
@@ -486,7 +486,7 @@ def test_edited_arguments_are_shown_as_a_change_before_they_are_approved(site: S
     assert json.loads(request.action)["arguments"] == {"path": "/var/a.txt", "content": "hello\n"}
     with ledger.transaction(site.gateway) as conn:
         [vote] = votes.of_request(conn, request_id)
-    assert vote.render_hash == render.hash(json.loads(request.action), json.loads(request.context))
+    assert vote.render_hash == render.of(json.loads(request.action), json.loads(request.context)).hash
     after = text_of(ana, page_of(request_id))
     assert "Edited by Ana" in after
     assert "Revision 1, by the agent" in after

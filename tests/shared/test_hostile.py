@@ -19,7 +19,7 @@ def test_there_are_enough_of_them_and_together_they_are_one_action() -> None:
 def test_what_it_is_can_be_read(name: str) -> None:
     value, seen = HOSTILE[name]
 
-    shown = render.text({"tool": "send", "arguments": {name: digest.parse(digest.canonical(value))}}, {})
+    shown = render.of({"tool": "send", "arguments": {name: digest.parse(digest.canonical(value))}}, {}).text
 
     assert seen in shown
     exact = "\n".join(line for line in shown.split("\n") if not line.startswith(("      > ", "warning: ")))

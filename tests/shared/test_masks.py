@@ -219,7 +219,7 @@ def test_two_different_calls_never_look_alike_under_their_masks(one: Json, other
     first, second = ({"tool": "t", "arguments": {"a": value}, "sensitive": ["a"]} for value in (one, other))
     dumped = (json.dumps(one, sort_keys=True), json.dumps(other, sort_keys=True))
 
-    assert (render.text(first, {}) == render.text(second, {})) is (dumped[0] == dumped[1])
+    assert (render.of(first, {}).text == render.of(second, {}).text) is (dumped[0] == dumped[1])
 
 
 def test_arguments_that_the_author_or_the_policy_names_are_covered_whole() -> None:
@@ -231,13 +231,13 @@ def test_arguments_that_the_author_or_the_policy_names_are_covered_whole() -> No
         "sensitive": ["user.password"],
     }
 
-    text = render.text(call, {})
+    text = render.of(call, {}).text
 
     assert text.count("⟦secret: named by its author, 1 to 8 characters, ") == 2
     assert "1234" not in text
     assert '"ana"' in text
     assert 'note: "x y"' in text  # another argument is not covered because a model chose the same text for it
-    assert [secret.where for secret in render.secrets(call, {})] == ["user.password", "pin"]
+    assert [secret.where for secret in render.of(call, {}).secrets] == ["user.password", "pin"]
 
 
 def test_what_is_secret_in_a_call_is_covered_in_the_words_around_it() -> None:
@@ -249,7 +249,7 @@ def test_what_is_secret_in_a_call_is_covered_in_the_words_around_it() -> None:
 
 def test_a_value_is_secret_by_the_name_of_its_field_only_where_it_can_be_one() -> None:
     def covered(**arguments: Json) -> bool:
-        return bool(render.secrets({"tool": "t", "arguments": arguments}, {}))
+        return bool(render.of({"tool": "t", "arguments": arguments}, {}).secrets)
 
     assert covered(password="hunter2")
     assert covered(apiKey="abc")
@@ -272,20 +272,54 @@ def test_a_value_is_secret_by_the_name_of_its_field_only_where_it_can_be_one() -
     assert not covered(amount=4111111111111111)
 
 
+def test_a_secret_of_a_call_is_covered_once_where_it_can_be_told_by_its_form_too() -> None:
+    token = f"ghp_{BODY[:36]}"
+    cover = masks.around({"arguments": {"password": "hunter2-99x", "note": token}})
+
+    said = masks.plain(cover.text(f"I log in with password=hunter2-99x and {token}, then with hunter2-99xyz."))
+
+    assert isinstance(said, str)
+    assert "hunter2" not in said
+    assert BODY[:36] not in said
+    assert said.count("⟦secret: ") == 3
+
+
+def test_what_overlaps_is_covered_whole() -> None:
+    cover = Cover(known=["first half and", "half and the rest"])
+
+    assert masks.plain(cover.text("x first half and the rest")) != "x first half and the rest"
+    assert "rest" not in cover.text("x password=half1-and-the.rest").replace("⟦", "")
+
+
+def test_a_name_with_card_in_it_may_be_that_of_anything() -> None:
+    call: Json = {"tool": "t", "arguments": {"discard": True, "card_present": False, "card_number": 4111111111111111}}
+
+    rendering = render.of(call, {})
+
+    assert "discard: true" in rendering.text
+    assert [secret.where for secret in rendering.secrets] == ["card_number"]
+
+
+def test_no_crafted_text_stops_what_looks_for_secrets() -> None:
+    deep = base64.urlsafe_b64encode(b'{"a":' + b"[" * 3000).decode().rstrip("=")
+
+    assert Cover().text(f"{deep}.{'A' * 40}.{'A' * 40}").startswith(deep)
+
+
 def test_a_command_is_never_covered_as_a_whole_and_a_secret_in_it_is_a_sign() -> None:
     command = f"curl -H 'Authorization: Bearer {BODY}' https://api.example"
 
     assert [sign.what for sign in suspicion.signs({"command": command})] == [suspicion.COVERED]
     assert suspicion.signs({"body": command}) == []
     assert suspicion.signs({"command": "ls"}) == []
-    assert "curl -H" in render.text({"tool": "execute", "arguments": {"command": command}}, {})
+    assert "curl -H" in render.of({"tool": "execute", "arguments": {"command": command}}, {}).text
 
 
 def test_what_runs_is_read_also_within_an_argument_that_is_named_as_secret() -> None:
     step: Json = {"command": "rm -rf /srv", "argv": ["rm", "-rf"], "Shell": "dash -e", "pin": "green tea"}
     call: Json = {"tool": "t", "arguments": {"step": step, "query": "drop it"}, "sensitive": ["step", "query"]}
 
-    text = render.text(call, {})
+    text = render.of(call, {}).text
 
     assert [words in text for words in ("rm -rf /srv", '"-rf"', "dash -e", "drop it", "green tea")] == [True] * 4 + [
         False
@@ -302,7 +336,7 @@ def test_a_file_that_a_call_refers_to_is_covered_and_still_compared_as_it_is() -
         "operands": {"/a.sh": [hashlib.sha256(body.encode()).hexdigest()]},
     }
 
-    text = render.text(call, {"files": {"/a.sh": {"text": body}}})
+    text = render.of(call, {"files": {"/a.sh": {"text": body}}}).text
 
     assert "hunter22" not in text
     assert "something changed" not in text

@@ -23,7 +23,7 @@ IGNORABLE = (
 
 
 def shown(**arguments: Json) -> str:
-    return render.text({"tool": "send", "arguments": arguments}, {})
+    return render.of({"tool": "send", "arguments": arguments}, {}).text
 
 
 def stored(value: Json) -> Json:
@@ -138,7 +138,7 @@ def test_four_times_as_much_takes_about_four_times_as_long(kind: str) -> None:
 def _seconds(arguments: dict[str, Json]) -> float:
     def once() -> float:
         began = time.process_time()
-        render.text({"tool": "edit_file", "arguments": arguments}, {})
+        _ = render.of({"tool": "edit_file", "arguments": arguments}, {}).text
         return time.process_time() - began
 
     return min(once() for _ in range(2))

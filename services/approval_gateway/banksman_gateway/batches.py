@@ -178,13 +178,6 @@ def cancel_marked(here: Parts) -> None:
         finish_cancelling(here, batch_id)
 
 
-def must_see(conn: Connection, person: Person | None, batch_id: str) -> BatchId:
-    """A batch's id, for the same people; without counting how far it is."""
-    wanted = BatchId(ids.read("bat", batch_id))
-    auth.must_see(person, rows.requester(conn, wanted), f"batch {batch_id}")
-    return wanted
-
-
 def used(here: Parts, conn: Connection, batch: Batch) -> Used:
     """What its runs have used; of a large batch what they had a moment ago, because each of them is read for it."""
     if sum(batch.runs.values()) < LARGE:
@@ -203,3 +196,10 @@ def seen(conn: Connection, person: Person | None, batch_id: str) -> Batch:
     batch = rows.get(conn, BatchId(ids.read("bat", batch_id)))
     auth.must_see(person, batch.requester_id, f"batch {batch_id}")
     return batch
+
+
+def must_see(conn: Connection, person: Person | None, batch_id: str) -> BatchId:
+    """The id of a batch that somebody may see, without counting how far it is."""
+    wanted = BatchId(ids.read("bat", batch_id))
+    auth.must_see(person, rows.requester(conn, wanted), f"batch {batch_id}")
+    return wanted

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import cast
 
 from banksman import diffs, digest, masks, render, vault
@@ -14,8 +15,9 @@ from banksman.errors import InvalidInput
 from banksman.ids import PersonId, RequestId
 from banksman.ledger import Connection, decisions, executions, lists, people, requests, runs, views, votes
 from banksman.links import LinkKeys
-from banksman.masks import Cover, Secret
+from banksman.masks import Cover
 from banksman.records import Decision, Execution, Person, Request, Requirement, Run, Vote
+from banksman.render import Rendering
 from banksman.states import RequestState, Tier
 from banksman_gateway import silence, stand_ins, tally, voters
 from banksman_gateway.tally import Tally
@@ -44,7 +46,7 @@ class Earlier:
     changes: Sequence[Block]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Card:
     """A request, ready to be shown."""
 
@@ -53,12 +55,9 @@ class Card:
     action: Mapping[str, Json]
     context: Mapping[str, Json]
     requirement: Requirement
-    blocks: Sequence[Block]
-    secrets: Sequence[Secret]
-    """What is covered in them."""
+    rendering: Rendering
     schema: Mapping[str, Json]
     """Of the tool, where the request is asked again."""
-    warnings: Sequence[str]
     genuine: bool
     """Whether the stored bytes still have the digest that people vote on."""
     siblings: Sequence[Request]
@@ -78,11 +77,6 @@ class Card:
     may_withdraw: bool
     """Whether this reader has a vote here that they may take back."""
     company: views.Company
-
-    @property
-    def rendered(self) -> str:
-        """The hash of what is shown, which a vote from this page carries."""
-        return render.hash(self.action, self.context).hex()
 
     @property
     def open(self) -> bool:
@@ -116,7 +110,7 @@ class Card:
         """The agent's own words of that turn; what is secret in the call is covered in them too."""
         return self.around.text(_text(self.context, "said"))
 
-    @property
+    @cached_property
     def around(self) -> Cover:
         """What covers the words around the call: they are those of its whole turn."""
         others = (one for one in self.siblings if one.id != self.request.id)
@@ -141,7 +135,7 @@ class Card:
         """What was approved, where it has changed since, as it was shown."""
         before = self.context.get("before")
         was = {name: before.get(name) for name in ("arguments", "operands", "agent_version")} if before else {}
-        return render.text({**self.action, **was}, {}) if was else ""
+        return render.of({**self.action, **was}, {}).text if was else ""
 
     @property
     def changes(self) -> Sequence[Block]:
@@ -178,10 +172,8 @@ def read(conn: Connection, request_id: RequestId, reader: Person | None, channel
         action=action,
         context=context,
         requirement=requirement,
-        blocks=render.blocks(action, context),
-        secrets=render.secrets(action, context),
+        rendering=render.of(action, context),
         schema=digest.parse(requests.schema(conn, request.schema_hash)) if context.get("before") else {},
-        warnings=render.warnings(action, context),
         genuine=genuine,
         siblings=_siblings(conn, request),
         says=[_say(item, _who(item, names), stands) for item in cast_],
@@ -256,7 +248,7 @@ def _earlier(
     found: list[Earlier] = []
     actions = [digest.parse(body, what="The stored action", limit=4 * digest.MAX_BYTES) for _, body, _ in versions]
     for (number, _, author), old, new in zip(versions, actions, actions[1:], strict=False):
-        text = render.text(old, context)
+        text = render.of(old, context).text
         by = "the agent" if author is None else names[author]
         was, will = (masks.of(side).value(side["arguments"]) for side in (old, new))
         found.append(Earlier(number, by, text, text.count("\n"), diffs.edited(was, will)))

@@ -68,9 +68,7 @@ def confirm(request_id: str, here: Here, session: SignedIn, form: Posted) -> Res
         arguments=digest.canonical(
             masks.carried(arguments, shown.action["arguments"], masks.names(shown.action))
         ).decode(),
-        rendered=render.hash(edited, shown.context).hex(),
-        blocks=render.blocks(edited, shown.context),
-        warnings=render.warnings(edited, shown.context),
+        rendering=render.of(edited, shown.context),
         changes=diffs.edited(cover.value(shown.action["arguments"]), cover.value(arguments)),
     )
 

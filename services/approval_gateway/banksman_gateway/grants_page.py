@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from fastapi import APIRouter, Response
 
 from banksman import blocks, ids, render
-from banksman.blocks import Block
 from banksman.errors import NotFound
 from banksman.ids import GrantId
 from banksman.ledger import grants as rows
 from banksman.records import StoredGrant
+from banksman.render import Rendering
 from banksman_gateway import auth, door, grants, html, sessions
 from banksman_gateway.forms import Posted
 from banksman_gateway.grants import GrantShape
@@ -29,9 +30,9 @@ class Card:
 
     grant: GrantShape
     may_revoke: bool
-    free: list[str] = field(default_factory=list[str])
-    covers: list[Block] = field(default_factory=list[Block])
-    warnings: list[str] = field(default_factory=list[str])
+    free: Sequence[str] = ()
+    rendering: Rendering | None = None
+    """Of the call that it covers, where it covers one call alone."""
 
 
 @router.get("/grants")
@@ -65,11 +66,5 @@ def _card(here: Parts, session: Session, stored: StoredGrant) -> Card:
     may_revoke = grants.may_revoke(session.person, stored)
     if grant.arguments is None:
         return Card(grant, may_revoke)
-    action = grants.action(stored, here.verifier)
-    return Card(
-        grant,
-        may_revoke,
-        free=[blocks.label(name) for name in grant.free],
-        covers=list(render.blocks(action, {})),
-        warnings=render.warnings(action, {}),
-    )
+    rendering = render.of(grants.action(stored, here.verifier), {})
+    return Card(grant, may_revoke, [blocks.label(name) for name in grant.free], rendering)

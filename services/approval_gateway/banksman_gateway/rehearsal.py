@@ -246,8 +246,8 @@ def _name(standing: Standing) -> str:
 
 
 def _call(conn: Connection, said: Rehearsed) -> Call:
-    announced = [found.tools for found in agents.everyone(conn) if found.name == said.agent]
-    known: Mapping[str, Json] = announced[0] if announced else {}
+    listed = agents.find(conn, said.agent)
+    known: Mapping[str, Json] = {} if listed is None else listed.tools
     tool = cast("Mapping[str, Json]", known.get(said.tool) or {})
     return Call(
         agent=said.agent,

@@ -226,9 +226,9 @@ def _ballot(shown: Card, form: Form, *, by_link: bool) -> Ballot:
             raise NotAllowed("A mailed link decides on what is shown; to change it, sign in.")
         arguments = arguments_in(form.fields["arguments"])
         arguments = masks.restored(arguments, shown.action["arguments"], masks.names(shown.action))
-        now = render.hash({**shown.action, "arguments": arguments}, shown.context)
+        now = render.of({**shown.action, "arguments": arguments}, shown.context).hash
     else:
-        now = render.hash(shown.action, shown.context)
+        now = shown.rendering.hash
     if rendered != now.hex() and (revision, seen_digest) == (shown.request.revision, shown.request.digest):
         raise Changed("This page would be drawn differently now. Read the request again.", {"changed": "rendering"})
     return Ballot(
@@ -247,11 +247,11 @@ def _must_have_read(here: Parts, reader: Reader, shown: Card, ballot: Ballot, fo
     """For whoever agrees: the whole of it, and at tier high not in a moment. Saying no is always quick."""
     if not shown.open or SETTLES[ballot.verdict] is RequestState.DENIED:
         return
-    high, blocks = shown.request.tier is Tier.HIGH, shown.blocks
+    high, blocks = shown.request.tier is Tier.HIGH, shown.rendering.blocks
     if ballot.exact is not None and digest.canonical(ballot.exact) != digest.canonical(shown.action["arguments"]):
         if high:
             return  # who edits at tier high does not count
-        blocks = render.blocks({**shown.action, "arguments": ballot.exact}, shown.context)
+        blocks = render.of({**shown.action, "arguments": ballot.exact}, shown.context).blocks
     if high:
         dwell.must_have_passed(
             here.link_keys, reader.secret, shown.request, form.text("opened"), seconds=here.settings.dwell_seconds

@@ -57,19 +57,19 @@ def show_run(run_id: str, here: Here, session: SignedIn) -> Response:
         timeline = views.timeline(conn, wanted)
         called = executions.of_run(conn, wanted)
         kept = snapshots.load(conn, wanted)
-        named = transcript.sensitive(next((one for one in agents.everyone(conn) if one.name == run.agent), None))
+        listed = agents.find(conn, run.agent)
+        named = transcript.sensitive(listed)
         talk = conversation(kept)
         cover = masks.around(*map(_action, asked), *transcript.calls(talk, run.agent, named))
         files = run_files.read(conn, wanted, kept, cover)
         below = families.below(conn, wanted, limit=MOST_BELOW + 1)
-        paused = None if run.status in FINAL else next((a for a in agents.paused(conn) if a.name == run.agent), None)
     return html.page(
         "run.html",
         **sessions.signed_in(here, session),
         run=run,
         delegated=_tree(below[:MOST_BELOW]),
         many_below=len(below) > MOST_BELOW,
-        paused=paused,
+        paused=listed if listed and listed.paused_at and run.status not in FINAL else None,
         may_steer=auth.may_steer(session.person, run),
         prompt=cover.text(run.prompt),
         error=cover.text(run.error or ""),

@@ -207,7 +207,7 @@ def list_messages(run_id: RunPath, way: ToRead) -> Response:
     with way.enter() as (conn, caller):
         run = _kept(conn, caller, run_id)
         kept = snapshots.load(conn, run.id)
-        listed = next((one for one in agents.everyone(conn) if one.name == run.agent), None)
+        listed = agents.find(conn, run.agent)
     talk = conversation(kept)
     if caller.person is not None and caller.person.id != run.requester_id:
         talk = transcript.covered(talk, run.agent, transcript.sensitive(listed))

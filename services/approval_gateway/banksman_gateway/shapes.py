@@ -437,6 +437,7 @@ def request(found: records.Request, around: Around, stands: Tally, head: Head | 
     action = _read(found.action)
     context = _read(found.context)
     cover = masks.of(action)
+    rendering = render.of(action, context)
     before = context.get("before")
     return Request(
         id=ids.show("req", found.id),
@@ -447,8 +448,8 @@ def request(found: records.Request, around: Around, stands: Tally, head: Head | 
         tool=found.tool,
         call_id=found.call_id,
         arguments=masks.plain(cover.value(action.get("arguments"))),
-        rendered=render.text(action, context),
-        masked=[_masked(secret) for secret in render.secrets(action, context)],
+        rendered=rendering.text,
+        masked=[_masked(secret) for secret in rendering.secrets],
         digest=found.digest.hex(),
         revision=found.revision,
         tier=found.tier.value,

@@ -93,7 +93,7 @@ def table(agent: str, tool: str, members: Sequence[Member]) -> Table:
             member=member,
             cells=[Cell(_shown(arguments[place], name), odd[name][place]) for name in columns],
             alone=_alone(actions[place], contexts[place], arguments[place], member),
-            rendered=render.hash(actions[place], contexts[place]).hex(),
+            rendered=render.of(actions[place], contexts[place]).hash.hex(),
         )
         for place, member in enumerate(members)
     ]
@@ -115,7 +115,7 @@ def _alone(
         return "is too long for this table"
     if action.get("operands"):
         return "refers to files"
-    if render.warnings(action, context):
+    if render.of(action, context).warnings:
         return "has text that needs a closer look"
     return "is asked again" if context.get("why_again") else ""
 

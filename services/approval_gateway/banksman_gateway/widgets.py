@@ -26,7 +26,6 @@ Kind = Literal["line", "text", "integer", "number", "boolean", "choice", "json"]
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}", re.ASCII)
 _PLAIN = re.compile(r"[\n -~]*", re.ASCII)
-_MASK = re.compile("⟦secret: [ -~]+?⟧")
 _LINE = 100
 _TYPES: Mapping[str, type | tuple[type, ...]] = {"string": str, "integer": int, "number": (int, float), "boolean": bool}
 
@@ -129,7 +128,7 @@ def _kind(schema: Mapping[str, Json], options: Sequence[str], value: Json, *, se
         return cast("Kind", named)
     if not isinstance(value, str):
         return "line"
-    if not _PLAIN.fullmatch(_MASK.sub("", value) if secret else value):
+    if not _PLAIN.fullmatch(re.sub(letters.MASK, "", value) if secret else value):
         return "json"
     return "text" if "\n" in value or len(value) > _LINE else "line"
 

@@ -34,6 +34,7 @@ def purge(
     It removes some at a time, can be stopped at any moment and goes on where it was. A run goes with all that it
     delegated, once all of that ended so long ago, and nothing that stays uses a standing grant that it gave.
     """
+    from banksman import ledger
     from banksman.ledger import retention
 
     age = durations.read(older_than)
@@ -41,7 +42,7 @@ def purge(
         raise InvalidInput("At least one day is kept: an answer under an Idempotency-Key may be asked for again.")
     url, gone = place.database_url(), {"runs": 0, "batches": 0, "messages": 0, "held_back": 0}
     with retention.keeping(url, name=_NAME) as conn:
-        before = retention.now(conn) - age
+        before = ledger.now(conn) - age
         counted = retention.counted(conn, before)
     total = sum(counted.values())
     if not dry_run:
@@ -96,7 +97,7 @@ def erase(
     """
     from banksman import vault
     from banksman.ids import RunId
-    from banksman.ledger import retention, runs
+    from banksman.ledger import erasure, retention, runs
 
     wanted = RunId(ids.read("run", run_id))
     vault.use(place.vault_keys())
@@ -109,7 +110,7 @@ def erase(
         if not typer.confirm(f"Erase the content of {run_id} ({status.value}) for good?", err=True):
             raise typer.Exit(1)
     with retention.keeping(url, name=_NAME) as conn:
-        family = retention.erase(conn, wanted, because=because)
+        family = erasure.erase(conn, wanted, because=because)
     shown = [ids.show("run", member) for member in family]
     if as_json:
         show.as_json({"erased": shown})

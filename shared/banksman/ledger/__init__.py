@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 import psycopg
@@ -78,6 +79,12 @@ def once(url: str, *, name: str) -> Generator[Connection]:
         if error.sqlstate is not None:
             raise
         raise ConfigurationError("BANKSMAN_DATABASE_URL is not a PostgreSQL URL.") from None
+
+
+def now(conn: Connection) -> datetime:
+    """PostgreSQL's time."""
+    [[moment]] = conn.execute("SELECT clock_timestamp()").fetchall()
+    return moment
 
 
 def reachable(pool: Pool, *, within: float) -> bool:

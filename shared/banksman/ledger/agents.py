@@ -46,17 +46,18 @@ def everyone(conn: Connection) -> Sequence[Agent]:
     return [_agent(row) for row in conn.execute(f"{_SELECT} ORDER BY agents.name").fetchall()]
 
 
-def paused(conn: Connection) -> Sequence[Agent]:
-    """The agents that are paused."""
-    return [_agent(row) for row in conn.execute(f"{_SELECT} WHERE paused_at IS NOT NULL").fetchall()]
+def find(conn: Connection, name: str) -> Agent | None:
+    """The agent, if some worker has announced it."""
+    row = conn.execute(f"{_SELECT} WHERE agents.name = %s", (name,)).fetchone()
+    return None if row is None else _agent(row)
 
 
 def get(conn: Connection, name: str) -> Agent:
     """The agent, or `NotFound`."""
-    row = conn.execute(f"{_SELECT} WHERE agents.name = %s", (name,)).fetchone()
-    if row is None:
+    found = find(conn, name)
+    if found is None:
         raise NotFound(f"There is no agent {name!r}.")
-    return _agent(row)
+    return found
 
 
 def pause(conn: Connection, name: str, by: PersonId) -> bool:

@@ -15,7 +15,7 @@ from typing import Any, LiteralString
 
 from psycopg.types.json import Jsonb
 
-from banksman import digest, vault
+from banksman import digest, ledger, vault
 from banksman.errors import NotFound
 from banksman.ids import BatchId, PersonId, RunId, show
 from banksman.ledger import Connection, audit, families, rescue, stops
@@ -38,8 +38,7 @@ def load(conn: Connection, batch_id: BatchId, runs: Sequence[NewRun], *, actor: 
 
     Each run has an event of its own, so that its log is whole without the batch's; copied too, they cost little.
     """
-    row = conn.execute("SELECT clock_timestamp()").fetchone()
-    assert row is not None
+    now = ledger.now(conn)
     with (
         conn.cursor() as cursor,
         cursor.copy(
@@ -65,7 +64,7 @@ def load(conn: Connection, batch_id: BatchId, runs: Sequence[NewRun], *, actor: 
                     run.finish_by,
                     run.key,
                     run.line,
-                    row[0],
+                    now,
                 )
             )
     with conn.cursor() as cursor, cursor.copy("COPY audit_events (actor, action, run_id, body) FROM STDIN") as copy:

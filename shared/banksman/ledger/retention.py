@@ -1,4 +1,4 @@
-"""What is over goes: whole runs after a while (`step`), or the content of one at once (`erase`).
+"""What is over goes after a while, whole runs at a time.
 
 A family, which is a run with everything that it delegated, goes together or not at all, and only when all of it is
 over. Rows are removed by the role `banksman_keeper`, that no service has; PostgreSQL lets it remove nothing of a run
@@ -17,15 +17,14 @@ from uuid import UUID
 
 import psycopg
 
-from banksman import digest, ids, ledger, vault
-from banksman.digest import Json
-from banksman.errors import ConfigurationError, Conflict, NotFound
+from banksman import ids, ledger
+from banksman.errors import ConfigurationError
 from banksman.ids import BatchId, RunId
-from banksman.ledger import Connection, audit, runs
+from banksman.ledger import Connection, audit
+from banksman.ledger.migrate import KEEPER
 from banksman.records import Event
-from banksman.states import FINAL, RunStatus
+from banksman.states import RunStatus
 
-ROLE = "banksman_keeper"
 ACTOR = "keeper"
 LEAST = timedelta(days=1)
 """So long is kept at least: an answer under an Idempotency-Key may be asked for again."""
@@ -55,20 +54,13 @@ def keeping(url: str, *, name: str) -> Generator[Connection]:
     """One transaction with the keeper's rights, for its own URL or for the database owner's."""
     with ledger.once(url, name=name) as conn:
         try:
-            conn.execute("SELECT set_config('role', %s, true)", (ROLE,))
+            conn.execute("SELECT set_config('role', %s, true)", (KEEPER,))
         except (psycopg.errors.InsufficientPrivilege, psycopg.errors.InvalidParameterValue):
             raise ConfigurationError(
-                f"{conn.info.user} may not act as {ROLE}. Use that role's own URL, or the database owner's after "
-                f"`banksman migrate`; a superuser lets another role in by GRANT {ROLE} TO {conn.info.user};"
+                f"{conn.info.user} may not act as {KEEPER}. Use that role's own URL, or the database owner's after "
+                f"`banksman migrate`; a superuser lets another role in by GRANT {KEEPER} TO {conn.info.user};"
             ) from None
         yield conn
-
-
-def now(conn: Connection) -> datetime:
-    """PostgreSQL's time."""
-    row = conn.execute("SELECT clock_timestamp()").fetchone()
-    assert row is not None
-    return row[0]
 
 
 def counted(conn: Connection, before: datetime) -> Mapping[RunStatus, int]:
@@ -133,7 +125,7 @@ def remove_messages(conn: Connection, before: datetime, *, limit: int) -> int:
     ).rowcount
 
 
-_FAMILY: LiteralString = """
+FAMILY: LiteralString = """
         WITH RECURSIVE family (top, id, status, finished_at) AS (
             SELECT id, id, status, finished_at
             FROM runs
@@ -143,6 +135,7 @@ _FAMILY: LiteralString = """
             FROM runs
             JOIN family ON parent_id = family.id
         )"""
+"""These runs with all that they delegated."""
 
 
 def _going(conn: Connection, tops: Sequence[RunId], before: datetime) -> dict[RunId, str]:
@@ -151,7 +144,7 @@ def _going(conn: Connection, tops: Sequence[RunId], before: datetime) -> dict[Ru
     """
     rows = conn.execute(
         f"""
-        {_FAMILY}
+        {FAMILY}
         SELECT id, status
         FROM family
         WHERE top NOT IN (
@@ -174,10 +167,10 @@ def _going(conn: Connection, tops: Sequence[RunId], before: datetime) -> dict[Ru
 def _remove(conn: Connection, run_ids: Mapping[RunId, str]) -> Sequence[BatchId]:
     """All rows of these runs → gone, those that refer to others first; the batches that are empty now."""
     wanted = {"runs": list(run_ids)}
-    _remove_of_requests(conn, wanted, "lookings", "remarks", "deliveries", "notices", "renewals", "decisions")
-    _remove_of_runs(conn, wanted, "executions", "snapshots", "blobs", "deliveries")
-    _remove_of_requests(conn, wanted, "grants", "votes", "revisions")
-    _remove_of_runs(conn, wanted, "requests")
+    remove_of_requests(conn, wanted, "lookings", "remarks", "deliveries", "notices", "renewals", "decisions")
+    remove_of_runs(conn, wanted, "executions", "snapshots", "blobs", "deliveries")
+    remove_of_requests(conn, wanted, "grants", "votes", "revisions")
+    remove_of_runs(conn, wanted, "requests")
     conn.execute("DELETE FROM delegations WHERE child_id = ANY(%(runs)s)", wanted)
     left = conn.execute("DELETE FROM runs WHERE id = ANY(%(runs)s) RETURNING batch_id", wanted).fetchall()
     emptied = conn.execute(
@@ -191,132 +184,24 @@ def _remove(conn: Connection, run_ids: Mapping[RunId, str]) -> Sequence[BatchId]
     return [BatchId(row[0]) for row in emptied]
 
 
-_ASKED: LiteralString = "(SELECT id FROM requests WHERE run_id = ANY(%(runs)s))"
+ASKED: LiteralString = "(SELECT id FROM requests WHERE run_id = ANY(%(runs)s))"
+"""What these runs asked for."""
 
 
-def _remove_of_runs(conn: Connection, wanted: Mapping[str, object], *tables: LiteralString) -> None:
+def remove_of_runs(conn: Connection, wanted: Mapping[str, object], *tables: LiteralString) -> None:
+    """What stands in these tables of runs → gone."""
     for table in tables:
         conn.execute(f"DELETE FROM {table} WHERE run_id = ANY(%(runs)s)", wanted)
 
 
-def _remove_of_requests(conn: Connection, wanted: Mapping[str, object], *tables: LiteralString) -> None:
+def remove_of_requests(conn: Connection, wanted: Mapping[str, object], *tables: LiteralString) -> None:
+    """What stands in these tables of the requests of runs → gone."""
     for table in tables:
         if table == "votes":
             conn.execute(
-                f"DELETE FROM withdrawals WHERE vote_id IN (SELECT id FROM votes WHERE request_id IN {_ASKED})", wanted
+                f"DELETE FROM withdrawals WHERE vote_id IN (SELECT id FROM votes WHERE request_id IN {ASKED})", wanted
             )
-        conn.execute(f"DELETE FROM {table} WHERE request_id IN {_ASKED}", wanted)
-
-
-def erase(conn: Connection, run_id: RunId, *, because: str | None = None) -> Sequence[RunId]:
-    """Over → over and without content: the run and all that it delegated, whose ids come back.
-
-    Prompt, metadata, tags, the caller's key, output, error, conversation, files, results, what was asked and answered,
-    reasons, remarks, messages, votes and decisions go. Ids, states, times, tools and usage stay, and the audit log.
-    """
-    family = _held_family(conn, run_id)
-    wanted = {"runs": family}
-    _must_be_without_grants(conn, wanted)
-    _forget_answers(conn, family)
-    # Others' calls may name a grant that is over: its row stays then.
-    conn.execute(f"DELETE FROM grants WHERE request_id IN {_ASKED} AND NOT EXISTS ({_USED})", wanted)
-    for (grant,) in conn.execute(f"SELECT id FROM grants WHERE request_id IN {_ASKED}", wanted).fetchall():
-        empty = vault.seal(b"{}", ("grants.statement", grant))
-        conn.execute("UPDATE grants SET statement = %s WHERE id = %s", (empty, grant))
-    _remove_of_requests(conn, wanted, "lookings", "remarks", "notices", "renewals", "decisions", "votes", "revisions")
-    _remove_of_runs(conn, wanted, "snapshots", "blobs")
-    for (request,) in conn.execute(_ASKED, wanted).fetchall():
-        empty = vault.seal(b"{}", ("requests.context", request))
-        conn.execute("UPDATE requests SET context = %s WHERE id = %s", (empty, request))
-    conn.execute("UPDATE executions SET result = NULL WHERE run_id = ANY(%(runs)s) AND result IS NOT NULL", wanted)
-    conn.execute("UPDATE deliveries SET last_error = NULL WHERE run_id = ANY(%(runs)s)", wanted)
-    said = f"The content of this run was erased on {_day(now(conn))}."
-    for member in family:
-        conn.execute(
-            """
-            UPDATE runs
-            SET prompt = %s, metadata = %s, output = NULL, error = %s, tags = '{}', key = NULL,
-                erased_at = clock_timestamp()
-            WHERE id = %s
-            """,
-            (
-                vault.seal(b"", ("runs.prompt", member)),
-                vault.seal(digest.canonical({}), ("runs.metadata", member)),
-                runs.sealed_error(member, said),
-                member,
-            ),
-        )
-    body: dict[str, Json] = {} if because is None else {"because": because}
-    audit.append(conn, *(Event(ACTOR, "run.erased", member, body=body) for member in family))
-    return family
-
-
-def _held_family(conn: Connection, run_id: RunId) -> list[RunId]:
-    """A submitted run and all that it delegated, held; `Conflict` unless all of it is over."""
-    row = conn.execute("SELECT parent_id, status FROM runs WHERE id = %s FOR UPDATE", (run_id,)).fetchone()
-    if row is None:
-        raise NotFound(f"There is no run {ids.show('run', run_id)}.", run_id)
-    if row[0] is not None:
-        raise Conflict(
-            "Another run delegated this one, and its conversation holds what came of it: erase that one.",
-            {"parent": ids.show("run", row[0])},
-        )
-    below = conn.execute(f"{_FAMILY} SELECT id FROM family ORDER BY id".encode(), {"tops": [run_id]}).fetchall()
-    held = conn.execute(
-        "SELECT id, status FROM runs WHERE id = ANY(%s) ORDER BY id FOR UPDATE", ([row[0] for row in below],)
-    ).fetchall()
-    for member, status in held:
-        if RunStatus(status) not in FINAL:
-            raise Conflict(
-                "Only what is over is erased: cancel it first, or wait for its end.",
-                {"run": ids.show("run", member), "status": status},
-            )
-    return [RunId(member) for member, _ in held]
-
-
-_USED: LiteralString = "SELECT FROM executions WHERE grant_id = grants.id AND executions.run_id <> ALL(%(runs)s)"
-
-
-def _must_be_without_grants(conn: Connection, wanted: Mapping[str, object]) -> None:
-    row = conn.execute(
-        f"""
-        SELECT id, expires_at
-        FROM grants
-        WHERE request_id IN {_ASKED} AND revoked_at IS NULL AND expires_at > clock_timestamp()
-        LIMIT 1
-        """,
-        wanted,
-    ).fetchone()
-    if row is not None:
-        raise Conflict(
-            "A standing grant that was given on this run still lets calls through, and holds its arguments: revoke it"
-            " first (`banksman grants revoke`), or wait until it is over.",
-            {"grant": ids.show("gra", row[0]), "until": row[1].astimezone(UTC).isoformat(timespec="seconds")},
-        )
-
-
-def _forget_answers(conn: Connection, family: Sequence[RunId]) -> None:
-    """Answers that are kept under an Idempotency-Key and name one of these runs, or what was asked or granted in it
-    → gone. There is a day of them.
-    """
-    wanted = {"runs": family}
-    asked = conn.execute(_ASKED, wanted).fetchall()
-    given = conn.execute(f"SELECT id FROM grants WHERE request_id IN {_ASKED}", wanted).fetchall()
-    names = [
-        *(ids.show("run", member).encode() for member in family),
-        *(ids.show("req", request).encode() for (request,) in asked),
-        *(ids.show("gra", grant).encode() for (grant,) in given),
-    ]
-    naming: list[tuple[str, str]] = []
-    with conn.cursor(name="answers") as rows:
-        rows.itersize = 500
-        rows.execute("SELECT actor, key, body FROM answers WHERE length(body) > 0")
-        for actor, key, body in rows:
-            opened = vault.open_sealed(body, ("answers.body", actor, key))
-            if any(name in opened for name in names):
-                naming.append((actor, key))
-    for place in naming:
-        conn.execute("DELETE FROM answers WHERE actor = %s AND key = %s", place)
+        conn.execute(f"DELETE FROM {table} WHERE request_id IN {ASKED}", wanted)
 
 
 def gone(conn: Connection, what: UUID) -> str | None:
@@ -339,8 +224,9 @@ def gone(conn: Connection, what: UUID) -> str | None:
     ).fetchone()
     if row is None or row[1] is None:
         return None
-    return f"It was {row[0]} on {_day(row[1])}. The audit log says what was done, and by whom."
+    return f"It was {row[0]} on {day(row[1])}. The audit log says what was done, and by whom."
 
 
-def _day(moment: datetime) -> str:
+def day(moment: datetime) -> str:
+    """When something went, as people are told."""
     return f"{moment.astimezone(UTC):%Y-%m-%d at %H:%M} UTC"
