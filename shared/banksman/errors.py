@@ -91,6 +91,10 @@ class Crossed(Unavailable):
     """Two transactions waited for each other, and PostgreSQL undid this one. It is no outage: try again."""
 
 
+class TookTooLong(BanksmanError):
+    """A model or a tool gave no answer in the time that a step may take. Another attempt may fare better."""
+
+
 class NotHere(Unavailable):
     """Another process may have what this one lacks: an agent, or a key that content is sealed with."""
 

@@ -86,6 +86,7 @@ class WorkerSettings(PolicySettings):
     sweep_seconds: float = Field(1, gt=0)
     drain_seconds: float = Field(10, ge=0)
     cancel_seconds: float = Field(5, ge=0)
+    step_seconds: float = Field(3600, ge=1)
     max_attempts: int = Field(5, ge=1)
     window: int = Field(200, ge=1)
     max_running: Limits = Field(default_factory=dict[str, int])

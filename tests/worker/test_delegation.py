@@ -12,6 +12,7 @@ import pytest
 from pydantic_ai import Agent
 from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCallPart
 from pydantic_ai.models.function import AgentInfo, FunctionModel
+from pydantic_ai.usage import UsageLimits
 
 from banksman import ids, ledger
 from banksman.errors import ConfigurationError, NotAllowed
@@ -20,6 +21,7 @@ from banksman.ledger import audit, families, runs, stops
 from banksman.records import Delegation, Run
 from banksman.states import FINAL, RunStatus
 from banksman_worker import agents as listing
+from banksman_worker.agents import Listed
 from banksman_worker.asking import delegates
 from banksman_worker.deep import deep_agent
 from banksman_worker.dispatch import Dispatcher
@@ -361,6 +363,17 @@ def test_a_subagent_may_bring_its_own_agent_and_have_subagents() -> None:
     found = listing._family("tests", "boss", agent)  # pyright: ignore[reportPrivateUsage]
 
     assert [each.name for each in found] == ["boss", "boss:writer", "boss:writer:scribe"]
+
+
+def test_what_is_listed_beside_a_parent_holds_for_its_subagents_unless_they_are_listed_themselves() -> None:
+    limits, own = UsageLimits(request_limit=9), Listed(deep_agent(FunctionModel(writes)), version="7")
+    agent = deep_boss(subagents=[WRITER, {**WRITER, "name": "scribe", "agent": own}])
+    parent = Listed(agent, version="3", sensitive_args={"write_file": ["content"]}, usage_limits=limits)
+
+    [_, writer, scribe] = listing._family("tests", "boss", parent)  # pyright: ignore[reportPrivateUsage]
+
+    assert (writer.version, writer.sensitive_args, writer.usage_limits) == ("3", {"write_file": ["content"]}, limits)
+    assert (scribe.version, scribe.sensitive_args, scribe.usage_limits) == ("7", {}, None)
 
 
 def test_the_dispatcher_holds_one_parent_at_a_time(

@@ -22,6 +22,7 @@ from pydantic_ai import Agent, DeferredToolRequests
 from pydantic_ai.models import Model
 from pydantic_ai.tools import ToolDefinition
 from pydantic_ai.toolsets import ToolsetTool
+from pydantic_ai.usage import UsageLimits
 from pydantic_deep import DeepAgentDeps  # pyright: ignore[reportMissingTypeStubs]
 
 from banksman import masks
@@ -49,6 +50,8 @@ class Listed:
 
     A tool of your own may say so itself, in its metadata: `{"banksman_sensitive": ["password"]}`.
     """
+    usage_limits: UsageLimits | None = None
+    """What a run may use from its beginning to its end, however often it waits; None: the library's 50 requests."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class Loaded:
     """The tools that the author wants approved (`interrupt_on`), beside those that say so themselves."""
     harmless_output: bool = False
     sensitive_args: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
+    usage_limits: UsageLimits | None = None
     model: Model | None = None
     """The model of every run, where it is not for the agent itself to say (BANKSMAN_DEMO_MODEL)."""
 
@@ -102,11 +106,17 @@ def load(specs: Sequence[str]) -> dict[str, Loaded]:
 
 
 def _family(spec: str, name: str, entry: object) -> Iterator[Loaded]:
-    """An entry and the subagents of a deep agent, each an agent of its own: `parent:child`, of the parent's version."""
+    """An entry and the subagents of a deep agent, each an agent of its own: `parent:child`.
+
+    What is listed beside the parent holds for them too, unless a subagent is listed with its own.
+    """
     found = loaded(spec, name, entry)
     yield found
     for child, agent in subagents.of(found.agent).items():
-        below = agent if isinstance(agent, Listed) else Listed(agent, version=found.version)
+        below = agent
+        if not isinstance(agent, Listed):
+            held, limits = found.sensitive_args, found.usage_limits
+            below = Listed(agent, version=found.version, sensitive_args=held, usage_limits=limits)
         yield from _family(spec, f"{name}:{child}", below)
 
 
@@ -211,6 +221,7 @@ def loaded(spec: str, name: str, entry: object) -> Loaded:
         flagged=deep.flagged_tools(listed.agent),
         harmless_output=listed.harmless_output,
         sensitive_args=_names(name, listed.sensitive_args),
+        usage_limits=_limits(name, listed.usage_limits),
     )
 
 
@@ -224,6 +235,15 @@ def declared(tool: ToolDefinition) -> Sequence[str]:
     """What a tool's author named as secret in its metadata."""
     named = (tool.metadata or {}).get("banksman_sensitive") or ()
     return [str(item) for item in cast("Sequence[object]", [named] if isinstance(named, str) else named)]
+
+
+def _limits(agent: str, given: UsageLimits | None) -> UsageLimits | None:
+    if given is not None and not isinstance(cast("object", given), UsageLimits):
+        raise ConfigurationError(
+            f"The usage_limits of the agent {agent!r} are {_a(given)}: write UsageLimits(request_limit=200), from"
+            " pydantic_ai.usage."
+        )
+    return given
 
 
 def _names(agent: str, given: Mapping[str, Sequence[str]]) -> Mapping[str, Sequence[str]]:

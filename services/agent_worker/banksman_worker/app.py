@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 from celery import signals
@@ -86,6 +87,7 @@ def run(settings: WorkerSettings) -> int:
         threading.Semaphore(_DESKS),
         hint=settings.redispatch,
         cancel_grace=settings.cancel_grace,
+        step_limit=timedelta(seconds=settings.step_seconds),
         caps=caps,
     )
     tasks.register(celery, worker)

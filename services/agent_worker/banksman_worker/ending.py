@@ -18,7 +18,7 @@ from pydantic_core import to_jsonable_python
 
 from banksman import digest, ids, ledger, logs, quorum
 from banksman.digest import Json
-from banksman.errors import LostLease, NotGenuine, NotHere, Unavailable, Ungateable
+from banksman.errors import LostLease, NotGenuine, NotHere, TookTooLong, Unavailable, Ungateable
 from banksman.ids import NoticeId, RequestId
 from banksman.ledger import Connection, audit, lists, people, requests, runs, snapshots
 from banksman.records import Claim, Event, NewRequest, Snapshot
@@ -175,21 +175,23 @@ def stopped(worker: Worker, claim: Claim, lease: Lease, error: BaseException) ->
         log.warning("A run was lost to another worker; nothing of this attempt counts.", error=str(error)[:200])
 
 
-def broke(worker: Worker, claim: Claim, error: Exception) -> None:
+def broke(worker: Worker, claim: Claim, lease: Lease, error: Exception) -> None:
     """Running → queued for another attempt when the world was at fault, failed when the run itself cannot go on."""
-    again, counted, text = faults.may_pass(error), not isinstance(error, NotHere), faults.in_words(error)
-    shown = ids.show("run", claim.run_id)
+    if isinstance(error, TookTooLong):
+        lease.let_tools_end(min(worker.cancel_grace, worker.lease / 2))
+    again, text, shown = faults.may_pass(error), faults.in_words(error), ids.show("run", claim.run_id)
+    told = [event(claim, "run.postponed" if again else "run.failed")]
+    if isinstance(error, NotGenuine):
+        told.append(event(claim, "execution.refused", why=text))
     log.error("A segment broke.", run=shown, again=again, error=faults.for_the_log(error)[:1000])
     try:
         with ledger.transaction(worker.pool) as conn:
             if again:
                 delay = _BACK_OFF * 2 ** min(claim.attempts - 1, 8)
-                if runs.postpone(conn, claim.run_id, claim.fence, error=text, delay=delay, counted=counted):
-                    audit.append(conn, event(claim, "run.postponed"))
-            elif runs.fail(conn, claim.run_id, claim.fence, error=text):
-                audit.append(conn, event(claim, "run.failed"))
-                if isinstance(error, NotGenuine):
-                    audit.append(conn, event(claim, "execution.refused", why=text))
+                counted = not isinstance(error, NotHere)
+                runs.postpone(conn, claim.run_id, claim.fence, *told, error=text, delay=delay, counted=counted)
+            else:
+                runs.fail(conn, claim.run_id, claim.fence, *told, error=text)
         if not again:
             delegation.report(worker, claim)
     except Unavailable:

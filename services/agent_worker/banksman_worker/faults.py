@@ -12,10 +12,11 @@ from pydantic_ai.exceptions import (
     ModelHTTPError,
     ModelRequestRejectedError,
     ModelRetry,
+    UsageLimitExceeded,
 )
 
 from banksman import masks
-from banksman.errors import BanksmanError, Unavailable
+from banksman.errors import BanksmanError, TookTooLong, Unavailable
 
 _FRAMES = 8
 """So many of the innermost frames does the log name."""
@@ -27,7 +28,7 @@ def may_pass(error: BaseException) -> bool:
         return any(map(may_pass, error.exceptions))
     if isinstance(error, ModelRequestRejectedError):
         return False
-    return isinstance(error, (Unavailable, ModelAPIError, ConnectionError, TimeoutError))
+    return isinstance(error, (Unavailable, TookTooLong, ModelAPIError, ConnectionError, TimeoutError))
 
 
 def for_the_log(error: BaseException) -> str:
@@ -62,4 +63,7 @@ def in_words(error: BaseException) -> str:
         return f"The provider of the model {error.model_name!r} answered HTTP {error.status_code}: {error.body}"
     if isinstance(error, ModelAPIError):
         return f"The provider of the model {error.model_name!r} cannot be used: {error}"
+    if isinstance(error, UsageLimitExceeded):
+        what = str(error).partition(". ")[0]
+        return f"The run has used all that it may: {what}. Its author raises that (usage_limits, where it is listed)."
     return str(error) if isinstance(error, BanksmanError) else f"{type(error).__name__}: {error}"

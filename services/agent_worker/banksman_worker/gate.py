@@ -235,7 +235,7 @@ class Gate:
             original = digest.parse(resolved.settled.action, limit=4 * digest.MAX_BYTES)
             requirement = Requirement.from_json(original["requirement"])
             seen = replace(seen, operands=original["operands"])
-        why = "The worker was lost while this call ran. Nobody knows whether it happened."
+        why = "The worker was lost while this call ran, or gave up waiting. Nobody knows whether it happened."
         if resolved is not None and resolved.doubt is not None:
             why = f"{why} What was said about it before does not count: {resolved.doubt}"
         self._draft(seen, Kind.OUTCOME, requirement, {"why_again": why})

@@ -28,6 +28,8 @@ from banksman_worker.gate import Gate
 from banksman_worker.journal import Journal
 
 Save = Callable[[Sequence[ModelMessage], RunUsage], Awaitable[None]]
+Begins = Callable[[], None]
+"""Told of each step as it begins."""
 
 
 @dataclass
@@ -37,6 +39,7 @@ class Leash(AbstractCapability[Any]):
     gate: Gate
     journal: Journal
     save: Save
+    begins: Begins
     resuming: bool = False
     """The results that the run waited for are still to be used: nothing is saved before they are."""
     asked_at: float = 0.0
@@ -77,6 +80,7 @@ class Leash(AbstractCapability[Any]):
         raise error
 
     async def before_node_run(self, ctx: RunContext[Any], *, node: Any) -> Any:
+        self.begins()
         # A response without calls is an answer: it is stored with the end of the run, which comes at once.
         tools_are_next = issubclass(type(node), CallToolsNode) and bool(node.model_response.tool_calls)
         if tools_are_next and not self.resuming:

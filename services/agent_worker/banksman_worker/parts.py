@@ -49,6 +49,8 @@ class Worker:
     """How long after a wake-up the dispatcher looks for itself."""
     cancel_grace: timedelta = timedelta(seconds=5)
     """How long the tools of a cancelled run may take to end before the run ends without knowing what became of them."""
+    step_limit: timedelta = timedelta(hours=1)
+    """How long one answer of a model, or the calls of one turn, may take before the attempt is given up."""
     caps: Sequence[Cap] = ()
 
     def hop(self, work: Callable[[], Any]) -> Awaitable[Any]:

@@ -95,7 +95,7 @@ def happened(statement: Mapping[str, Json]) -> str:
     """What the model is told of a call that a person knows to have happened."""
     told = statement.get("answer")
     words = told if isinstance(told, str) else json.dumps(told)
-    return f"The worker was lost while this call ran. A person checked that it did happen, and says: {words}"
+    return f"No result of this call was seen. A person checked that it did happen, and says: {words}"
 
 
 def plain(value: Any, adapter: TypeAdapter[Any] = _CONTENT) -> Json:
@@ -126,8 +126,8 @@ def denial(resolved: Resolved) -> str:
         return str(reason) if reason else "A person denied this call. It was not executed."
     if resolved.settled.kind is Kind.OUTCOME:
         return (
-            "The worker was lost while this call ran, and nobody said in time whether it happened. Treat it as"
-            " something that may have been done: do not repeat it."
+            "No result of this call was seen, and nobody said in time whether it happened. Treat it as something that"
+            " may have been done: do not repeat it."
         )
     if resolved.settled.state is RequestState.EXPIRED:
         return "Nobody decided in time, so this call was not executed. It was not denied either."

@@ -21,11 +21,11 @@ from banksman.errors import LostLease, NotHere
 from banksman.ids import RunId
 from banksman.ledger import audit, caps, runs
 from banksman.records import Claim
-from banksman_worker import ending, resuming, stored
+from banksman_worker import ending, resuming, steps, stored
 from banksman_worker.gate import Gate
 from banksman_worker.journal import Journal
 from banksman_worker.lease import Lease
-from banksman_worker.leash import Leash
+from banksman_worker.leash import Begins, Leash
 from banksman_worker.parts import USAGE, Segment, Worker
 from banksman_worker.workspace import Workspace
 
@@ -50,7 +50,7 @@ def advance(worker: Worker, run_id: RunId, segment: int) -> None:
         except (LostLease, concurrent.futures.CancelledError, asyncio.CancelledError) as error:
             ending.stopped(worker, claim, lease, error)
         except Exception as error:  # noqa: BLE001  the edge of the task: whatever broke, the row says it
-            ending.broke(worker, claim, error)
+            ending.broke(worker, claim, lease, error)
 
 
 def _load(worker: Worker, claim: Claim) -> Segment:
@@ -75,7 +75,8 @@ def _converse(worker: Worker, segment: Segment, lease: Lease) -> AgentRunResult[
         if lease.stopped is not None:
             raise asyncio.CancelledError
         try:
-            return await _run_agent(worker, segment, lease)
+            async with steps.limited(worker.step_limit) as begins:
+                return await _run_agent(worker, segment, lease, begins)
         except (SystemExit, KeyboardInterrupt) as error:
             raise RuntimeError(f"The agent tried to end the process ({error!r}).") from error
 
@@ -83,14 +84,14 @@ def _converse(worker: Worker, segment: Segment, lease: Lease) -> AgentRunResult[
     return future.result()
 
 
-async def _run_agent(worker: Worker, segment: Segment, lease: Lease) -> AgentRunResult[Any]:
+async def _run_agent(worker: Worker, segment: Segment, lease: Lease, begins: Begins) -> AgentRunResult[Any]:
     claim, talk = segment.claim, segment.conversation
 
     async def save(messages: Sequence[ModelMessage], usage: RunUsage) -> None:
         await worker.hop(lambda: ending.save(worker, segment, messages, usage))
 
     journal = Journal(segment.gate, worker.pool, worker.verifier, worker.hop, lease)
-    leash = Leash(segment.gate, journal, save, segment.resuming)
+    leash = Leash(segment.gate, journal, save, begins, segment.resuming)
     results = resuming.results(segment) if segment.resuming else None
     return await segment.loaded.agent.run(
         runs.prompt(claim) if not talk.messages else None,
@@ -101,6 +102,7 @@ async def _run_agent(worker: Worker, segment: Segment, lease: Lease) -> AgentRun
         conversation_id=ids.show("run", claim.run_id),
         deps=segment.deps,
         usage=segment.usage,
+        usage_limits=segment.loaded.usage_limits,
         workspace=segment.workspace,
         capabilities=[leash],
     )

@@ -25,6 +25,7 @@ TUNING: Mapping[str, tuple[str, ...]] = {
         "REDISPATCH_SECONDS",
         "SWEEP_SECONDS",
         "CANCEL_SECONDS",
+        "STEP_SECONDS",
         "DRAIN_SECONDS",
         "MAX_ATTEMPTS",
         "WINDOW",

@@ -151,7 +151,7 @@ def finish(
     )
 
 
-def fail(conn: Connection, run_id: RunId, fence: int, *, error: str) -> bool:
+def fail(conn: Connection, run_id: RunId, fence: int, *told: Event, error: str) -> bool:
     """Running → failed, with the reason that people read, while the lease holds."""
     return _ended(
         conn,
@@ -161,6 +161,7 @@ def fail(conn: Connection, run_id: RunId, fence: int, *, error: str) -> bool:
         WHERE id = %(id)s AND fence = %(fence)s AND status = 'running' AND due_at > clock_timestamp()
         """,
         {"id": run_id, "fence": fence, "error": sealed_error(run_id, error)},
+        *told,
     )
 
 
@@ -202,7 +203,9 @@ def release(conn: Connection, held: Mapping[RunId, int]) -> int:
     ).rowcount
 
 
-def postpone(conn: Connection, run_id: RunId, fence: int, *, error: str, delay: timedelta, counted: bool) -> bool:
+def postpone(
+    conn: Connection, run_id: RunId, fence: int, *told: Event, error: str, delay: timedelta, counted: bool
+) -> bool:
     """Running → queued, due after `delay`: it broke, or (not counted as an attempt) this worker cannot carry it. Then
     the delay doubles each time, up to a minute, and a run of which nothing was ever done has not begun.
     """
@@ -220,6 +223,7 @@ def postpone(conn: Connection, run_id: RunId, fence: int, *, error: str, delay: 
         WHERE id = %(id)s AND fence = %(fence)s AND status = 'running'
         """,
         {"id": run_id, "fence": fence, "delay": delay, "error": sealed_error(run_id, error), "back": not counted},
+        *told,
     )
 
 
