@@ -1259,8 +1259,8 @@ DEFENCES = (
     Defence(
         "a settled request is mailed to nobody",
         f"{LEDGER}/notices.py",
-        "requests.state = 'open' AND requests.revision",
-        "requests.revision",
+        "requests.state = 'open' AND (requests.revision",
+        "(requests.revision",
         ("tests/notifier/test_deliver.py::test_nobody_is_told_of_a_request_that_is_settled",),
     ),
     # Silence and people.

@@ -88,7 +88,7 @@ TOLD: Mapping[str, set[str]] = {
     "silence.expire": {"request.expired"},
     "silence.extend": {"request.extended"},
     "silence.renew": {"decision.renewed"},
-    "silence.tell": {"request.escalated", "request.reminded", "request.extended"},
+    "silence.tell": {"request.escalated", "request.reminded", "request.extended", "request.revised"},
     "staff.disable": {"reviewer.disabled"},
     "staff.enable": {"reviewer.enabled"},
     "staff.mark_fresh": {"reviewer.added", "reviewer.changed", "reviewer.enabled"},

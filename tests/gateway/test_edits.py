@@ -10,6 +10,7 @@ import pytest
 
 from banksman import diffs, digest, ids, ledger
 from banksman.digest import Json
+from banksman.ids import RequestId
 from banksman.records import NewRequest, Person
 from banksman.states import Kind, Tier, Verdict
 from banksman_gateway import decide, edits
@@ -46,6 +47,52 @@ def test_an_edit_voids_the_votes_before_it_and_is_its_authors_vote(site: Site) -
     assert [vote["void"] for vote in edited["votes"]] == ["is on revision 1, which was edited since", None]
     again = site.vote(request_id, site.token(site.ana)).json()
     assert (again["state"], again["decision"]["by"]) == ("approved", ["ben@example.org", "ana@example.org"])
+
+
+def test_everybody_else_who_must_agree_is_told_of_an_edit(site: Site) -> None:
+    site.a_person("cem@example.org", "reviewer")
+    site.a_person("aud@example.org", "auditor")
+    _, [request_id] = site.a_waiting_run(asking(approvals=2))
+    site.vote(request_id, site.token(site.ana))
+
+    site.vote(request_id, site.token(site.ben), arguments={"content": "bye\n"})
+    site.vote(request_id, site.token(site.ben), arguments={"content": "bye\n"})
+
+    assert told_of(site, request_id) == {1: ["Ana"], 2: ["Ana", "cem"]}
+
+
+def test_an_edit_at_tier_high_is_told_to_everybody_but_its_author(site: Site) -> None:
+    site.a_person("cem@example.org", "reviewer")
+    _, [request_id] = site.a_waiting_run(asking(tier=Tier.HIGH, approvals=2))
+
+    outcome = _by(site, request_id, site.ben, arguments={"content": "bye\n"})
+
+    assert len(outcome.told) == 2
+    assert told_of(site, request_id)[2] == ["Ana", "cem"]
+
+
+def test_an_edit_that_settles_is_told_to_nobody(site: Site) -> None:
+    _, [request_id] = site.a_waiting_run(asking())
+
+    site.vote(request_id, site.token(site.ben), arguments={"content": "bye\n"})
+
+    assert told_of(site, request_id) == {1: ["Ana"]}
+
+
+def told_of(site: Site, request_id: RequestId) -> dict[int, list[str]]:
+    """Who was told of which revision."""
+    with ledger.transaction(site.gateway) as conn:
+        rows = conn.execute(
+            """
+            SELECT revision, array_agg(name ORDER BY name)
+            FROM notices
+            JOIN people ON people.id = person_id
+            WHERE request_id = %s
+            GROUP BY revision
+            """,
+            (request_id,),
+        ).fetchall()
+    return dict(rows)
 
 
 def test_what_an_edit_changed_is_told_line_by_line_in_the_api_and_on_the_page(site: Site) -> None:

@@ -373,6 +373,25 @@ def test_a_remark_leads_to_the_page_and_brings_neither_link_nor_code(
     assert catcher.mails[1]["In-Reply-To"] == catcher.mails[0]["Message-ID"]
 
 
+def test_a_remark_is_told_though_somebody_changed_the_call_after_it(
+    asked: AskFor, gathering_office: Office, gateway_pool: ledger.Pool, catcher: Catcher, ana: Person,
+    owner_pool: ledger.Pool,
+) -> None:  # fmt: skip
+    [first] = asked(tell=[ana])
+    drain(gathering_office)
+    add(owner_pool, first, "remark")
+    with ledger.transaction(gateway_pool) as conn:
+        request_id = notices.get(conn, first).request_id
+        assert request_id is not None
+        was = requests.hold(conn, request_id)
+        requests.revise(conn, request_id, 2, action=was.action, digest=was.digest, author=ana.id)
+    pass_time(owner_pool, timedelta(hours=1))
+
+    drain(gathering_office)
+
+    assert len(catcher.mails) == 2
+
+
 def test_a_reminder_takes_the_place_of_the_message_that_was_not_sent_yet(
     asked: AskFor, gathering_office: Office, catcher: Catcher, ana: Person, owner_pool: ledger.Pool
 ) -> None:

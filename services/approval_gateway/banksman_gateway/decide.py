@@ -16,13 +16,13 @@ from typing import cast
 from banksman import digest, ids
 from banksman.digest import Json
 from banksman.errors import AlreadyDecided, InvalidInput, NotAllowed, NotGenuine
-from banksman.ids import RequestId, RunId, VoteId
+from banksman.ids import NoticeId, RequestId, RunId, VoteId
 from banksman.ledger import Connection, audit, decisions, families, people, requests, runs, stops, votes
 from banksman.links import LinkKeys
 from banksman.records import Decision, Event, Key, Person, Request, Vote
 from banksman.signing import Signer
 from banksman.states import SETTLES, VERDICTS, Kind, RequestState, Tier, Verdict
-from banksman_gateway import edits, late, stand_ins, voters
+from banksman_gateway import edits, late, stand_ins, voters, waited_for
 from banksman_gateway.stand_ins import Standing
 from banksman_gateway.voters import Channel, Seat
 
@@ -84,12 +84,13 @@ class Ballot:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The request after the vote, and the segment to wake when the run waits for nothing more."""
+    """The request after the vote, the segment to wake when the run waits for nothing more, notices of an edit."""
 
     request: Request
     resume: tuple[RunId, int] | None
 
 
+    told: Sequence[NoticeId] = ()
 def vote(conn: Connection, request_id: RequestId, voter: Voter, ballot: Ballot, pen: Pen) -> Outcome:
     """One vote on an open request, and, when it completes the requirement, the signed decision."""
     if ballot.stop_run or ballot.verdict is Verdict.STOP:
@@ -110,7 +111,8 @@ def vote(conn: Connection, request_id: RequestId, voter: Voter, ballot: Ballot, 
     counted, enough = voters.counting(conn, request, agreed, who)
     if SETTLES[ballot.verdict] is RequestState.APPROVED and not enough:
         _note(conn, request, voter.actor, "vote.cast", {"verdict": ballot.verdict.value, "revision": request.revision})
-        return Outcome(request, None)
+        told = waited_for.tell_revised(conn, request) if request.revision > ballot.revision else ()
+        return Outcome(request, None, told)
     return _settle(conn, request, voter, ballot, counted, pen=pen)
 
 

@@ -93,6 +93,7 @@ def vote(request_id: str, request: Request, here: Here, session: MaybeSignedIn, 
             return _page(conn, here, _again(conn, reader), wanted, error=error, form=form)
     if outcome.resume is not None:
         here.wire.run(outcome.resume)
+    here.wire.deliver(outcome.told)
     here.wire.changed(run=outcome.request.run_id, request=wanted)
     watched.voted(outcome, reader.voter, ballot, began)
     return html.see(f"/requests/{ids.show('req', wanted)}")

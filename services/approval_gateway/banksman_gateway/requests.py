@@ -206,8 +206,9 @@ def show(conn: Connection, here: Parts, found: Sequence[Record], *, listed: bool
 
 
 def tell(here: Parts, *outcomes: Outcome) -> None:
-    """After the commit: wake workers for runs that wait for nothing more, and whoever watches."""
+    """After the commit: wake workers for runs that wait for nothing more, the notifier, and whoever watches."""
     here.wire.run(*(outcome.resume for outcome in outcomes if outcome.resume is not None))
+    here.wire.deliver([notice for outcome in outcomes for notice in outcome.told])
     for outcome in outcomes:
         here.wire.changed(run=outcome.request.run_id, request=outcome.request.id)
 

@@ -22,13 +22,13 @@ from banksman import silence as ladder
 from banksman.digest import Json
 from banksman.errors import Crossed, NotGenuine, Unavailable
 from banksman.ids import NoticeId, RequestId, RunId
-from banksman.ledger import Connection, audit, families, requests, runs, staff, stops, votes
+from banksman.ledger import Connection, audit, families, requests, runs, stops
 from banksman.ledger import silence as rows
 from banksman.ledger.silence import Reached
 from banksman.records import Event, Request
 from banksman.signing import Verifier
-from banksman.states import Kind, Tier
-from banksman_gateway import stand_ins, voters
+from banksman.states import Kind
+from banksman_gateway import waited_for
 from banksman_gateway.decide import START_GRACE
 from banksman_gateway.parts import Parts
 from banksman_gateway.stand_ins import Standing
@@ -56,7 +56,7 @@ def act(here: Parts, *, until: threading.Event | None = None) -> int:
 
 def unreachable(conn: Connection, request: Request) -> str | None:
     """Why nobody, or too few people, may decide an open request, and what to do about it; None when enough may."""
-    return _unreachable(conn, request, _may_decide(conn, request))
+    return _unreachable(conn, request, waited_for.may_decide(conn, request))
 
 
 def _tried(here: Parts, run_id: RunId, request_id: RequestId) -> bool:
@@ -111,7 +111,7 @@ def _go_on(conn: Connection, here: Parts, request: Request, reached: Reached) ->
     requirement = request.requirement
     due = ladder.due(requirement, reached.since, reached.age)
     extended = _extend(conn, here, request) if reached.over else None
-    may = _may_decide(conn, request)
+    may = waited_for.may_decide(conn, request)
     why = _unreachable(conn, request, may)
     rows.wait(
         conn,
@@ -120,7 +120,7 @@ def _go_on(conn: Connection, here: Parts, request: Request, reached: Reached) ->
         audience=quorum.audience(requirement, reached.age),
         unreachable=why is not None,
     )
-    spoken = _spoken(conn, request)
+    spoken = waited_for.spoken(conn, request)
     left = [who for who in may if who.person.id not in spoken]
     called = [who for who in left if any(not who.groups.isdisjoint(rung.groups) for rung in due.rungs)]
     told = rows.tell(conn, request.id, "escalation", [who.person.id for who in called])
@@ -179,21 +179,6 @@ def renew(conn: Connection, here: Parts, request: Request, expires_at: datetime)
 def trusted(here: Parts) -> Verifier:
     """The keys whose decisions this gateway takes for genuine: those that workers trust, or else its own."""
     return Verifier.read(here.settings.verify_keys or here.signer.public())
-
-
-def _may_decide(conn: Connection, request: Request) -> Sequence[Standing]:
-    """Who may decide this now, signed in, also for somebody who is away."""
-    return [
-        who
-        for who in stand_ins.standing(conn, request, staff.everybody(conn), ()).values()
-        if voters.hindrance(request, request.requirement, who, "session") is None
-        and not (request.tier is Tier.HIGH and who.person.id == request.author_id)
-    ]
-
-
-def _spoken(conn: Connection, request: Request) -> set[object]:
-    cast = votes.of_request(conn, request.id)
-    return {item.person_id for item in cast if item.revision == request.revision and not item.withdrawals}
 
 
 def _unreachable(conn: Connection, request: Request, may: Sequence[Standing]) -> str | None:

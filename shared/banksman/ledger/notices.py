@@ -46,7 +46,8 @@ def matters(conn: Connection, notice_ids: Collection[NoticeId]) -> dict[NoticeId
         f"""
         SELECT notices.id, people.email,
                people.disabled_at IS NULL AND notices.used_at IS NULL AND {lasting.NOTICE}
-               AND (requests.id IS NULL OR (requests.state = 'open' AND requests.revision = notices.revision)),
+               AND (requests.id IS NULL
+                    OR requests.state = 'open' AND (requests.revision = notices.revision OR notices.kind = 'remark')),
                notices.created_at, notices.expires_at,
                requests.id, requests.run_id, requests.kind, requests.agent, requests.tool, requests.requirement,
                runs.requester

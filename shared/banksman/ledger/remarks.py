@@ -45,7 +45,7 @@ def tell(conn: Connection, request_id: RequestId, notices: Sequence[tuple[Notice
           AND NOT EXISTS (
               SELECT FROM notices AS due
               WHERE due.request_id = requests.id AND due.kind = 'remark' AND due.person_id = person
-                AND due.state = 'due' AND due.revision = requests.revision)
+                AND due.state = 'due')
         RETURNING id
         """,
         ([notice for notice, _ in notices], [person for _, person in notices], request_id),
