@@ -16,7 +16,7 @@ from httpx2 import Response
 
 from banksman import ids, ledger
 from banksman.ids import RequestId, RunId
-from banksman.ledger import families, requests, runs
+from banksman.ledger import audit, families, requests, runs
 from banksman.records import Delegation
 from banksman.states import RunStatus
 from banksman_gateway import silence
@@ -165,6 +165,9 @@ def test_who_denies_in_a_child_run_and_stops_stops_the_whole_family(site: Site) 
             assert "ana@example.org stopped the run at write_file: No more of this." in str(
                 runs.get(conn, run_id).error
             )
+            logged = [str(event.body) for event in audit.of_run(conn, run_id)]
+        assert any("A person stopped it at one of its calls." in body for body in logged)
+        assert not any("No more of this." in body or "ana@example.org" in body for body in logged)
 
 
 @pytest.mark.parametrize("silence_means", ["stop", "deny"])

@@ -223,7 +223,8 @@ def _settle(
     if ballot.stop_run or ballot.verdict is Verdict.STOP:
         who = voter.person.email if voter.person else "an API key"
         why = f"{who} stopped the run at {request.tool}" + (f": {ballot.reason}" if ballot.reason else ".")
-        stops.stop(conn, [families.root(conn, request.run_id), request.run_id], voter.actor, because=why)
+        both = [families.root(conn, request.run_id), request.run_id]
+        stops.stop(conn, both, voter.actor, because="A person stopped it at one of its calls.", error=why)
         return Outcome(settled, None)
     segment = runs.wake(conn, request.run_id, hint=pen.hint)
     return Outcome(settled, None if segment is None else (request.run_id, segment))

@@ -13,11 +13,15 @@ from banksman.states import RunStatus
 _TOLD = {RunStatus.CANCELLED: "run.cancelled", RunStatus.RUNNING: "run.cancel_asked"}
 
 
-def stop(conn: Connection, run_ids: Sequence[RunId], actor: str, *, because: str | None = None) -> None:
+def stop(
+    conn: Connection, run_ids: Sequence[RunId], actor: str, *, because: str | None = None, error: str | None = None
+) -> None:
     """Queued, waiting or stuck → cancelled, with their open requests and their child runs; running ones are asked to
     stop, and their workers do it; those that are over stay so. The caller holds the rows of the runs.
+
+    `because` stays in the audit log for good; what only the runs are to say, until they are erased, is their `error`.
     """
-    stopped = runs.cancel(conn, run_ids, because=because)
+    stopped = runs.cancel(conn, run_ids, because=error or because)
     body: dict[str, Json] = {} if because is None else {"because": because}
     audit.append(conn, *(Event(actor, _TOLD[status], run_id, body=body) for run_id, status in stopped.items()))
     close(conn, list(stopped), actor)
