@@ -18,6 +18,7 @@ import pytest
 from httpx2 import Response
 
 from banksman import ids, ledger
+from banksman.errors import Conflict
 from banksman.ids import NoticeId, RequestId, RunId
 from banksman.ledger import agents, audit, batches, lists, requests, rescue, runs
 from banksman.states import RequestState, RunStatus, Verdict
@@ -498,6 +499,38 @@ def test_what_failed_is_tried_again_but_not_what_a_person_failed(site: Site) -> 
     with ledger.transaction(site.gateway) as conn:
         assert [runs.get(conn, run).status for run in (broken, stuck)] == [RunStatus.QUEUED] * 2
         assert runs.get(conn, given_up).status is RunStatus.FAILED
+
+
+def test_nothing_is_queued_again_in_a_batch_that_is_being_cancelled(site: Site) -> None:
+    batch_id, [broken] = a_batch(site, 1)
+    with ledger.transaction(site.worker) as conn:
+        claim = runs.claim(conn, broken, 0, owner="w", lease=LEASE)
+        assert claim is not None
+        assert runs.fail(conn, broken, claim.fence, error="no")
+    with ledger.transaction(site.gateway) as conn:
+        seen = batches.get(conn, batch_id)
+        assert batches.mark(conn, batch_id, "per_x")
+        assert batches.sweep(conn, batch_id)
+
+    with ledger.transaction(site.gateway) as conn, pytest.raises(Conflict, match="was cancelled"):
+        door.retry(conn, seen, "per_x")
+
+    with ledger.transaction(site.gateway) as conn:
+        assert runs.get(conn, broken).status is RunStatus.FAILED
+
+
+def test_a_batch_that_is_over_is_not_cancelled(site: Site) -> None:
+    batch_id, [run_id] = a_batch(site, 1)
+    ana = site.token(site.ana)
+    live, _ = a_batch(site, 1)
+    first, again = (site.client.post(url(live, "/cancel"), headers=ana) for _ in range(2))
+    site.finish(run_id)
+
+    late = site.client.post(url(batch_id, "/cancel"), headers=ana)
+
+    assert (late.status_code, late.json()["detail"]) == (409, "This batch is over: it was finished.")
+    assert site.client.get(url(batch_id), headers=site.key("runs:read")).json()["cancelled_at"] is None
+    assert (first.status_code, again.status_code) == (200, 200)
 
 
 def test_a_batch_whose_reviewers_have_enough_to_do_begins_nothing_new(site: Site) -> None:

@@ -35,13 +35,6 @@ router = APIRouter(prefix="/v1/batches", tags=["batches"], route_class=StrictRou
 
 BatchPath = Annotated[str, Path(examples=["bat_0192f0c1a2b37c4d8e5f60718293a4b5"])]
 
-_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/x-ndjson": {"schema": {"type": "string", "description": "One run on each line."}}},
-    }
-}
-
 
 @router.get("/{batch_id}", response_model=shapes.BatchNow)
 def get_batch(batch_id: BatchPath, way: ToRead) -> Response:
@@ -111,9 +104,9 @@ def resume(conn: Connection, batch: Batch, actor: str) -> None:
 
 def retry(conn: Connection, batch: Batch, actor: str) -> None:
     """Failed or stuck → queued or waiting, each run of a batch that was not cancelled."""
-    if batch.cancelled_at is not None:
-        raise Conflict("This batch was cancelled: submit those runs as another one.", {"status": "cancelled"})
     count = rows.retry(conn, batch.id, actor)
+    if count is None:
+        raise Conflict("This batch was cancelled: submit those runs as another one.", {"status": "cancelled"})
     told = {"batch": ids.show("bat", batch.id), "runs": count}
     audit.append(conn, Event(actor, "batch.retried", body=told))
 
@@ -147,7 +140,9 @@ def press(here: Parts) -> None:
 
 
 def mark(conn: Connection, batch: Batch, actor: str) -> None:
-    """Not cancelled → cancelled: no run of it starts any more; `finish_cancelling` stops the others."""
+    """Neither cancelled nor over → cancelled: no run of it starts any more; `finish_cancelling` stops the others."""
+    if batch.cancelled_at is None:
+        _must_live(batch)
     if rows.mark(conn, batch.id, actor):
         audit.append(conn, Event(actor, "batch.cancelled", body={"batch": ids.show("bat", batch.id)}))
 

@@ -180,10 +180,14 @@ def resume(conn: Connection, batch_id: BatchId) -> bool:
     )
 
 
-def retry(conn: Connection, batch_id: BatchId, actor: str) -> int:
+def retry(conn: Connection, batch_id: BatchId, actor: str) -> int | None:
     """Failed or stuck → queued with fresh attempts, or → waiting while it waits for something still: every run that
-    nobody holds, but for those that a person has failed; how many.
+    nobody holds, but for those that a person has failed; how many. None for a batch that is cancelled: until the
+    transaction ends nobody cancels it, so nothing is queued that whoever stops its runs has passed by.
     """
+    live = conn.execute("SELECT FROM batches WHERE id = %s AND cancelled_at IS NULL FOR NO KEY UPDATE", (batch_id,))
+    if live.fetchone() is None:
+        return None
     rows = conn.execute(
         """
         SELECT id
