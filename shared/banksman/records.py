@@ -560,6 +560,7 @@ class Parcel:
     request_id: RequestId | None
     batch_id: BatchId | None
     url: str = field(repr=False)
+    """Empty where the endpoint cannot be read."""
     secrets: tuple[str, ...] = field(repr=False)
     """The newest first."""
     left: timedelta

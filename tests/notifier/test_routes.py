@@ -63,6 +63,22 @@ def test_a_person_with_two_ways_is_told_by_both_and_a_chat_gets_words_and_an_add
     assert ids.show("ntc", notice)
 
 
+def test_whose_urls_cannot_be_read_is_told_by_mail_and_nobody_else_waits_for_it(
+    routed: Office, asked: AskFor, catcher: Catcher, there: Receiver, reviewers: tuple[Person, Person],
+    owner_pool: ledger.Pool, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    prefer(owner_pool, reviewers[0], Preferences(email=False, urls=(chat(there),)))
+    with ledger.transaction(owner_pool) as conn:
+        conn.execute("UPDATE preferences SET urls = urls || '\\x00'")
+    asked(tell=reviewers)
+
+    deliver(routed)
+
+    assert {mail["To"] for mail in catcher.mails} == {person.email for person in reviewers}
+    assert there.posted == []
+    assert ids.show("per", reviewers[0].id) in caplog.text
+
+
 def test_one_way_that_fails_keeps_nobody_uninformed(
     routed: Office, asked: AskFor, catcher: Catcher, there: Receiver, reviewers: tuple[Person, Person],
     owner_pool: ledger.Pool,

@@ -19,8 +19,8 @@ import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from banksman import ids, ledger
-from banksman.ids import EndpointId
-from banksman.ledger import Connection, audit, endpoints, requests, staff
+from banksman.ids import EndpointId, RequestId, RunId
+from banksman.ledger import Connection, audit, endpoints, requests, staff, telling
 from banksman.ledger import outbox as rows
 from banksman.records import Event, Person
 from banksman_notifier import outbox
@@ -256,6 +256,41 @@ def test_an_endpoint_hears_what_it_wants_to_hear_from_now_on_and_nothing_of_cont
 
 
 @pytest.mark.usefixtures("endpoint")
+def test_what_was_purged_meanwhile_is_told_to_nobody_and_stops_nothing(
+    box: Outbox, there: Receiver, gateway_pool: ledger.Pool
+) -> None:
+    with ledger.transaction(gateway_pool) as conn:
+        purged = RunId(ids.new())
+        audit.append(
+            conn, Event("x", "run.finished", purged), Event("x", "request.denied", purged, RequestId(ids.new()))
+        )
+    say(gateway_pool, "run.failed")
+
+    drain(box)
+
+    assert heard(there) == ["run.failed"]
+
+
+def test_an_endpoint_that_cannot_be_read_fails_alone(
+    box: Outbox, there: Receiver, endpoint: EndpointId, gateway_pool: ledger.Pool, owner_pool: ledger.Pool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    other = an_endpoint(gateway_pool, there.url)
+    with ledger.transaction(owner_pool) as conn:
+        conn.execute("UPDATE endpoints SET url = secret WHERE id = %s", (endpoint,))
+    say(gateway_pool, "run.finished")
+
+    drain(box)
+
+    with ledger.transaction(gateway_pool) as conn:
+        [broken], [told] = (endpoints.deliveries(conn, one) for one in (endpoint, other))
+    assert heard(there) == ["run.finished"]
+    assert (told.state, broken.state, broken.attempts) == ("sent", "due", 1)
+    assert "cannot be read" in str(broken.last_error)
+    assert ids.show("end", endpoint) in caplog.text
+
+
+@pytest.mark.usefixtures("endpoint")
 def test_a_transaction_that_commits_late_is_neither_skipped_nor_told_twice(
     box: Outbox, there: Receiver, gateway_pool: ledger.Pool
 ) -> None:
@@ -389,6 +424,27 @@ def test_an_endpoint_that_is_gone_or_fails_for_days_is_disabled_and_can_be_enabl
     drain(box)
 
     assert heard(there)[1:] == ["run.failed"] if not earlier else "run.failed" in heard(there)
+
+
+def test_what_was_due_and_dead_for_a_removed_endpoint_is_counted_no_more(
+    box: Outbox, gateway_pool: ledger.Pool, owner_pool: ledger.Pool, endpoint: EndpointId
+) -> None:
+    say(gateway_pool, *["run.finished"] * 3)
+    outbox.tail(box)
+    assert outbox.claim(box)
+    with ledger.transaction(owner_pool) as conn:
+        conn.execute(
+            "UPDATE deliveries SET state = 'dead', due_at = NULL"
+            " WHERE id IN (SELECT id FROM deliveries ORDER BY id LIMIT 1)"
+        )
+    with ledger.transaction(gateway_pool) as conn:
+        before = telling.counts(conn).webhooks
+        endpoints.remove(conn, endpoint)
+
+    with ledger.transaction(gateway_pool) as conn:
+        after = telling.counts(conn).webhooks
+
+    assert (before, sum(after.values())) == ({"claimed": 2, "dead": 1}, 0)
 
 
 def test_a_slow_endpoint_has_one_sender_and_keeps_no_other_waiting(

@@ -82,6 +82,8 @@ def send(box: Outbox, parcels: Sequence[Parcel], stopping: Signal | None = None)
                 _put_back(box, parcels[number:], timedelta())
                 return
             try:
+                if not parcel.url:
+                    raise ChannelError("Its address or secret cannot be read: the log says why.", retryable=True)
                 way.send(call(parcel, home))
             except ChannelError as error:
                 _failed(box, parcel, error)

@@ -82,7 +82,7 @@ def enable(conn: Connection, endpoint_id: EndpointId) -> bool:
 
 
 def remove(conn: Connection, endpoint_id: EndpointId) -> None:
-    """Whatever it was → removed, for good; its secrets are forgotten."""
+    """Whatever it was → removed, for good; its secrets are forgotten, and what is due for it is given up."""
     nothing = vault.seal(b"", ("endpoints.secret", endpoint_id))
     conn.execute(
         """
@@ -92,6 +92,10 @@ def remove(conn: Connection, endpoint_id: EndpointId) -> None:
         WHERE id = %s AND removed_at IS NULL
         """,
         (nothing, endpoint_id),
+    )
+    conn.execute(
+        "UPDATE deliveries SET state = 'dead', due_at = NULL WHERE endpoint_id = %s AND state IN ('due', 'claimed')",
+        (endpoint_id,),
     )
 
 

@@ -6,19 +6,23 @@ lock, so that none is skipped and none is written twice, whatever is killed.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from datetime import timedelta
 
 from banksman import ids, vault
+from banksman.errors import NotGenuine, NotHere
 from banksman.ids import BatchId, DeliveryId, EndpointId, RequestId, RunId
 from banksman.ledger import Connection
 from banksman.records import Parcel
+
+log = logging.getLogger(__name__)
 
 
 def tail(conn: Connection, *, limit: int) -> bool:
     """What each live endpoint has not been told yet → due, at most `limit` events on; whether there may be more.
 
-    An endpoint that another notifier is at is left to it.
+    An endpoint that another notifier is at is left to it. What was purged meanwhile is told to nobody.
     """
     more = False
     behind = conn.execute(
@@ -51,6 +55,8 @@ def tail(conn: Connection, *, limit: int) -> bool:
                 SELECT delivery, %s, its_xid::xid8, its_number, its_time, its_name, its_run, its_request
                 FROM unnest(%s::uuid[], %s::text[], %s::bigint[], %s::timestamptz[], %s::text[], %s::uuid[], %s::uuid[])
                      AS told (delivery, its_xid, its_number, its_time, its_name, its_run, its_request)
+                WHERE (its_run IS NULL OR EXISTS (SELECT FROM runs WHERE runs.id = its_run))
+                  AND (its_request IS NULL OR EXISTS (SELECT FROM requests WHERE requests.id = its_request))
                 """,
                 [endpoint, [ids.new() for _ in told], *(list(column) for column in zip(*told, strict=True))],
             )
@@ -105,6 +111,13 @@ def claim(conn: Connection, *, lease: timedelta, limit: int) -> Sequence[Parcel]
         rows, key=lambda row: row[0]
     ):
         sealed = [secret] if old is None else [secret, old]
+        try:
+            place = vault.open_sealed(url, ("endpoints.url", endpoint)).decode()
+            secrets = tuple(vault.open_sealed(text, ("endpoints.secret", endpoint)).decode() for text in sealed)
+        except (NotGenuine, NotHere) as error:
+            # It fails like one that does not answer: the other endpoints go on.
+            log.error("The endpoint %s cannot be read: %s", ids.show("end", endpoint), error)  # noqa: TRY400
+            place, secrets = "", ()
         found.append(
             Parcel(
                 id=DeliveryId(delivery),
@@ -116,8 +129,8 @@ def claim(conn: Connection, *, lease: timedelta, limit: int) -> Sequence[Parcel]
                 run_id=run and RunId(run),
                 request_id=request and RequestId(request),
                 batch_id=batch and BatchId(batch),
-                url=vault.open_sealed(url, ("endpoints.url", endpoint)).decode(),
-                secrets=tuple(vault.open_sealed(text, ("endpoints.secret", endpoint)).decode() for text in sealed),
+                url=place,
+                secrets=secrets,
                 left=left,
             )
         )

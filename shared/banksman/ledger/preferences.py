@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from banksman import vault
+from banksman import ids, vault
+from banksman.errors import NotGenuine, NotHere
 from banksman.ids import PersonId
 from banksman.ledger import Connection
 from banksman.records import Preferences, Quiet
+
+log = logging.getLogger(__name__)
 
 
 def of(conn: Connection, person_ids: Collection[PersonId]) -> Mapping[PersonId, Preferences]:
@@ -73,9 +77,10 @@ def put(conn: Connection, person_id: PersonId, wanted: Preferences) -> None:
 
 def _of_row(row: Sequence[Any]) -> Preferences:
     person, email, urls, begins, ends, zone, hold_high, medium, low = row
+    opened = () if urls is None else _opened(person, urls)
     return Preferences(
-        email=email,
-        urls=() if urls is None else _opened(person, urls),
+        email=email or not opened,
+        urls=opened,
         quiet=None if zone is None else Quiet(begins, ends, zone),
         hold_high=hold_high,
         gather_medium=medium,
@@ -88,4 +93,9 @@ def _sealed(person: PersonId, urls: Sequence[str]) -> bytes:
 
 
 def _opened(person: PersonId, urls: bytes) -> tuple[str, ...]:
-    return tuple(json.loads(vault.open_sealed(urls, ("preferences.urls", person))))
+    """The URLs, or none where they cannot be read: this person is told by mail then, and nobody else waits for it."""
+    try:
+        return tuple(json.loads(vault.open_sealed(urls, ("preferences.urls", person))))
+    except (NotGenuine, NotHere) as error:
+        log.error("The URLs of %s cannot be read: %s", ids.show("per", person), error)  # noqa: TRY400
+        return ()

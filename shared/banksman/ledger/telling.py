@@ -111,7 +111,7 @@ class Counts:
 
 
 def counts(conn: Connection) -> Counts:
-    """How much waits, and how much was given up."""
+    """How much waits, and how much was given up; of endpoints that are there still."""
     notices = conn.execute(
         f"""
         SELECT {_SHOWN}, count(*) FROM notices WHERE state IN ('due', 'claimed') GROUP BY 1
@@ -125,7 +125,10 @@ def counts(conn: Connection) -> Counts:
         """
         SELECT state, count(*) FROM deliveries WHERE state IN ('due', 'claimed') GROUP BY 1
         UNION ALL
-        SELECT 'dead', count(*) FROM deliveries WHERE state = 'dead'
+        SELECT 'dead', count(*)
+        FROM deliveries
+        JOIN endpoints ON endpoints.id = endpoint_id
+        WHERE state = 'dead' AND removed_at IS NULL
         """
     ).fetchall()
     row = conn.execute("SELECT count(*) FROM endpoints WHERE disabled_at IS NOT NULL AND removed_at IS NULL").fetchone()
