@@ -13,6 +13,7 @@ from banksman.errors import InvalidInput
 from banksman.ids import RequestId
 from banksman.ledger import insights as rows
 from banksman.records import Requirement
+from banksman.states import Kind
 from banksman_gateway import insights, receipts, silence
 from tests.gateway.browser import Browser, Words
 from tests.gateway.scenes import Site, asking
@@ -197,6 +198,20 @@ def test_the_page_of_a_receipt_says_what_became_of_each_vote(site: Site) -> None
     assert "did not vote" in Words(browser.get("/receipts/2026-01-31").text).text
     for day in ("0001-01-01", "9999-12-31", "yesterday", "2026-02-30"):
         assert browser.get(f"/receipts/{day}").status_code in (200, 400, 422)
+
+
+def test_a_receipt_says_of_an_answer_that_it_is_no_call_and_of_an_outcome_that_nothing_ran_again(site: Site) -> None:
+    _, [question] = site.a_waiting_run(asking(kind=Kind.QUESTION))
+    _, [outcome] = site.a_waiting_run(asking(kind=Kind.OUTCOME))
+    headers = site.token(site.ana)
+    site.vote(question, headers, verdict="answer", answer="Blue.")
+    site.vote(outcome, headers, verdict="happened", answer="It went out.")
+
+    now = datetime.now(UTC)
+    with ledger.transaction(site.gateway) as conn:
+        lines = rows.receipt(conn, site.ana.id, now - timedelta(hours=1), now + timedelta(hours=1))
+
+    assert [rows.became(line.verdict, line.outcome) for line in lines] == ["no call", "has not run again"]
 
 
 def test_what_was_taken_back_is_in_no_figure_and_on_no_receipt(site: Site) -> None:

@@ -44,7 +44,7 @@ def show(day: str, here: Here, session: SignedIn) -> Response:
         since=since,
         until=until,
         lines=lines,
-        calls=insights.CALLS,
+        became=insights.became,
         head=here.seal.head,
     )
 

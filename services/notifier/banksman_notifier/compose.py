@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from banksman.ids import NoticeId, show
-from banksman.ledger.insights import CALLS
+from banksman.ledger import insights
 from banksman.records import Line, Matter, ReceiptLine
 from banksman.states import Tier
 from banksman_notifier.channels import Message
@@ -131,7 +131,7 @@ def _receipt_line(line: ReceiptLine) -> dict[str, object]:
         "said": line.verdict.value,
         "tool": plain(line.tool),
         "agent": plain(line.agent),
-        "call": CALLS[line.outcome],
+        "call": insights.became(line.verdict, line.outcome),
     }
 
 

@@ -10,6 +10,8 @@ import typer
 from banksman.cli import given, place, show
 from banksman.errors import InvalidInput
 
+_NO_CALL = {"approve": "has not run", "deny": "has not run", "answer": "no call"}
+
 
 def insights(
     *,
@@ -82,7 +84,7 @@ def receipt(
                 item.tool,
                 item.agent,
                 item.state,
-                item.outcome or "has not run",
+                item.outcome or _NO_CALL.get(item.verdict, "has not run again"),
                 item.run_status,
                 item.request_id,
             ]

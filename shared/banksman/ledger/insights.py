@@ -17,9 +17,8 @@ from banksman.ledger import Connection, staff
 from banksman.records import Person
 from banksman.states import RequestState, RunStatus, Verdict
 
-CALLS: Mapping[str | None, str] = MappingProxyType(
+_CALLS: Mapping[str, str] = MappingProxyType(
     {
-        None: "has not run",
         "started": "may have happened: nobody knows yet",
         "returned": "ran",
         "retry": "ran, and asked the model to try again",
@@ -27,13 +26,20 @@ CALLS: Mapping[str | None, str] = MappingProxyType(
         "deferred": "went on elsewhere",
     }
 )
-"""What became of a call, in words, by `Line.outcome`."""
-
 RECEIPT_LIFE = timedelta(days=7)
 """How long a receipt's mail is worth sending after the time it covers."""
 
 HASTY = timedelta(seconds=3)
 """A vote this soon after the same person's vote before it is too fast to have read anything."""
+
+
+def became(verdict: Verdict, outcome: str | None) -> str:
+    """What became of the call that a vote was on, in words."""
+    if outcome is not None:
+        return _CALLS[outcome]
+    if verdict is Verdict.ANSWER:
+        return "no call"
+    return "has not run" if verdict in (Verdict.APPROVE, Verdict.DENY) else "has not run again"
 
 
 @dataclass(frozen=True, slots=True)
