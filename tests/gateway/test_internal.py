@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from psycopg.conninfo import make_conninfo
+from pydantic import SecretStr
+from starlette.testclient import TestClient
 
 from banksman import ids, ledger
 from banksman.ids import NoticeId
 from banksman.ledger import notices, sign_ins
+from banksman.ledger.insights import RECEIPT_LIFE
 from banksman.links import LinkKeys, point
-from banksman_gateway import binding
+from banksman.settings import GatewaySettings
+from banksman_gateway import app, binding, health
+from tests.conftest import Database
 from tests.gateway.scenes import NOTIFIER_TOKEN, Site
 
 NOTIFIER = {"Authorization": f"Bearer {NOTIFIER_TOKEN}"}
@@ -101,6 +110,25 @@ def test_a_notice_that_decides_nothing_has_neither_link_nor_code(site: Site, kin
     assert minted["code"] == ""
 
 
+def test_a_receipts_day_is_that_of_utc_wherever_postgresql_is(
+    site: Site, gateway_settings: GatewaySettings, database: Database
+) -> None:
+    abroad = make_conninfo(database.gateway, options="-c TimeZone=Etc/GMT+12")
+    made = app.create(gateway_settings.model_copy(update={"database_url": SecretStr(abroad)}))
+    until = datetime.now(UTC).replace(hour=7, minute=0, second=0, microsecond=0)
+    notice_id = NoticeId(ids.new())
+    with ledger.transaction(site.gateway) as conn:
+        conn.execute(
+            "INSERT INTO notices (id, kind, person_id, due_at, expires_at) VALUES (%s, 'receipt', %s, now(), %s)",
+            (notice_id, site.ana.id, until + RECEIPT_LIFE),
+        )
+
+    with TestClient(made, base_url="http://localhost:8420") as client:
+        answer = client.post("/internal/links", json={"notices": [notice_id.hex]}, headers=NOTIFIER)
+
+    assert answer.json()["items"][0]["page"] == f"http://localhost:8420/receipts/{until:%Y-%m-%d}"
+
+
 def a_sign_in(site: Site) -> NoticeId:
     notice_id = NoticeId(ids.new())
     with ledger.transaction(site.gateway) as conn:
@@ -120,3 +148,25 @@ def test_probes_say_how_the_gateway_is(site: Site) -> None:
     assert 'banksman_runs{status="waiting"} 1.0' in numbers
     assert 'banksman_requests_open{kind="approval",tier="medium"} 1.0' in numbers
     assert "banksman_requests_oldest_open_seconds" in numbers
+
+
+def test_a_gateway_whose_connections_are_all_at_work_and_whose_numbers_are_slow_is_ready(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over = threading.Event()
+
+    def slowly(_: object) -> bytes:
+        over.wait(30)
+        return b""
+
+    monkeypatch.setattr(health, "generate_latest", slowly)
+    with ThreadPoolExecutor(3) as threads, ExitStack() as stack:
+        stack.callback(over.set)
+        for _ in range(app.POOL_SIZE):
+            stack.enter_context(site.parts.pool.connection())
+        for _ in range(3):
+            threads.submit(site.client.get, "/metrics")
+
+        ready = [site.client.get("/readyz").status_code for _ in range(3)]
+
+    assert ready == [200] * 3

@@ -36,3 +36,4 @@ def world(
         yield World(parts, worker_pool, owner, dispatcher, verifier)
     parts.wire.close()
     parts.pool.close()
+    parts.probe.close()

@@ -29,6 +29,7 @@ def gateway(gateway_settings: GatewaySettings) -> Iterator[Parts]:
     yield parts
     parts.wire.close()
     parts.pool.close()
+    parts.probe.close()
 
 
 def decided_long_ago(site: SiteMaker, monkeypatch: pytest.MonkeyPatch) -> Site:

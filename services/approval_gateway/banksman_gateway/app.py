@@ -88,6 +88,7 @@ def create(settings: GatewaySettings) -> FastAPI:
             here.pulse.close()
             here.wire.close()
             here.pool.close()
+            here.probe.close()
 
     app = FastAPI(
         title="Banksman",
@@ -167,7 +168,8 @@ def build(settings: GatewaySettings) -> Parts:
     link_keys = LinkKeys.read(settings.link_keys.get_secret_value())
     masks.use(settings.link_keys.get_secret_value())
     file_rules = standing_policy.of_file(settings.policy)
-    pool = ledger.open_pool(settings.database_url.get_secret_value(), size=POOL_SIZE, name="banksman-gateway")
+    url = settings.database_url.get_secret_value()
+    pool = ledger.open_pool(url, size=POOL_SIZE, name="banksman-gateway")
     return Parts(
         settings=settings,
         pool=pool,
@@ -179,4 +181,5 @@ def build(settings: GatewaySettings) -> Parts:
         verifier=verifier,
         file_rules=file_rules,
         secrecy=Secrecy(verifier, file_rules),
+        probe=ledger.open_pool(url, size=1, name="banksman-gateway-probe"),
     )

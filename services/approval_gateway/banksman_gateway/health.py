@@ -17,8 +17,9 @@ from banksman_gateway.parts import Here, Parts
 router = APIRouter(tags=["health"])
 
 _WITHIN = 1.0
-# Probes have threads of their own: they answer while every other thread waits for PostgreSQL.
+# Probes have threads of their own: they answer while every other thread waits for PostgreSQL, and so have the numbers.
 _limiter = CapacityLimiter(2)
+_counting = CapacityLimiter(2)
 
 
 class Health(BaseModel):
@@ -52,7 +53,7 @@ async def readyz(here: Here, response: Response) -> Health:
 async def metrics(request: Request) -> Response:
     """Numbers for Prometheus."""
     registry: CollectorRegistry = request.app.state.metrics
-    body = await to_thread.run_sync(generate_latest, registry, limiter=_limiter)
+    body = await to_thread.run_sync(generate_latest, registry, limiter=_counting)
     return Response(body, media_type=CONTENT_TYPE_LATEST)
 
 
@@ -66,7 +67,7 @@ def registry(here: Parts) -> CollectorRegistry:
 
 
 def _reachable(here: Parts) -> bool:
-    up = ledger.reachable(here.pool, within=_WITHIN)
+    up = ledger.reachable(here.probe, within=_WITHIN)
     if up:
         here.outage.until = 0.0
     return up

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -87,7 +87,7 @@ def _read(name: str) -> NoticeId:
 def _path(notice: Notice) -> str:
     """Where the matter of a notice is found by whoever is signed in."""
     if notice.kind == "receipt":
-        return f"/receipts/{notice.expires_at - RECEIPT_LIFE:%Y-%m-%d}"
+        return f"/receipts/{(notice.expires_at - RECEIPT_LIFE).astimezone(UTC):%Y-%m-%d}"
     return "/" if notice.request_id is None else f"/requests/{ids.show('req', notice.request_id)}"
 
 

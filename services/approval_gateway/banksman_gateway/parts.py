@@ -35,6 +35,8 @@ class Parts:
 
     settings: GatewaySettings
     pool: ledger.Pool
+    probe: ledger.Pool
+    """One connection to ask whether PostgreSQL answers, however busy the others are."""
     signer: Signer
     link_keys: LinkKeys
     wire: Wire
