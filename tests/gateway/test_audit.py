@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 
 from banksman import ids, ledger, logs, signing
 from banksman.errors import ConfigurationError
-from banksman.ledger import migrate
+from banksman.ledger import migrate, roster
 from banksman.sealing import anchors, heads, proof, tree
 from banksman.settings import GatewaySettings
 from banksman.signing import Signer, Verifier
@@ -203,6 +203,24 @@ def test_the_page_shows_who_did_what_and_how_far_it_is_sealed(site: Site) -> Non
     other.sign_in(site.ana)
     assert other.get("/audit").status_code == 403
     assert "/audit" not in other.get("/").text
+
+
+def test_the_page_finds_what_somebody_did_by_their_address_however_it_is_written_and_after_they_are_gone(
+    site: Site,
+) -> None:
+    site.a_run(site.ana)
+    browser = Browser(site)
+    browser.sign_in(site.a_person("aud@example.org", "auditor"))
+    loud = browser.get("/audit?actor=ANA@Example.org").text
+    with ledger.transaction(site.gateway) as conn:
+        roster.remove(conn, "owner", site.ana.id)
+
+    gone = browser.get("/audit?actor=ana@example.org").text
+
+    for page in (loud, gone):
+        assert "Nothing of that kind happened." not in page
+        assert "run.submitted" in page
+        assert "ana@example.org" in page
 
 
 def test_every_head_gets_into_the_anchor_and_a_rolled_back_one_is_noticed(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from banksman import ids, ledger
 from banksman.states import RequestState, Tier
+from banksman_gateway import forms, sessions
 from tests.gateway.browser import Browser, Form, forms_in, link_of, notice_of, page_of, routes_of, stored
 from tests.gateway.scenes import NOTIFIER_TOKEN, Site, asking
 
@@ -177,6 +178,20 @@ def test_no_form_route_takes_a_post_from_elsewhere_or_without_its_token(
 
     assert tried >= 15
     assert everything(owner_pool) == before
+
+
+def test_every_form_is_read_before_it_is_asked_who_is_signed_in(site: Site) -> None:
+    seen = 0
+    for mounted in cast("Any", site.client).app.routes:
+        inner = getattr(mounted, "original_router", None)
+        for route in [mounted] if inner is None else inner.routes:
+            asked = [one.call for one in getattr(getattr(route, "dependant", None), "dependencies", ())]
+            for who in (sessions.required, sessions.present):
+                if forms.read in asked and who in asked:
+                    assert asked.index(forms.read) < asked.index(who), route.path
+                    seen += 1
+
+    assert seen >= 15
 
 
 def test_the_api_takes_no_cookie(site: Site, live: Mapping[str, list[str]], owner_pool: ledger.Pool) -> None:

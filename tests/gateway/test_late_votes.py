@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 
-from banksman import ids, ledger
+from banksman import ids, ledger, quorum
 from banksman.ids import RequestId
 from banksman.ledger import votes
 from banksman.states import RequestState, Tier
-from banksman_gateway import silence
+from banksman_gateway import late, silence, voters
+from banksman_gateway.stand_ins import Standing
 from tests.gateway.browser import Browser, Words, code_of, form_in, link_of, notice_of, page_of, stored
 from tests.gateway.scenes import Site, asking
 
@@ -49,6 +52,20 @@ def test_a_late_vote_is_told_who_cancelled_the_run_and_when(site: Site) -> None:
     assert current["at"][:16] == settled_at.isoformat()[:16]
     with ledger.transaction(site.gateway) as conn:
         assert votes.of_request(conn, request_id) == []
+
+
+def test_moments_are_told_in_utc_wherever_postgresql_says_they_are(site: Site) -> None:
+    _, [request_id] = site.a_waiting_run()
+    tokyo = datetime(2026, 1, 1, 3, tzinfo=timezone(timedelta(hours=9)))
+    request = replace(stored(site, request_id), state=RequestState.EXPIRED, expires_at=tokyo)
+    fresh = replace(site.ana, fresh={quorum.REVIEWERS: (tokyo, tokyo)})
+
+    with ledger.transaction(site.gateway) as conn:
+        expired = late.answer(conn, request)
+    refused = voters.hindrance(request, request.requirement, Standing(fresh, frozenset()), "session")
+
+    assert "2025-12-31 18:00:00 UTC" in str(expired)
+    assert "before 2025-12-31 18:00 UTC" in str(refused)
 
 
 def test_one_of_many_late_votes_is_told_the_same(site: Site) -> None:

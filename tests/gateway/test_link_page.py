@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -9,11 +10,11 @@ import pytest
 from banksman import ids, ledger, links
 from banksman.digest import Json
 from banksman.ids import NoticeId, RequestId
-from banksman.ledger import decisions, notices, runs, staff, votes
+from banksman.ledger import decisions, notices, runs, staff, telling, votes
 from banksman.records import Notice
 from banksman.signing import base64url
 from banksman.states import Kind, RequestState, RunStatus, Tier
-from tests.gateway.browser import Browser, Form, code_of, form_in, forms_in, link_of, notice_of, page_of, stored
+from tests.gateway.browser import Browser, Form, Words, code_of, form_in, forms_in, link_of, notice_of, page_of, stored
 from tests.gateway.scenes import Site, asking
 
 
@@ -126,6 +127,49 @@ def test_after_five_wrong_codes_the_right_one_counts_no_more(site: Site) -> None
 
     assert answer.status_code == 403
     assert not decided(site, request_id)
+
+
+@pytest.mark.parametrize("kind", [Kind.APPROVAL, Kind.QUESTION])
+def test_after_five_wrong_codes_the_page_asks_for_none_and_leads_to_the_sign_in(site: Site, kind: Kind) -> None:
+    request_id, notice = a_mailed_request(site, kind=kind)
+    browser = opened(site, request_id, notice)
+    form = browser.form(page_of(request_id), "deny")
+    wrong = f"{(int(code_of(site, notice)) + 1) % 10**6:06d}"
+    for _ in range(4):
+        assert forms_in(browser.send(form, code=wrong).text) != []
+
+    answer = browser.send(form, code=wrong)
+
+    for page in (answer.text, browser.get(page_of(request_id)).text):
+        assert forms_in(page) == []
+        assert f"/sign-in?next={page_of(request_id)}" in page
+        assert "mistyped 5 times" in page
+
+
+def test_a_link_to_what_was_denied_names_nobody_who_approved(site: Site) -> None:
+    request_id, notice = a_mailed_request(site, Tier.MEDIUM, approvals=2)
+    browser = opened(site, request_id, notice)
+    site.vote(request_id, site.token(site.ana))
+    site.vote(request_id, site.token(site.ben), verdict="deny")
+
+    page = Words(browser.get(page_of(request_id)).text).text
+
+    assert "by Ben <ben@example.org>." in page
+    assert "Ana" not in page
+
+
+def test_a_link_for_a_notice_that_brings_none_is_like_any_other_that_is_not_valid(site: Site) -> None:
+    _, notice = a_mailed_request(site)
+    scheme, kid, *_ = link_of(site, notice).removeprefix("/l/").split(".")
+    made = NoticeId(ids.new())
+    with ledger.transaction(site.gateway) as conn:
+        telling.test(conn, made, site.ana.id, "email", lifetime=timedelta(hours=1))
+    whole = link_of(site, notice).removeprefix("/l/").split(".")
+    whole[2] = base64url(made.bytes)
+
+    assert scheme == "bk1"
+    assert kid
+    assert Browser(site).get(f"/l/{'.'.join(whole)}").status_code == 404
 
 
 def test_a_code_of_another_notice_does_not_fit(site: Site) -> None:

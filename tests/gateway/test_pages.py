@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from importlib import resources
 from typing import Any, cast
+from urllib.parse import urlencode
 
 import pytest
 from fastapi import FastAPI
@@ -15,10 +17,11 @@ from fastapi import FastAPI
 from banksman import ids, ledger, render
 from banksman.digest import Json
 from banksman.ids import RequestId, RunId
-from banksman.ledger import decisions, executions, families, runs, staff, votes
+from banksman.ledger import decisions, executions, families, roster, runs, staff, votes
 from banksman.records import Delegation, Person
 from banksman.states import Kind, RequestState, RunStatus, Tier, Verdict
-from banksman_gateway import html
+from banksman_gateway import html, silence
+from tests.conftest import Database
 from tests.gateway.browser import (
     Browser,
     Form,
@@ -33,6 +36,7 @@ from tests.gateway.browser import (
     with_context,
 )
 from tests.gateway.scenes import LEASE, SCHEMA, Site, asking
+from tests.gateway.test_silence import later
 
 XSS = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'><svg onload=alert(1)>{{7*7}}{% raw %}**bold**"
 
@@ -92,6 +96,14 @@ def test_an_empty_inbox_says_what_is_true(site: Site, ana: Browser) -> None:
     text = text_of(ana, "/")
     assert "Nothing waits for you" in text
     assert "1 waits for other people" in text
+
+
+def test_a_name_that_begins_like_an_id_is_searched_for_as_a_name(site: Site, ana: Browser) -> None:
+    for tool in ("run_report", "req_new"):
+        a_request(site, tool=tool)
+        page = ana.get(f"/?q={tool}")
+        assert page.status_code == 200
+        assert "1 waits for you" in Words(page.text).text
 
 
 def test_what_i_voted_on_waits_for_others(site: Site, ana: Browser) -> None:
@@ -312,6 +324,32 @@ def test_a_denial_keeps_its_reason_and_may_stop_the_run(site: Site, ana: Browser
     assert "Wrong folder." in text
 
 
+@pytest.mark.parametrize(
+    ("kind", "verdict", "said"),
+    [
+        (Kind.OUTCOME, "happened", "Somebody said that the call happened. It was not made again."),
+        (Kind.OUTCOME, None, "Nobody said that the call happened, or that it did not. It was not made again."),
+        (Kind.QUESTION, "answer", "The agent is told the answer."),
+        (Kind.QUESTION, None, "It was not answered."),
+        (Kind.APPROVAL, None, "The call was not made."),
+    ],
+)
+def test_the_receipt_of_each_kind_says_no_more_than_is_known(
+    site: Site, ana: Browser, database: Database, kind: Kind, verdict: str | None, said: str
+) -> None:
+    _, [request_id] = site.a_waiting_run(asking(kind=kind))
+    if verdict is None:
+        later(database, request_id, 30 * 86400)
+        assert silence.act(site.parts) == 1
+    else:
+        ana.send(ana.form(page_of(request_id), verdict), answer="So it is.")
+
+    text = text_of(ana, page_of(request_id))
+
+    assert said in text
+    assert ("The call was not made." in text) is (kind is Kind.APPROVAL)
+
+
 def test_the_receipt_says_what_happened_since(site: Site, ana: Browser) -> None:
     run_id, [request_id] = site.a_waiting_run()
     ana.send(ana.form(page_of(request_id), "approve"))
@@ -358,6 +396,19 @@ def test_a_question_is_answered_in_words_and_external_work_in_json(site: Site, a
         assert votes.of_request(conn, work)[0].answer == {"found": 3}
 
 
+def test_an_option_is_chosen_by_its_number_and_its_secret_does_not_stand_in_the_page(site: Site, ana: Browser) -> None:
+    secret = "sk_live_4eC39HqLyjWDarjtT1zdp7dc"
+    options: Json = ["Neither.", f"Use {secret}"]
+    question = a_request(site, kind=Kind.QUESTION, tool="ask", arguments={"question": "Which?", "options": options})
+    form = ana.form(page_of(question), "answer")
+
+    assert secret not in ana.get(page_of(question)).text
+    assert [ana.send(form, option=number).status_code for number in ("2", "-1", "x")] == [422] * 3
+    assert ana.send(form, option="1").status_code == 303
+    with ledger.transaction(site.gateway) as conn:
+        assert votes.of_request(conn, question)[0].answer == f"Use {secret}"
+
+
 @pytest.mark.parametrize(
     ("verdict", "state"),
     [
@@ -391,6 +442,15 @@ def test_the_requester_finds_no_form_and_cannot_vote(site: Site, ana: Browser) -
     assert "somebody else must decide" in page
     assert ana.send(forced).status_code in (403, 409)
     assert stored(site, own).state is RequestState.OPEN
+
+
+def test_a_reason_has_a_bound(site: Site, ana: Browser) -> None:
+    request_id = a_request(site)
+    form = ana.form(page_of(request_id), "deny")
+
+    assert ana.send(form, reason="x" * 4001).status_code == 422
+    assert stored(site, request_id).state is RequestState.OPEN
+    assert ana.send(form, reason="x" * 4000).status_code == 303
 
 
 def test_at_tier_high_a_reason_is_needed_and_one_person_is_not_enough(site: Site, ana: Browser, ben: Browser) -> None:
@@ -513,6 +573,32 @@ def test_an_edit_that_cannot_be_used_is_shown_again_with_the_reason(site: Site, 
     assert stored(site, request_id).revision == 1
 
 
+@pytest.mark.parametrize("way", ["edit", "edit?as=json"])
+def test_an_edit_form_from_before_somebody_elses_edit_changes_nothing_and_shows_what_is_asked_now(
+    site: Site, ana: Browser, way: str
+) -> None:
+    request_id = a_request(site, approvals=2)
+    form = ana.form(f"{page_of(request_id)}/{way}")
+    site.vote(request_id, site.token(site.ben), arguments={"path": "/bens.txt"})
+
+    form.fields |= {"arg-content": "bye"} if way == "edit" else {"arguments": '{"path": "/a.txt"}'}
+    answer = ana.send(form)
+
+    assert answer.status_code == 409
+    assert "ben@example.org changed the arguments" in answer.text
+    again = form_in(answer.text).fields
+    assert again["revision"] == "2"
+    assert "/bens.txt" in again.get("arg-path", again.get("arguments", ""))
+
+
+def test_an_edit_form_without_what_it_edits_is_refused(site: Site, ana: Browser) -> None:
+    request_id = a_request(site, arguments={"a path": "/a"})
+    form = ana.form(f"{page_of(request_id)}/edit")
+    del form.fields["arguments"]
+
+    assert ana.send(form).status_code == 422
+
+
 def test_an_edit_that_does_not_fit_the_tool_is_refused(site: Site, ana: Browser) -> None:
     request_id = a_request(site)
 
@@ -560,6 +646,37 @@ def test_a_form_of_another_session_is_refused(site: Site, ana: Browser, ben: Bro
     assert ana.send(Form(form.action, form.fields | {"form": ""})).status_code == 403
 
     assert stored(site, request_id).state is RequestState.OPEN
+
+
+def test_a_session_that_ends_while_a_vote_arrives_decides_nothing(site: Site, ana: Browser) -> None:
+    request_id = a_request(site)
+    form = ana.form(page_of(request_id), "approve")
+
+    def arriving() -> Iterator[bytes]:
+        with ledger.transaction(site.gateway) as conn:
+            roster.sign_out(conn, "owner", site.ana.id)
+        yield urlencode(form.fields).encode()
+
+    headers = {"Sec-Fetch-Site": "same-origin", "Content-Type": "application/x-www-form-urlencoded"}
+    answer = ana.http.post(form.action, content=arriving(), headers=headers)
+
+    assert answer.status_code == 303
+    assert stored(site, request_id).state is RequestState.OPEN
+
+
+def test_a_vote_after_the_session_ended_is_told_that_it_was_not_counted_and_led_back(site: Site, ana: Browser) -> None:
+    request_id = a_request(site)
+    form = ana.form(page_of(request_id), "approve")
+    with ledger.transaction(site.gateway) as conn:
+        roster.sign_out(conn, "owner", site.ana.id)
+
+    answer = ana.send(form)
+
+    assert answer.headers["location"] == f"/sign-in?next={page_of(request_id)}&lost=yes"
+    page = ana.get(answer.headers["location"]).text
+    assert "Nothing was counted." in page
+    assert form_in(page).fields["next"] == page_of(request_id)
+    assert "Nothing was counted." not in ana.get("/sign-in").text
 
 
 def test_a_field_that_stands_twice_is_refused(site: Site, ana: Browser) -> None:

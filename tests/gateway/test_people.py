@@ -294,6 +294,32 @@ def test_the_page_does_what_the_api_does(site: Site, boss: Person) -> None:
     assert "removed" in browser.get(place).text
 
 
+def test_a_form_from_before_somebody_elses_change_gives_nothing_back(site: Site, boss: Person) -> None:
+    browser = Browser(site)
+    browser.sign_in(boss)
+    place = f"/people/{shown(site.ana)}"
+    [stale] = [form for form in forms_in(browser.get(place).text) if form.action.endswith("/change")]
+    post(site, f"{place.removeprefix('/people')}/change", boss, {"roles": ["auditor"]})
+
+    answer = browser.send(filled(stale, {"name": "Anna", "role-reviewer": "yes"}))
+
+    assert answer.status_code == 409
+    assert "changed this person meanwhile" in answer.text
+    with ledger.transaction(site.gateway) as conn:
+        now = people.get(conn, site.ana.id)
+    assert (now.name, sorted(now.roles)) == ("Ana", ["auditor"])
+    [fresh] = [form for form in forms_in(answer.text) if form.action.endswith("/change")]
+    assert browser.send(filled(fresh, {"name": "Anna", "role-auditor": "yes"})).status_code == 303
+
+
+def test_an_account_leads_to_how_its_person_is_told(site: Site) -> None:
+    browser = Browser(site)
+    browser.sign_in(site.ana)
+
+    assert 'href="/preferences"' in browser.get("/account").text
+    assert browser.get("/preferences").status_code == 200
+
+
 def test_everybody_sees_and_ends_their_own_sessions(site: Site) -> None:
     here, elsewhere = Browser(site), Browser(site)
     here.sign_in(site.ana)

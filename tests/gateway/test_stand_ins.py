@@ -291,12 +291,14 @@ def test_a_person_says_on_the_page_that_they_are_away_and_back(site: Site) -> No
     form = next(form for form in forms_in(browser.get("/away").text) if form.action == "/away")
 
     nonsense = browser.send(form, stand_in="ben@example.org", until="soon")
+    before_time = browser.send(form, stand_in="ben@example.org", until="0001-01-01T00:00+10:00")
     said = browser.send(form, stand_in="ben@example.org", until=until)
     page = browser.get("/away").text
     [ending] = [form for form in forms_in(page) if form.action.endswith("/end")]
     ended = browser.send(ending)
     again = browser.send(ending)
 
+    assert before_time.status_code == 422
     assert (nonsense.status_code, said.status_code, ended.status_code, again.status_code) == (422, 303, 303, 409)
     assert "ben@example.org stands in" in Words(page).text
     assert "Nobody that concerns you" in Words(browser.get("/away").text).text

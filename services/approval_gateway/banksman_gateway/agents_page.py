@@ -30,7 +30,7 @@ def show_agents(here: Here, session: SignedIn) -> Response:
 
 
 @router.post("/agents/{name}/{move}")
-def pause_or_resume(name: str, move: str, here: Here, session: SignedIn, form: Posted) -> Response:
+def pause_or_resume(name: str, move: str, here: Here, form: Posted, session: SignedIn) -> Response:
     """`pause` or `resume`, by the person in the session."""
     form.must_be_of(here.link_keys, session.secret)
     if move not in ("pause", "resume"):

@@ -44,9 +44,10 @@ def show_audit(wanted: Annotated[Filters, Query()], here: Here, session: SignedI
     """Events, the newest first, and the newest head."""
     audit.must_audit(session.person)
     with door.transaction(here) as conn:
-        people = {person.email: ids.show("per", person.id) for person in staff.everybody(conn)}
+        named = staff.addresses(conn)
+        people = {email.lower(): ids.show("per", person_id) for person_id, email in named.items()}
         which = audit.wanted_of(
-            actor=people.get(wanted.actor, wanted.actor),
+            actor=people.get(wanted.actor.lower(), wanted.actor),
             action=wanted.action,
             run_id=wanted.run,
             request_id=wanted.request,
@@ -59,7 +60,7 @@ def show_audit(wanted: Annotated[Filters, Query()], here: Here, session: SignedI
         signed = seals.newest_head(conn)
         head = None if signed is None else heads.read(signed)
         waiting = seals.waiting(conn, (0, 0) if head is None else head.cursor)
-    names = {shown: email for email, shown in people.items()}
+    names = {ids.show("per", person_id): email for person_id, email in named.items()}
     return html.page(
         "audit.html",
         **sessions.signed_in(here, session),

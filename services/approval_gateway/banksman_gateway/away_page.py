@@ -25,7 +25,7 @@ def show_away(here: Here, session: SignedIn) -> Response:
 
 
 @router.post("/away")
-def declare(here: Here, session: SignedIn, form: Posted) -> Response:
+def declare(here: Here, form: Posted, session: SignedIn) -> Response:
     """The person in the session is away; times are UTC."""
     form.must_be_of(here.link_keys, session.secret)
     try:
@@ -39,7 +39,7 @@ def declare(here: Here, session: SignedIn, form: Posted) -> Response:
 
 
 @router.post("/away/{absence_id}/end")
-def end(absence_id: str, here: Here, session: SignedIn, form: Posted) -> Response:
+def end(absence_id: str, here: Here, form: Posted, session: SignedIn) -> Response:
     """An absence ends now."""
     form.must_be_of(here.link_keys, session.secret)
     try:
@@ -74,5 +74,5 @@ def _moment(form: Form, name: str) -> datetime:
     try:
         said = datetime.fromisoformat(form.text(name))
         return said.replace(tzinfo=UTC) if said.tzinfo is None else said.astimezone(UTC)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise InvalidInput(f"Say {name} when as 2026-12-24 18:00, in UTC.") from None

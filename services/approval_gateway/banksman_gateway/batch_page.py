@@ -76,7 +76,7 @@ def show_now(batch_id: str, request: Request, here: Here) -> Response:
 
 
 @router.post("/batches/{batch_id}/cancel")
-def cancel(batch_id: str, here: Here, session: SignedIn, form: Posted) -> Response:
+def cancel(batch_id: str, here: Here, form: Posted, session: SignedIn) -> Response:
     """Stop a batch, by the person in the session."""
     answer = _steer(batch_id, here, session, form, batches.mark)
     batches.finish_cancelling(here, BatchId(ids.read("bat", batch_id)))
@@ -84,19 +84,19 @@ def cancel(batch_id: str, here: Here, session: SignedIn, form: Posted) -> Respon
 
 
 @router.post("/batches/{batch_id}/pause")
-def pause(batch_id: str, here: Here, session: SignedIn, form: Posted) -> Response:
+def pause(batch_id: str, here: Here, form: Posted, session: SignedIn) -> Response:
     """Let nothing of a batch start for now, by the person in the session."""
     return _steer(batch_id, here, session, form, batches.pause)
 
 
 @router.post("/batches/{batch_id}/resume")
-def resume(batch_id: str, here: Here, session: SignedIn, form: Posted) -> Response:
+def resume(batch_id: str, here: Here, form: Posted, session: SignedIn) -> Response:
     """Let a paused batch go on, by the person in the session."""
     return _steer(batch_id, here, session, form, batches.resume)
 
 
 @router.post("/batches/{batch_id}/retry")
-def retry(batch_id: str, here: Here, session: SignedIn, form: Posted) -> Response:
+def retry(batch_id: str, here: Here, form: Posted, session: SignedIn) -> Response:
     """Give what failed or is stuck another chance, by the person in the session."""
     return _steer(batch_id, here, session, form, batches.retry)
 

@@ -28,6 +28,8 @@ from banksman_gateway.voters import Channel, Seat
 
 MOST_VOTES = 20
 """How often one person may vote on one revision, taking the vote before back each time: every one of them is kept."""
+MOST_REASON = 4000
+"""How many characters a reason may have."""
 START_GRACE = timedelta(hours=24)
 """How long after the last sibling's deadline an approved call may still start."""
 
@@ -88,9 +90,9 @@ class Outcome:
 
     request: Request
     resume: tuple[RunId, int] | None
-
-
     told: Sequence[NoticeId] = ()
+
+
 def vote(conn: Connection, request_id: RequestId, voter: Voter, ballot: Ballot, pen: Pen) -> Outcome:
     """One vote on an open request, and, when it completes the requirement, the signed decision."""
     if ballot.stop_run or ballot.verdict is Verdict.STOP:
@@ -148,6 +150,8 @@ def _must_fit(request: Request, ballot: Ballot) -> None:
         raise InvalidInput("`answer` is missing: it is what the agent is told.")
     if ballot.stop_run and SETTLES[ballot.verdict] is not RequestState.DENIED:
         raise InvalidInput("`stop_run` goes together with denying only.")
+    if len(ballot.reason or "") > MOST_REASON:
+        raise InvalidInput(f"A reason may have {MOST_REASON:,} characters.")
     if request.tier is Tier.HIGH and not (ballot.reason or "").strip():
         raise InvalidInput("A vote at tier high needs a reason.")
 

@@ -13,11 +13,11 @@ from fastapi import APIRouter, Query, Response
 
 from banksman import diffs, digest, ids, masks, render
 from banksman.digest import Json
-from banksman.errors import BanksmanError, InvalidInput, NotAllowed
+from banksman.errors import BanksmanError, Changed, InvalidInput, NotAllowed
 from banksman.ids import RequestId
 from banksman.ledger import Connection, requests
 from banksman.states import Kind
-from banksman_gateway import card, door, edits, html, problems, request_page, sessions, widgets
+from banksman_gateway import card, door, edits, html, late, problems, request_page, sessions, widgets
 from banksman_gateway.card import Card
 from banksman_gateway.forms import Form, Posted
 from banksman_gateway.parts import Here, Parts
@@ -34,13 +34,11 @@ def edit(
     """The arguments to change, a field for each, or as JSON; nothing is changed until the next page is confirmed."""
     with door.transaction(here) as conn:
         shown, fields = _editable(conn, here, session, RequestId(ids.read("req", request_id)))
-    # Everything outside ASCII is written as \\uXXXX, so that nothing hides in the box.
-    text = json.dumps(masks.plain(masks.of(shown.action).value(shown.action["arguments"])), indent=2)
-    return _page(here, session, shown, None if as_ == "json" else fields, text)
+    return _page(here, session, shown, None if as_ == "json" else fields, _text(shown))
 
 
 @router.post("/requests/{request_id}/edit")
-def confirm(request_id: str, here: Here, session: SignedIn, form: Posted) -> Response:
+def confirm(request_id: str, here: Here, form: Posted, session: SignedIn) -> Response:
     """What was and what would be, side by side, before the edited call is approved. Changes nothing."""
     form.must_be_of(here.link_keys, session.secret)
     with door.transaction(here) as conn:
@@ -49,15 +47,18 @@ def confirm(request_id: str, here: Here, session: SignedIn, form: Posted) -> Res
     if "arguments" in form.fields:
         fields = None
     try:
-        request_page.must_be_shown(shown, form)
+        _must_be_current(here, shown, form)
         if fields is not None:
             fields = widgets.filled(fields, form)
-        arguments = masks.restored(_said(form, fields), shown.action["arguments"], masks.names(shown.action))
+        arguments = masks.restored(_said(text, fields), shown.action["arguments"], masks.names(shown.action))
         with door.transaction(here) as conn:
             edits.must_match_schema(conn, shown.request, arguments)
         edited = {**shown.action, "arguments": arguments}
         if digest.of_action(edited) == shown.request.digest:
             raise InvalidInput("Nothing was changed.")
+    except Changed as error:
+        # What was typed began from other arguments: sent again as it is, it would undo somebody else's edit.
+        return _page(here, session, shown, fields, _text(shown), error=error)
     except BanksmanError as error:
         return _page(here, session, shown, fields, text, error=error)
     cover = masks.of(shown.action)
@@ -73,8 +74,21 @@ def confirm(request_id: str, here: Here, session: SignedIn, form: Posted) -> Res
     )
 
 
-def _said(form: Form, fields: list[Widget] | None) -> dict[str, Json]:
-    said = request_page.arguments_in(form.fields["arguments"]) if fields is None else widgets.arguments(fields)
+def _must_be_current(here: Parts, shown: Card, form: Form) -> None:
+    """Nothing, when the form was made for what is asked now; `Changed` otherwise."""
+    revision, seen, _ = request_page.must_be_shown(shown, form)
+    if (revision, seen) != (shown.request.revision, shown.request.digest):
+        with door.transaction(here) as conn:
+            raise late.changed(conn, shown.request, revision)
+
+
+def _text(shown: Card) -> str:
+    # Everything outside ASCII is written as \\uXXXX, so that nothing hides in the box.
+    return json.dumps(masks.plain(masks.of(shown.action).value(shown.action["arguments"])), indent=2)
+
+
+def _said(text: str, fields: list[Widget] | None) -> dict[str, Json]:
+    said = request_page.arguments_in(text) if fields is None else widgets.arguments(fields)
     # Once through its canonical form, so that what is confirmed is what the next form carries: 1.0 is 1.
     return request_page.arguments_in(digest.canonical(digest.check(said, what="The edited arguments")).decode())
 

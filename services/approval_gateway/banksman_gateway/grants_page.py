@@ -53,7 +53,7 @@ def show_grants(here: Here, session: SignedIn, before: str = "") -> Response:
 
 
 @router.post("/grants/{grant_id}/revoke")
-def revoke_grant(grant_id: str, here: Here, session: SignedIn, form: Posted) -> Response:
+def revoke_grant(grant_id: str, here: Here, form: Posted, session: SignedIn) -> Response:
     """Take a grant back at once, by the person in the session."""
     form.must_be_of(here.link_keys, session.secret)
     with door.transaction(here) as conn:

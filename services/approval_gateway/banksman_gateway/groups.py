@@ -75,7 +75,7 @@ def show_table(which: Annotated[Which, Query()], here: Here, session: SignedIn) 
 
 
 @router.post("/groups/table")
-def look_again(which: Annotated[Which, Query()], here: Here, session: SignedIn, form: Posted) -> Response:
+def look_again(which: Annotated[Which, Query()], here: Here, form: Posted, session: SignedIn) -> Response:
     """The rows that were ticked once more, with what is about to be said of them. Changes nothing."""
     form.must_be_of(here.link_keys, session.secret)
     found, _ = _group(here, session.person, which)
@@ -102,7 +102,7 @@ def show_chosen(chosen: Annotated[Chosen, Query()], here: Here, session: SignedI
 
 
 @router.post("/groups/votes")
-def vote(here: Here, session: SignedIn, form: Posted) -> Response:
+def vote(here: Here, form: Posted, session: SignedIn) -> Response:
     """A vote on each of the rows, and what became of each; one that changed since it was shown fails alone."""
     form.must_be_of(here.link_keys, session.secret)
     named = [RequestId(ids.read("req", name)) for name in _marks(form)]

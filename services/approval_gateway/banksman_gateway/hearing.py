@@ -110,7 +110,7 @@ def show(here: Here, session: SignedIn) -> Response:
 
 
 @page.post("/preferences")
-def save(here: Here, session: SignedIn, form: Posted) -> Response:
+def save(here: Here, form: Posted, session: SignedIn) -> Response:
     """What the form says, from now on. URLs are added to, or forgotten: they are never shown."""
     form.must_be_of(here.link_keys, session.secret)
     with door.transaction(here) as conn:

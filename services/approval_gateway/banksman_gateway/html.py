@@ -30,11 +30,17 @@ def see(path: str) -> RedirectResponse:
     return RedirectResponse(path, status_code=303)
 
 
+_REQUEST = re.compile(r"/requests/req_[0-9a-f]{32}(?=/)")
+
+
 def problem_page(request: Request, problem: Problem) -> Response:
     """An error as a page; who is not signed in is sent to the sign-in, and back."""
     if problem.status == 401:
-        path = request.url.path if request.method == "GET" else "/"
-        return see(f"/sign-in?next={quote(path)}")
+        if request.method == "GET":
+            return see(f"/sign-in?next={quote(request.url.path)}")
+        wanted = _REQUEST.match(request.url.path)
+        lost = "" if request.url.path == "/sign-out" else "&lost=yes"
+        return see(f"/sign-in?next={wanted[0] if wanted else '/'}{lost}")
     return page("problem.html", problem.status, title=problem.title, text=problem.detail, person=None)
 
 

@@ -22,7 +22,7 @@ def answer(conn: Connection, request: Request) -> AlreadyDecided:
     """The conflict for a vote on a request that waits for nobody any more: what became of it, when, by whom."""
     if request.state is RequestState.OPEN or request.state is RequestState.EXPIRED:
         return AlreadyDecided(
-            f"Nobody decided in time: the deadline was {request.expires_at:%Y-%m-%d %H:%M:%S} UTC.",
+            f"Nobody decided in time: the deadline was {request.expires_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC.",
             {"state": RequestState.EXPIRED.value, "expired_at": request.expires_at.isoformat()},
         )
     if request.state is RequestState.CANCELLED:

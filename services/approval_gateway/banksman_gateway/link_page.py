@@ -51,12 +51,10 @@ def follow(token: str, request: Request, here: Here) -> Response:
         pointer = links.point(token)
         with door.transaction(here) as conn:
             notice = notices.get(conn, NoticeId(pointer.notice))
+            if notice.request_id is None or not binding.digits(notice.kind):
+                raise NotFound(_UNIFORM)
             here.link_keys.verify(pointer, binding.of(notice))
-            if (
-                notice.request_id is None
-                or not binding.digits(notice.kind)
-                or people.get(conn, notice.person_id).disabled
-            ):
+            if people.get(conn, notice.person_id).disabled:
                 raise NotFound(_UNIFORM)
             notices.seen(conn, notice.id)
     except (NotGenuine, NotFound):

@@ -6,6 +6,7 @@ change is the same call of `roster` or `keys` as over the API, with the same lin
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from banksman.errors import BanksmanError, Conflict, InvalidInput, NotFound
 from banksman.ids import KeyId, PersonId
 from banksman.ledger import Connection, audit, people, roster, staff
 from banksman.ledger import keys as rows
-from banksman.records import Event
+from banksman.records import Event, Person
 from banksman_gateway import door, html, keys, problems, sessions
 from banksman_gateway.forms import Form, Posted
 from banksman_gateway.parts import Here, Parts
@@ -34,7 +35,7 @@ def show_people(here: Here, session: SignedIn) -> Response:
 
 
 @router.post("/people")
-def add_person(here: Here, session: SignedIn, form: Posted) -> Response:
+def add_person(here: Here, form: Posted, session: SignedIn) -> Response:
     """Let somebody sign in."""
     form.must_be_of(here.link_keys, session.secret)
     try:
@@ -62,7 +63,7 @@ def show_person(person_id: str, here: Here, session: SignedIn) -> Response:
 
 
 @router.post("/people/{person_id}/{move}")
-def change_person(person_id: str, move: str, here: Here, session: SignedIn, form: Posted) -> Response:
+def change_person(person_id: str, move: str, here: Here, form: Posted, session: SignedIn) -> Response:
     """`change`, `disable`, `enable`, `remove` or `sign-out`, by the administrator in the session."""
     form.must_be_of(here.link_keys, session.secret)
     wanted = PersonId(ids.read("per", person_id))
@@ -82,7 +83,7 @@ def show_keys(here: Here, session: SignedIn) -> Response:
 
 
 @router.post("/keys")
-def make_key(here: Here, session: SignedIn, form: Posted) -> Response:
+def make_key(here: Here, form: Posted, session: SignedIn) -> Response:
     """Make a key. Its text is on the answer's page and nowhere else: reloading it makes no second one by itself."""
     form.must_be_of(here.link_keys, session.secret)
     opens = [scope for scope in scopes.OF_KEYS if form.text(f"scope-{scope}") == "yes"]
@@ -106,7 +107,7 @@ def make_key(here: Here, session: SignedIn, form: Posted) -> Response:
 
 
 @router.post("/keys/{key_id}/revoke")
-def revoke_key(key_id: str, here: Here, session: SignedIn, form: Posted) -> Response:
+def revoke_key(key_id: str, here: Here, form: Posted, session: SignedIn) -> Response:
     """Revoke a key or token at once: any by an administrator, their own tokens by everybody."""
     form.must_be_of(here.link_keys, session.secret)
     wanted = KeyId(ids.read("key", key_id))
@@ -135,7 +136,7 @@ def show_account(here: Here, session: SignedIn) -> Response:
 
 
 @router.post("/account/sign-out")
-def sign_out(here: Here, session: SignedIn, form: Posted) -> Response:
+def sign_out(here: Here, form: Posted, session: SignedIn) -> Response:
     """End one of one's own sessions, or all of them."""
     form.must_be_of(here.link_keys, session.secret)
     actor, which = ids.show("per", session.person.id), form.text("session")
@@ -159,6 +160,8 @@ def _move(conn: Connection, here: Parts, actor: str, wanted: PersonId, *, move: 
     membership = here.settings.membership
     match move:
         case "change":
+            if form.text("was") != _as_shown(people.get(conn, wanted)):
+                raise Conflict("Somebody has changed this person meanwhile, so nothing was changed. Look again.")
             name, groups = form.text("name"), _words(form.text("groups"))
             roster.change(conn, actor, wanted, name=name, roles=_roles(form), groups=groups, membership=membership)
         case "disable":
@@ -185,7 +188,8 @@ def _person(here: Parts, session: Session, wanted: PersonId, error: BanksmanErro
         removed = staff.removed(conn, wanted)
         live = rows.sessions(conn, wanted, idle=sessions.IDLE)
         own = [key for key in rows.of_person(conn, wanted) if key.live]
-    return _page("person.html", here, session, error, someone=found, removed=removed, sessions=live, keys=own)
+    values = {"someone": found, "was": _as_shown(found), "removed": removed, "sessions": live, "keys": own}
+    return _page("person.html", here, session, error, **values)
 
 
 def _keys(here: Parts, session: Session, error: BanksmanError | None = None, *, made: str = "") -> Response:
@@ -205,6 +209,11 @@ def _page(name: str, here: Parts, session: Session, error: BanksmanError | None,
         problem=problem,
         **values,
     )
+
+
+def _as_shown(person: Person) -> str:
+    """What the form for a change was filled with."""
+    return json.dumps([person.name, sorted(person.roles), sorted(person.groups)])
 
 
 def _roles(form: Form) -> Sequence[str]:

@@ -72,7 +72,7 @@ def show(request_id: str, request: Request, here: Here, session: MaybeSignedIn) 
 
 
 @router.post("/requests/{request_id}/vote")
-def vote(request_id: str, request: Request, here: Here, session: MaybeSignedIn, form: Posted) -> Response:
+def vote(request_id: str, request: Request, here: Here, form: Posted, session: MaybeSignedIn) -> Response:
     """One vote, from this page's forms."""
     wanted, began = RequestId(ids.read("req", request_id)), time.time()
     with door.transaction(here) as conn:
@@ -100,7 +100,7 @@ def vote(request_id: str, request: Request, here: Here, session: MaybeSignedIn, 
 
 
 @router.post("/requests/{request_id}/{move}")
-def around(request_id: str, move: str, here: Here, session: SignedIn, form: Posted) -> Response:
+def around(request_id: str, move: str, here: Here, form: Posted, session: SignedIn) -> Response:
     """What people do around a vote, by the person in the session: `withdraw`, `looking`, `remarks`."""
     form.must_be_of(here.link_keys, session.secret)
     wanted, person = RequestId(ids.read("req", request_id)), session.person
@@ -274,9 +274,12 @@ def must_be_shown(shown: Card, form: Form) -> tuple[int, bytes, str]:
 def _answer(shown: Card, verdict: Verdict, form: Form) -> Json:
     text = form.text("answer")
     if verdict is Verdict.HAPPENED:
-        return text or None
+        return digest.check(text, what="The answer") or None
     if verdict is not Verdict.ANSWER:
         return None
+    if "option" in form.fields:
+        # By its number: what is covered in an option does not stand in the page.
+        return {str(number): option for number, option in enumerate(shown.options)}.get(form.text("option"))
     if not text:
         raise InvalidInput("Write an answer first.")
     if shown.request.kind is Kind.EXTERNAL:

@@ -37,7 +37,7 @@ class VoteBody(Body):
     verdict: Verdict
     digest: Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
     revision: Annotated[int, Field(ge=1, le=2**31 - 1, strict=True)]
-    reason: Annotated[str | None, StringConstraints(max_length=4000)] = None
+    reason: Annotated[str | None, StringConstraints(max_length=decide.MOST_REASON)] = None
     arguments: dict[str, Json] | None = Field(
         None, description="Edits the call: a JSON merge patch (RFC 7396) onto the arguments that were shown."
     )

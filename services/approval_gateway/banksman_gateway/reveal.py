@@ -109,7 +109,7 @@ def reveal_secret(request_id: RequestPath, wish: Wish, way: ToAct) -> Response:
 
 
 @page.post("/requests/{request_id}/reveal")
-def show_secret(request_id: str, here: Here, session: SignedIn, form: Posted) -> Response:
+def show_secret(request_id: str, here: Here, form: Posted, session: SignedIn) -> Response:
     """One covered secret, to the person in the session, on a page of its own."""
     form.must_be_of(here.link_keys, session.secret)
     wanted = RequestId(ids.read("req", request_id))

@@ -25,11 +25,11 @@ router = APIRouter(include_in_schema=False)
 
 
 @router.get("/sign-in")
-def ask(session: MaybeSignedIn, next: str = "/") -> Response:  # noqa: A002  the name in the address
-    """The form for an address."""
+def ask(session: MaybeSignedIn, next: str = "/", lost: str = "") -> Response:  # noqa: A002  the name in the address
+    """The form for an address; where something was `lost` on the way here, it says so."""
     if session is not None:
         return html.see(_place(next))
-    return html.page("sign_in.html", person=None, next=_place(next))
+    return html.page("sign_in.html", person=None, next=_place(next), lost=bool(lost))
 
 
 @router.post("/sign-in")
@@ -62,7 +62,7 @@ def check(request: Request, here: Here, form: Posted) -> Response:
 
 
 @router.post("/sign-out")
-def sign_out(here: Here, session: SignedIn, form: Posted) -> Response:
+def sign_out(here: Here, form: Posted, session: SignedIn) -> Response:
     """A session → over."""
     form.must_be_of(here.link_keys, session.secret)
     with door.transaction(here) as conn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -27,6 +28,8 @@ MOST = 100
 """How many requests a page of the inbox shows."""
 
 router = APIRouter(include_in_schema=False)
+
+_ID = re.compile(r"(bat|req|run)_[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,17 +93,16 @@ class Filters(BaseModel):
     def wanted(self) -> Wanted:
         """What the ledger looks for: an id that was pasted is looked up as one."""
         tier = self.tier or None
-        if self.q.startswith("bat_"):
-            return Wanted(tier=tier, batch_id=BatchId(ids.read("bat", self.q)))
-        for prefix in ("req", "run"):
-            if self.q.startswith(f"{prefix}_"):
-                found = ids.read(prefix, self.q)
-                return (
-                    Wanted(tier=tier, request_id=RequestId(found))
-                    if prefix == "req"
-                    else Wanted(tier=tier, run_id=RunId(found))
-                )
-        return Wanted(text=self.q, tier=tier)
+        pasted = _ID.fullmatch(self.q)
+        match pasted and pasted[1]:
+            case "bat":
+                return Wanted(tier=tier, batch_id=BatchId(ids.read("bat", self.q)))
+            case "req":
+                return Wanted(tier=tier, request_id=RequestId(ids.read("req", self.q)))
+            case "run":
+                return Wanted(tier=tier, run_id=RunId(ids.read("run", self.q)))
+            case _:
+                return Wanted(text=self.q, tier=tier)
 
     def beyond(self, last: inbox.Item) -> str:
         """The address of what comes after this item."""

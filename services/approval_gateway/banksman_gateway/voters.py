@@ -8,6 +8,7 @@ there are.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC
 from typing import Literal
 
 from banksman import quorum
@@ -40,7 +41,7 @@ def hindrance(request: Request, requirement: Requirement, who: Standing, channel
         until = max(until for group, (_, until) in who.person.fresh.items() if group in audience)
         return (
             "You were given that role or group after this was asked, so your vote does not count here before"
-            f" {until:%Y-%m-%d %H:%M} UTC."
+            f" {until.astimezone(UTC):%Y-%m-%d %H:%M} UTC."
         )
     if who.groups.isdisjoint(audience):
         return f"This waits for {' or '.join(sorted(audience))}. You are not in that group, so you cannot decide."

@@ -108,6 +108,12 @@ def everybody(conn: Connection) -> Sequence[Person]:
     return [person_of(row) for row in rows]
 
 
+def addresses(conn: Connection) -> Mapping[PersonId, str]:
+    """The addresses of all people, of the removed too; of two with one address, whoever has it now comes last."""
+    rows = conn.execute("SELECT id, email FROM people ORDER BY removed_at NULLS LAST").fetchall()
+    return {PersonId(person_id): email for person_id, email in rows}
+
+
 def by_email(conn: Connection, email: str) -> Person | None:
     """The person of this address, if any; somebody removed has none."""
     row = conn.execute(
