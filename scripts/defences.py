@@ -1274,7 +1274,7 @@ DEFENCES = (
     Defence(
         "only a signature that holds is renewed",
         f"{GATEWAY}/silence.py",
-        "            said = verifier.verify(decision.signed)\n",
+        "            said = here.verifier.verify(decision.signed)\n",
         "            said = __import__('json').loads(decision.signed.statement)\n",
         (f"{SILENCE}::test_a_forged_approval_is_not_signed_again",),
     ),

@@ -22,6 +22,8 @@ Json = Any
 """Any JSON value. Values enter through `parse` or `check`, never unchecked."""
 
 MAX_BYTES = 256 * 1024
+MAX_CONTEXT_BYTES = 64 * 1024 * 1024
+"""Of what a request has around its call: the files that it refers to, what was approved before."""
 MAX_DEPTH = 32
 MAX_INTEGER = 2**53 - 1
 

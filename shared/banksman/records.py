@@ -494,7 +494,7 @@ class Preferences:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """A notice as people see it; `state` is one of `telling.STATES`."""
+    """A notice as people see it: `held` and `failed` are states, too."""
 
     id: NoticeId
     kind: str

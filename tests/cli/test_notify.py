@@ -10,7 +10,7 @@ from datetime import timedelta
 from banksman import ids, ledger
 from banksman.ledger import notices, staff
 from tests.cli.conftest import Banksman
-from tests.gateway.scenes import Site
+from tests.gateway.scenes import Site, notices_of
 
 
 def promote(site: Site, *roles: str) -> None:
@@ -43,9 +43,9 @@ def test_a_test_message_tells_what_became_of_it(banksman: Banksman, site: Site, 
             with ledger.transaction(notifier_pool) as conn:
                 for notice, fence in notices.claim(conn, lease=timedelta(minutes=1)):
                     if error is None:
-                        notices.sent(conn, notice.id, fence)
+                        notices.sent(conn, [(notice.id, fence)])
                     else:
-                        notices.bury(conn, notice.id, fence, error=error)
+                        notices.bury(conn, [(notice.id, fence)], error=error)
                     return
             time.sleep(0.05)
 
@@ -71,7 +71,7 @@ def test_dead_messages_are_listed_and_sent_once_more(banksman: Banksman, site: S
     promote(site, "operator")
     _, [request_id] = site.a_waiting_run()
     with ledger.transaction(site.gateway) as conn:
-        [notice] = notices.of_request(conn, request_id)
+        [notice] = notices_of(conn, request_id)
         conn.execute("UPDATE notices SET state = 'dead', due_at = NULL, last_error = '550 no\x1b[2Jbody'")
 
     listed = banksman("notify", "dead")

@@ -15,9 +15,9 @@ from banksman import ids, ledger
 from banksman.blocks import Block
 from banksman.digest import Json
 from banksman.ids import NoticeId, RequestId
-from banksman.ledger import notices, requests
+from banksman.ledger import requests
 from banksman.records import NewRequest, Person, Request
-from tests.gateway.scenes import NOTIFIER_TOKEN, Site
+from tests.gateway.scenes import NOTIFIER_TOKEN, Site, notices_of
 
 ORIGIN = "http://localhost:8420"
 
@@ -77,7 +77,7 @@ def stored(site: Site, request_id: RequestId) -> Request:
 def notice_of(site: Site, request_id: RequestId) -> NoticeId:
     """The one notice about a request."""
     with ledger.transaction(site.gateway) as conn:
-        [notice] = notices.of_request(conn, request_id)
+        [notice] = notices_of(conn, request_id)
     return notice.id
 
 

@@ -16,8 +16,8 @@ from starlette.testclient import TestClient
 from banksman import digest, ids, ledger, tokens
 from banksman.digest import Json
 from banksman.ids import NoticeId, PersonId, RequestId, RunId
-from banksman.ledger import agents, keys, requests, runs, snapshots, staff
-from banksman.records import NewRequest, Person, Requirement, Snapshot
+from banksman.ledger import Connection, agents, keys, notices, requests, runs, snapshots, staff
+from banksman.records import NewRequest, Notice, Person, Requirement, Snapshot
 from banksman.states import Kind
 from banksman_gateway import parts
 from banksman_gateway.parts import Parts
@@ -176,6 +176,12 @@ def asking(
         shape=digest.shape(tool, action["arguments"]),
         context=json.dumps({"said": "I will write it.", "files": {}}).encode(),
     )
+
+
+def notices_of(conn: Connection, request_id: RequestId) -> Sequence[Notice]:
+    """Every notice about a request, oldest first."""
+    ids_ = [row[0] for row in conn.execute("SELECT id FROM notices WHERE request_id = %s", (request_id,)).fetchall()]
+    return [notice for _, notice in sorted(notices.named(conn, ids_).items())]
 
 
 def sha256(body: bytes) -> str:

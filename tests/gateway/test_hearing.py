@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from banksman import ids, ledger
 from banksman.ids import NoticeId
-from banksman.ledger import audit, notices, preferences, telling
+from banksman.ledger import audit, preferences
+from banksman_gateway import notices as notices_door
 from tests.gateway.browser import Browser, Words, forms_in
-from tests.gateway.scenes import Site
+from tests.gateway.scenes import Site, notices_of
 
 ME = "/v1/me/preferences"
 
@@ -93,7 +94,7 @@ def test_the_page_shows_the_preferences_and_keeps_what_was_sent(site: Site) -> N
 def a_dead_notice(site: Site) -> NoticeId:
     _, [request_id] = site.a_waiting_run()
     with ledger.transaction(site.gateway) as conn:
-        [notice] = notices.of_request(conn, request_id)
+        [notice] = notices_of(conn, request_id)
         conn.execute(
             "UPDATE notices SET state = 'dead', due_at = NULL, last_error = '550 nobody', attempts = 8 WHERE id = %s",
             (notice.id,),
@@ -132,7 +133,7 @@ def test_notices_are_filtered_by_what_became_of_them(site: Site) -> None:
         assert answer.status_code == 200, answer.text
         return len(answer.json()["items"])
 
-    assert [count(f"state={state}") for state in telling.STATES] == [1, 1, 0, 0, 0, 0, 0]
+    assert [count(f"state={state}") for state in get_args(notices_door.State)] == [1, 1, 0, 0, 0, 0, 0]
     assert count(f"request_id={ids.show('req', request_id)}") == count(f"run_id={ids.show('run', run)}") == 1
     timeline = site.client.get(f"/v1/runs/{ids.show('run', run)}/timeline", headers=token).json()["items"]
     assert [moment["detail"].get("held") for moment in timeline if moment["what"] == "notice.queued"] == ["Gathered."]

@@ -21,7 +21,7 @@ from banksman.links import LinkKeys, point
 from banksman.settings import GatewaySettings
 from banksman_gateway import app, binding, health
 from tests.conftest import Database
-from tests.gateway.scenes import NOTIFIER_TOKEN, Site
+from tests.gateway.scenes import NOTIFIER_TOKEN, Site, notices_of
 
 NOTIFIER = {"Authorization": f"Bearer {NOTIFIER_TOKEN}"}
 
@@ -35,7 +35,7 @@ def mint(site: Site, *names: str) -> list[dict[str, Any]]:
 def test_a_notice_has_one_link_and_one_code_however_often_it_is_asked(site: Site, link_key: str) -> None:
     _, [request_id] = site.a_waiting_run()
     with ledger.transaction(site.gateway) as conn:
-        [notice] = notices.of_request(conn, request_id)
+        [notice] = notices_of(conn, request_id)
 
     [minted] = mint(site, notice.id.hex)
     [again] = mint(site, ids.show("ntc", notice.id))

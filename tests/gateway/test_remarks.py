@@ -11,11 +11,11 @@ from httpx2 import Response
 
 from banksman import ids, ledger
 from banksman.ids import RemarkId, RequestId
-from banksman.ledger import audit, notices, remarks, staff
+from banksman.ledger import audit, remarks, staff
 from banksman.records import Person
 from tests.conftest import Database
 from tests.gateway.browser import Browser, Words, forms_in, page_of, stored
-from tests.gateway.scenes import Site, asking
+from tests.gateway.scenes import Site, asking, notices_of
 
 HOSTILE = "<script>alert(1)</script>\u202e {{7*7}}\x1b[31m\r\nSubject: x"
 
@@ -32,7 +32,7 @@ def look(site: Site, request_id: RequestId, headers: Mapping[str, str], method: 
 def told(site: Site, request_id: RequestId) -> list[Person]:
     """Who is told of a remark, in the order of their notices."""
     with ledger.transaction(site.gateway) as conn:
-        found = [notice for notice in notices.of_request(conn, request_id) if notice.kind == "remark"]
+        found = [notice for notice in notices_of(conn, request_id) if notice.kind == "remark"]
         people = {person.id: person for person in staff.everybody(conn)}
     return [people[notice.person_id] for notice in found]
 

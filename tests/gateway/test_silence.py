@@ -25,7 +25,7 @@ from banksman.states import Kind, RunStatus, Tier
 from banksman_gateway import decide, silence
 from tests.conftest import Database
 from tests.gateway.browser import code_of, page_of
-from tests.gateway.scenes import Site, asking
+from tests.gateway.scenes import Site, asking, notices_of
 from tests.gateway.test_link_page import opened
 
 HOUR = 3600
@@ -51,7 +51,7 @@ def later(database: Database, request_id: RequestId, seconds: int) -> None:
 def told(site: Site, request_id: RequestId) -> Counter[tuple[str, str]]:
     """Which messages were written about a request, and to whom."""
     with ledger.transaction(site.gateway) as conn:
-        found = notices.of_request(conn, request_id)
+        found = notices_of(conn, request_id)
         names = people.named(conn, [item.person_id for item in found])
     return Counter((item.kind, names[item.person_id].name) for item in found)
 
@@ -165,7 +165,7 @@ def test_a_deadline_that_extends_moves_on_tells_all_and_allows_nothing(site: Sit
     assert heard(site, run_id) == ["request.extended", "request.extended"]
     with ledger.transaction(site.gateway) as conn:
         assert runs.get(conn, run_id).status is RunStatus.WAITING
-        assert all(item.live for item in notices.of_request(conn, asked))
+        assert all(item.live for item in notices_of(conn, asked))
 
 
 def test_a_vote_between_a_deadline_that_extends_and_the_sweep_counts(site: Site, database: Database) -> None:
@@ -223,7 +223,7 @@ def test_a_deadline_that_does_not_extend_ends_all_of_it(site: Site, database: Da
 
 def heard_by(site: Site, request_id: RequestId) -> Sequence[Notice]:
     with ledger.transaction(site.gateway) as conn:
-        return notices.of_request(conn, request_id)
+        return notices_of(conn, request_id)
 
 
 def passed(database: Database, notice: NoticeId) -> None:

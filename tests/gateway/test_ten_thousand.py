@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from banksman import ids, ledger
-from banksman.ledger import audit, inbox, staff, views
+from banksman.ledger import audit, inbox, staff
 from tests.conftest import Database
 from tests.gateway import crowd
 from tests.gateway.browser import Browser
@@ -76,7 +76,7 @@ def _used(servers: Sequence[int]) -> float:
 
 def _news(site: Site) -> object:
     with ledger.transaction(site.gateway) as conn:
-        return views.news_of_requests(conn, audit.horizon(conn))
+        return audit.since(conn, audit.horizon(conn), requests=True)
 
 
 def _far_down(browser: Browser, pages: int = 20) -> str:

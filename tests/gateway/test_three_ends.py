@@ -16,7 +16,7 @@ from banksman_gateway import fresh, silence
 from banksman_worker.results import denial
 from banksman_worker.resuming import resolve
 from tests.gateway.browser import Browser
-from tests.gateway.scenes import Site, asking
+from tests.gateway.scenes import Site, asking, notices_of
 
 ENDS = ("denied", "expired", "cancelled")
 
@@ -87,7 +87,7 @@ def test_the_metrics_keep_them_apart(site: Site, ended: Mapping[str, tuple[RunId
 
 def test_no_mail_asks_anybody_any_more(site: Site, ended: Mapping[str, tuple[RunId, RequestId]]) -> None:
     with ledger.transaction(site.gateway) as conn:
-        found = [item.id for _, request_id in ended.values() for item in notices.of_request(conn, request_id)]
+        found = [item.id for _, request_id in ended.values() for item in notices_of(conn, request_id)]
         matters = notices.matters(conn, found)
 
     assert len(found) == len(ENDS)
@@ -99,7 +99,7 @@ def test_the_agent_is_told_which_it_was(site: Site, ended: Mapping[str, tuple[Ru
     for end, (run_id, _) in ended.items():
         with ledger.transaction(site.gateway) as conn:
             [settled] = requests.settled(conn, run_id, 1)
-        told[end] = denial(resolve(silence.trusted(site.parts), settled))
+        told[end] = denial(resolve(site.parts.verifier, settled))
 
     assert told["denied"] == "A person denied this call. It was not executed."
     assert told["expired"].startswith("Nobody decided in time")

@@ -144,7 +144,7 @@ def test_what_a_later_claim_took_over_is_not_recorded_twice(
     deliver(office)
 
     with ledger.transaction(notifier_pool) as conn:
-        moved = notices.sent(conn, notice, slow)
+        moved = notices.sent(conn, [(notice, slow)])
 
     assert not moved
 

@@ -29,7 +29,6 @@ from banksman.ledger import (
     runs,
     silence,
     snapshots,
-    views,
 )
 from banksman.ledger import notices as mails
 from banksman.ledger.inbox import Wanted
@@ -137,7 +136,7 @@ def operations(place: Place) -> Mapping[str, Callable[[], Callable[[], object]]]
         "batches": read(lambda: batches.listed(conn, limit=20)),
         "batch of 500, status": read(status),
         "batch of 500, used": read(lambda: progress.used(conn, place.batch)),
-        "news": read(lambda: views.news_of_requests(conn, audit.horizon(conn))),
+        "news": read(lambda: audit.since(conn, audit.horizon(conn), requests=True)),
         "gauges": read(lambda: gauges.read(conn)),
     }
     return found

@@ -160,7 +160,7 @@ def read(conn: Connection, request_id: RequestId, reader: Person | None, channel
     versions = lists.revisions(conn, request_id)
     names = _names(conn, cast_, [author for _, _, author in versions])
     decision = decisions.get(conn, request_id)
-    context = digest.parse(request.context, what="The stored context", limit=_CONTEXT_LIMIT)
+    context = digest.parse(request.context, what="The stored context", limit=digest.MAX_CONTEXT_BYTES)
     requirement = Requirement.from_json(action["requirement"]) if genuine else request.requirement
     signed = replace(request, requirement=requirement)
     stands = tally.of_each(conn, [(signed, cast_, decision)], marks)[request_id]
@@ -202,9 +202,6 @@ def _hindrance(
     standing = [item for item in cast_ if item.id not in stands.void]
     who = stand_ins.standing(conn, request, [reader], standing)[reader.id]
     return voters.hindrance(request, request.requirement, who, channel)
-
-
-_CONTEXT_LIMIT = 64 * 1024 * 1024
 
 
 def _action(request: Request) -> tuple[dict[str, Json], bool]:

@@ -262,8 +262,8 @@ def _statement(
         "reason": ballot.reason,
         "stop_run": ballot.stop_run,
         "voters": [_voter(request, *seat) for seat in counted],
-        "decided_at": _stamp(now),
-        "start_by": _stamp(start_by),
+        "decided_at": stamp(now),
+        "start_by": stamp(start_by),
     }
 
 
@@ -311,5 +311,6 @@ def _note(conn: Connection, request: Request, actor: str, action: str, body: dic
     audit.append(conn, Event(actor, action, request.run_id, request.id, body))
 
 
-def _stamp(moment: datetime) -> str:
+def stamp(moment: datetime) -> str:
+    """A moment, as statements have it."""
     return moment.astimezone(UTC).isoformat(timespec="seconds")

@@ -21,7 +21,7 @@ from banksman.records import Event
 from banksman_gateway import door, problems, shapes
 from banksman_gateway.auth import Caller
 from banksman_gateway.door import ToAct, ToRead
-from banksman_gateway.intake import Body, StrictRoute
+from banksman_gateway.intake import Body, Nothing, StrictRoute
 from banksman_gateway.shapes import Shape
 
 router = APIRouter(prefix="/v1/endpoints", tags=["endpoints"], route_class=StrictRoute, responses=problems.ALSO)
@@ -104,10 +104,6 @@ class Redelivered(Shape):
     """How many are due once more."""
 
     deliveries: int
-
-
-class Nothing(Body):
-    """No fields."""
 
 
 @router.get("", response_model=shapes.Page[Endpoint])

@@ -86,7 +86,7 @@ def news_of_run(conn: Connection, run_id: RunId, cursor: Cursor) -> News:
 def news_of_requests(conn: Connection, cursor: Cursor) -> News:
     """All requests' events after a cursor; where nothing was found, the next look begins at the horizon."""
     horizon = audit.horizon(conn)
-    events = views.news_of_requests(conn, cursor)
+    events = audit.since(conn, cursor, requests=True)
     return News(events, _last(events, max(cursor, horizon)))
 
 

@@ -28,6 +28,10 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class Nothing(Body):
+    """No fields."""
+
+
 class StrictRequest(Request):
     """A request whose JSON goes through `digest.parse`."""
 

@@ -17,7 +17,7 @@ from banksman_gateway import door, problems, shapes
 from banksman_gateway.agents import OPERATORS
 from banksman_gateway.auth import Caller
 from banksman_gateway.door import ToAct, ToRead
-from banksman_gateway.intake import Body, StrictRoute
+from banksman_gateway.intake import Body, Nothing, StrictRoute
 from banksman_gateway.shapes import Shape
 
 router = APIRouter(prefix="/v1/notices", tags=["notices"], route_class=StrictRoute, responses=problems.ALSO)
@@ -65,10 +65,6 @@ class Test(Body):
 
     to: Annotated[str, StringConstraints(max_length=254)] | None = None
     channel: Literal["email", "apprise"] | None = None
-
-
-class Nothing(Body):
-    """No fields."""
 
 
 class Resent(Shape):

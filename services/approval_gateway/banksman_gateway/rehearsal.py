@@ -266,7 +266,7 @@ def past_call(past: Past) -> Call | None:
     """The call behind a past request, as the gate saw it; None where it cannot be read."""
     try:
         action = digest.parse(past.action, limit=4 * digest.MAX_BYTES)
-        context = digest.parse(past.context, limit=64 * digest.MAX_BYTES)
+        context = digest.parse(past.context, limit=digest.MAX_CONTEXT_BYTES)
         if vault.UNREAD in action:
             return None
         arguments = cast("Mapping[str, Json]", action["arguments"])

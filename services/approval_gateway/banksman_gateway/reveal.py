@@ -59,7 +59,7 @@ def reveal(conn: Connection, here: Parts, wanted: RequestId, voter: Voter, wish:
     if digest.of_action(action) != request.digest:
         raise NotGenuine("The stored request does not match its own digest. Nothing of it is revealed.")
     _must_be_entitled(conn, here, request, voter)
-    context = digest.parse(request.context, what="The stored context", limit=64 * 1024 * 1024)
+    context = digest.parse(request.context, what="The stored context", limit=digest.MAX_CONTEXT_BYTES)
     found = next((one for one in render.of(action, context).secrets if one.fingerprint == wish.fingerprint), None)
     if found is None:
         raise InvalidInput("The request has no secret with this fingerprint now. Read it again.")

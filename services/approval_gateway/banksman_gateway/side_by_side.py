@@ -76,7 +76,7 @@ def tables(members: Sequence[Member]) -> Sequence[Table]:
 def table(agent: str, tool: str, members: Sequence[Member]) -> Table:
     """The table of these requests, in their order."""
     actions = [digest.parse(member.action, limit=4 * digest.MAX_BYTES) for member in members]
-    contexts = [digest.parse(member.context, limit=64 * 1024 * 1024) for member in members]
+    contexts = [digest.parse(member.context, limit=digest.MAX_CONTEXT_BYTES) for member in members]
     covered = [masks.of(action).value(action.get("arguments") or {}) for action in actions]
     arguments = [cast("Mapping[str, Json]", found) for found in covered]
     names = sorted({name for item in arguments for name in item})

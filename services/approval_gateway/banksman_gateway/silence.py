@@ -15,7 +15,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from banksman import ids, ledger, logs, quorum
 from banksman import silence as ladder
@@ -26,10 +26,9 @@ from banksman.ledger import Connection, audit, families, requests, runs, stops
 from banksman.ledger import silence as rows
 from banksman.ledger.silence import Reached
 from banksman.records import Event, Request
-from banksman.signing import Verifier
 from banksman.states import Kind
 from banksman_gateway import waited_for
-from banksman_gateway.decide import START_GRACE
+from banksman_gateway.decide import START_GRACE, stamp
 from banksman_gateway.parts import Parts
 from banksman_gateway.stand_ins import Standing
 
@@ -149,7 +148,7 @@ def _extend(conn: Connection, here: Parts, request: Request) -> dict[str, Json] 
         return None
     expires_at, times = moved
     renew(conn, here, request, expires_at)
-    return {"times": times, "until": _stamp(expires_at)}
+    return {"times": times, "until": stamp(expires_at)}
 
 
 def renew(conn: Connection, here: Parts, request: Request, expires_at: datetime) -> None:
@@ -159,10 +158,9 @@ def renew(conn: Connection, here: Parts, request: Request, expires_at: datetime)
     which extension is the reason, and the one that they decided stays where it is.
     """
     start_by = expires_at + START_GRACE
-    verifier = trusted(here)
     for request_id, decision in rows.short_lived(conn, request.run_id, request.segment, start_by):
         try:
-            said = verifier.verify(decision.signed)
+            said = here.verifier.verify(decision.signed)
             if said["request"] != ids.show("req", request_id):
                 raise NotGenuine("The decision belongs to another request.")
         except NotGenuine as error:
@@ -170,15 +168,10 @@ def renew(conn: Connection, here: Parts, request: Request, expires_at: datetime)
             continue
         decided = said["renewed"]["decided"] if "renewed" in said else said["start_by"]
         waits = {"decided": decided, "for": ids.show("req", request.id)}
-        statement = {**said, "start_by": _stamp(start_by), "renewed": waits}
+        statement = {**said, "start_by": stamp(start_by), "renewed": waits}
         rows.renew(conn, replace(decision, signed=here.signer.sign(statement), start_by=start_by))
-        body: dict[str, Json] = {"start_by": _stamp(start_by), "kid": here.signer.kid}
+        body: dict[str, Json] = {"start_by": stamp(start_by), "kid": here.signer.kid}
         audit.append(conn, Event(ACTOR, "decision.renewed", request.run_id, request_id, body))
-
-
-def trusted(here: Parts) -> Verifier:
-    """The keys whose decisions this gateway takes for genuine: those that workers trust, or else its own."""
-    return Verifier.read(here.settings.verify_keys or here.signer.public())
 
 
 def _unreachable(conn: Connection, request: Request, may: Sequence[Standing]) -> str | None:
@@ -203,7 +196,3 @@ def _unreachable(conn: Connection, request: Request, may: Sequence[Standing]) ->
 
 def _note(conn: Connection, request: Request, action: str, body: dict[str, Json] | None = None) -> None:
     audit.append(conn, Event(ACTOR, action, request.run_id, request.id, body or {}))
-
-
-def _stamp(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="seconds")

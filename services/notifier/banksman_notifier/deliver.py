@@ -9,7 +9,7 @@ gateway that is away buries nothing. What was buried stays visible with its last
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
@@ -75,7 +75,7 @@ def deliver(office: Office, only: Sequence[NoticeId] | None = None) -> int:
     return len(claimed)
 
 
-Move = Callable[[Connection], bool]
+Move = Callable[[Connection], Collection[NoticeId]]
 Links = Mapping[NoticeId, Link | NotFound | GatewayAway]
 
 
@@ -92,7 +92,7 @@ def _attempt(
 ) -> tuple[str, Move]:
     """Try once, and say what became of it: an event's name and the move that records it."""
     if not matter.wanted:
-        return "notice.dropped", partial(notices.drop, notice_id=notice.id, fence=fence)
+        return "notice.dropped", partial(notices.drop, claimed=[(notice.id, fence)])
     if notice.attempts > office.max_attempts:
         return _bury(notice, fence, "Its deliveries broke off before they could be recorded.")
     link = links[notice.id]
@@ -115,20 +115,19 @@ def _attempt(
         return _later(notice, fence, str(error), counted=True)
     for opener in office.copies:
         copy(way(opener), message)
-    return "notice.sent", partial(notices.sent, notice_id=notice.id, fence=fence)
+    return "notice.sent", partial(notices.sent, claimed=[(notice.id, fence)])
 
 
 def _bury(notice: Notice, fence: int, error: str) -> tuple[str, Move]:
     log.error("A notice is dead: its reviewer was not told.", notice=ids.show("ntc", notice.id), error=error)
-    return "notice.dead", partial(notices.bury, notice_id=notice.id, fence=fence, error=error)
+    return "notice.dead", partial(notices.bury, claimed=[(notice.id, fence)], error=error)
 
 
 def _later(notice: Notice, fence: int, error: str, *, counted: bool) -> tuple[str, Move]:
     log.warning("A notice waits for another attempt.", notice=ids.show("ntc", notice.id), error=error)
     move = partial(
         notices.postpone,
-        notice_id=notice.id,
-        fence=fence,
+        claimed=[(notice.id, fence)],
         error=error,
         delay=delay_after(notice.attempts if counted else 0),
         counted=counted,

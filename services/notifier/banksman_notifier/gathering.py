@@ -158,7 +158,7 @@ class _Desk:
         taken = rows.take(self.conn, person, lease=self.office.lease, limit=_MOST)
         if taken:
             self.matters.update(notices.matters(self.conn, [notice.id for notice, _ in taken]))
-        rows.drop(self.conn, [(item[0].id, item[1]) for item in taken if not self._wanted(item)])
+        notices.drop(self.conn, [(item[0].id, item[1]) for item in taken if not self._wanted(item)])
         return [item for item in taken if self._wanted(item)]
 
     def _each_once(self, items: Sequence[Claimed]) -> Sequence[Claimed]:
@@ -168,7 +168,7 @@ class _Desk:
             notice = item[0]
             newest[notice.request_id if notice.kind in _TELLS_ONCE else notice.id] = item
         kept = {notice.id for notice, _ in newest.values()}
-        rows.drop(self.conn, [(notice.id, fence) for notice, fence in items if notice.id not in kept])
+        notices.drop(self.conn, [(notice.id, fence) for notice, fence in items if notice.id not in kept])
         return list(newest.values())
 
 
@@ -198,7 +198,7 @@ def _send(office: Office, summary: Sequence[Claimed], channel: str, ways: Ways, 
     if attempts > office.max_attempts:
         action, move = (
             "notice.dead",
-            partial(rows.bury, error="Its deliveries broke off before they could be recorded."),
+            partial(notices.bury, error="Its deliveries broke off before they could be recorded."),
         )
     else:
         try:
@@ -209,18 +209,18 @@ def _send(office: Office, summary: Sequence[Claimed], channel: str, ways: Ways, 
                 raise ChannelError(f"There is no channel {channel!r} here.", retryable=True)
             message = compose.of_summary([matter for _, _, matter in group], _name(claimed), lines, home)
             ways(office.channels[channel]).send(message)
-            action, move = "notice.sent", rows.sent
+            action, move = "notice.sent", notices.sent
             for opener in office.copies:
                 copy(ways(opener), message)
         except GatewayAway as error:
-            move = partial(rows.postpone, error=str(error), delay=delay_after(0), counted=False)
+            move = partial(notices.postpone, error=str(error), delay=delay_after(0), counted=False)
         except Exception as error:  # one summary that breaks must not hold up the next
             if not isinstance(error, ChannelError):
                 log.exception("A summary could not be written.", notices=len(claimed))
             if attempts >= office.max_attempts or (isinstance(error, ChannelError) and not error.retryable):
-                action, move = "notice.dead", partial(rows.bury, error=str(error))
+                action, move = "notice.dead", partial(notices.bury, error=str(error))
             else:
-                move = partial(rows.postpone, error=str(error), delay=delay_after(attempts), counted=True)
+                move = partial(notices.postpone, error=str(error), delay=delay_after(attempts), counted=True)
     log.info("A summary was tried.", notices=len(claimed), became=action)
     with ledger.transaction(office.pool) as conn:
         moved = move(conn, claimed)
@@ -238,7 +238,7 @@ def _left(office: Office, summary: Sequence[Claimed], turn: Turn) -> Sequence[tu
     group = [(notice, fence, turn.matters[notice.id]) for notice, fence in turn.left(summary)]
     if unwanted := [(notice.id, fence) for notice, fence, matter in group if not matter.wanted]:
         with ledger.transaction(office.pool) as conn:
-            rows.drop(conn, unwanted)
+            notices.drop(conn, unwanted)
     return [item for item in group if item[2].wanted]
 
 
@@ -247,7 +247,7 @@ def _event(action: str, notice: Notice, matter: Matter, channel: str) -> Event:
     return Event("notifier", action, matter.run_id, matter.request_id, body | {"summary": True})
 
 
-def _name(claimed: rows.Fenced) -> NoticeId:
+def _name(claimed: notices.Fenced) -> NoticeId:
     """What the summary of exactly these notices is called, so that a repeat of it is the same mail."""
     text = b"".join(sorted(notice.bytes for notice, _ in claimed))
     return NoticeId(UUID(bytes=hashlib.sha256(b"banksman/summary\0" + text).digest()[:16]))

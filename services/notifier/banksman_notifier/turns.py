@@ -52,10 +52,10 @@ class Turn:
             self._look(now, [(notice.id, fence) for notice, fence in claimed])
         return [item for item in claimed if item[0].id not in self._lost]
 
-    def _look(self, now: float, fences: rows.Fenced) -> None:
+    def _look(self, now: float, fences: notices.Fenced) -> None:
         with ledger.transaction(self._pool) as conn:
             if now >= self._ends:
-                rows.postpone(conn, fences, error=_BEHIND, delay=timedelta(), counted=False)
+                notices.postpone(conn, fences, error=_BEHIND, delay=timedelta(), counted=False)
                 ours = set[NoticeId]()
             else:
                 ours = rows.ours(conn, fences)

@@ -40,9 +40,11 @@ def _rows(events: Sequence[Event]) -> Jsonb:
 
 
 def since(
-    conn: Connection, cursor: tuple[int, int], *, run_id: RunId | None = None, limit: int = 200
+    conn: Connection, cursor: tuple[int, int], *, run_id: RunId | None = None, requests: bool = False, limit: int = 200
 ) -> Sequence[Event]:
-    """Events after a cursor, oldest first, below the horizon of running transactions, so that none is ever skipped."""
+    """Events after a cursor (of one run, or of requests alone), oldest first, below the horizon of running
+    transactions, so that none is ever skipped.
+    """
     rows = conn.execute(
         """
         SELECT actor, action, run_id, request_id, body, at, xid::text::bigint, id
@@ -50,10 +52,11 @@ def since(
         WHERE (xid, id) > (%(xid)s::text::xid8, %(id)s)
           AND xid < audit_horizon()
           AND (%(run)s::uuid IS NULL OR run_id = %(run)s)
+          AND (request_id IS NOT NULL OR NOT %(requests)s)
         ORDER BY audit_events.xid, audit_events.id
         LIMIT %(limit)s
         """,
-        {"xid": str(cursor[0]), "id": cursor[1], "run": run_id, "limit": limit},
+        {"xid": str(cursor[0]), "id": cursor[1], "run": run_id, "requests": requests, "limit": limit},
     ).fetchall()
     return [
         Event(actor, action, run, request and RequestId(request), body, at, (xid, number))

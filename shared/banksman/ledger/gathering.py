@@ -7,14 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, LiteralString
 
 from banksman.ids import BatchId, NoticeId, PersonId
 from banksman.ledger import Connection, notices
 from banksman.records import Line, Notice, Waiting
 from banksman.states import Kind, Tier
-
-Fenced = Sequence[tuple[NoticeId, int]]
 
 
 def waiting(conn: Connection, notice_ids: Collection[NoticeId]) -> Mapping[NoticeId, Waiting]:
@@ -149,37 +146,7 @@ def lines(conn: Connection, notice_ids: Collection[NoticeId]) -> Sequence[Line]:
     ]
 
 
-def sent(conn: Connection, claimed: Fenced) -> set[NoticeId]:
-    """Claimed → sent, all at the same moment; those that were still held by this claim."""
-    return _moved(
-        conn,
-        """
-        UPDATE notices
-        SET state = 'sent', due_at = NULL, sent_at = statement_timestamp(), last_error = NULL, held = NULL
-        FROM unnest(%s::uuid[], %s::integer[]) AS claimed (notice, its_fence)
-        WHERE id = notice AND fence = its_fence AND state = 'claimed'
-        RETURNING id
-        """,
-        claimed,
-    )
-
-
-def drop(conn: Connection, claimed: Fenced) -> None:
-    """Claimed → dropped: nobody needs them any more, or another message tells the same."""
-    _moved(
-        conn,
-        """
-        UPDATE notices
-        SET state = 'dropped', due_at = NULL, held = NULL
-        FROM unnest(%s::uuid[], %s::integer[]) AS claimed (notice, its_fence)
-        WHERE id = notice AND fence = its_fence AND state = 'claimed'
-        RETURNING id
-        """,
-        claimed,
-    )
-
-
-def ours(conn: Connection, claimed: Fenced) -> set[NoticeId]:
+def ours(conn: Connection, claimed: notices.Fenced) -> set[NoticeId]:
     """Those that are still held by this claim."""
     found = conn.execute(
         """
@@ -190,43 +157,4 @@ def ours(conn: Connection, claimed: Fenced) -> set[NoticeId]:
         """,
         ([item[0] for item in claimed], [item[1] for item in claimed]),
     ).fetchall()
-    return {NoticeId(row[0]) for row in found}
-
-
-def postpone(conn: Connection, claimed: Fenced, *, error: str, delay: timedelta, counted: bool) -> set[NoticeId]:
-    """Claimed → due again after `delay`, keeping what went wrong; uncounted when it was not really tried."""
-    return _moved(
-        conn,
-        """
-        UPDATE notices
-        SET state = 'due', due_at = clock_timestamp() + %s, last_error = %s, attempts = attempts - %s, held = NULL
-        FROM unnest(%s::uuid[], %s::integer[]) AS claimed (notice, its_fence)
-        WHERE id = notice AND fence = its_fence AND state = 'claimed'
-        RETURNING id
-        """,
-        claimed,
-        (delay, error[:500], 0 if counted else 1),
-    )
-
-
-def bury(conn: Connection, claimed: Fenced, *, error: str) -> set[NoticeId]:
-    """Claimed → dead: they were tried often enough, and stay visible."""
-    return _moved(
-        conn,
-        """
-        UPDATE notices
-        SET state = 'dead', due_at = NULL, last_error = %s, held = NULL
-        FROM unnest(%s::uuid[], %s::integer[]) AS claimed (notice, its_fence)
-        WHERE id = notice AND fence = its_fence AND state = 'claimed'
-        RETURNING id
-        """,
-        claimed,
-        (error[:500],),
-    )
-
-
-def _moved(conn: Connection, statement: LiteralString, claimed: Fenced, values: Sequence[Any] = ()) -> set[NoticeId]:
-    if not claimed:
-        return set()
-    found = conn.execute(statement, [*values, [item[0] for item in claimed], [item[1] for item in claimed]]).fetchall()
     return {NoticeId(row[0]) for row in found}

@@ -135,7 +135,7 @@ def before(conn: Connection, request_id: RequestId) -> Json:
         action = digest.parse(old.action, limit=4 * digest.MAX_BYTES)
     except BanksmanError:
         return None
-    files = digest.parse(old.context, limit=64 * 1024 * 1024).get("files")
+    files = digest.parse(old.context, limit=digest.MAX_CONTEXT_BYTES).get("files")
     schema = digest.parse(requests.schema(conn, old.schema_hash))
     return {
         **{name: action.get(name) for name in ("arguments", "operands", "agent_version")},

@@ -13,6 +13,9 @@ from banksman.ledger import Connection, lasting
 from banksman.records import Matter, Notice, Requirement
 from banksman.states import Kind, NoticeState
 
+Fenced = Sequence[tuple[NoticeId, int]]
+"""Claimed notices, each with its fence."""
+
 
 def claim(
     conn: Connection, *, only: Sequence[NoticeId] | None = None, lease: timedelta, limit: int = 50
@@ -62,55 +65,40 @@ def matters(conn: Connection, notice_ids: Collection[NoticeId]) -> dict[NoticeId
     return {NoticeId(row[0]): _matter(row) for row in rows}
 
 
-def sent(conn: Connection, notice_id: NoticeId, fence: int) -> bool:
-    """Claimed → sent."""
+def sent(conn: Connection, claimed: Fenced) -> set[NoticeId]:
+    """Claimed → sent, all at the same moment; those that were still held by this claim."""
     return _moved(
         conn,
         """
-        UPDATE notices SET state = 'sent', due_at = NULL, sent_at = clock_timestamp(), last_error = NULL
-        WHERE id = %s AND fence = %s AND state = 'claimed'
+        UPDATE notices
+        SET state = 'sent', due_at = NULL, sent_at = statement_timestamp(), last_error = NULL, held = NULL
         """,
-        (notice_id, fence),
+        claimed,
     )
 
 
-def postpone(
-    conn: Connection, notice_id: NoticeId, fence: int, *, error: str, delay: timedelta, counted: bool = True
-) -> bool:
+def postpone(conn: Connection, claimed: Fenced, *, error: str, delay: timedelta, counted: bool) -> set[NoticeId]:
     """Claimed → due again after `delay`, keeping what went wrong; uncounted when it was not really tried."""
     return _moved(
         conn,
         """
         UPDATE notices
-        SET state = 'due', due_at = clock_timestamp() + %s, last_error = %s, attempts = attempts - %s
-        WHERE id = %s AND fence = %s AND state = 'claimed'
+        SET state = 'due', due_at = clock_timestamp() + %s, last_error = %s, attempts = attempts - %s, held = NULL
         """,
-        (delay, error[:500], 0 if counted else 1, notice_id, fence),
+        claimed,
+        (delay, error[:500], 0 if counted else 1),
     )
 
 
-def bury(conn: Connection, notice_id: NoticeId, fence: int, *, error: str) -> bool:
-    """Claimed → dead: it was tried often enough, and stays visible."""
-    return _moved(
-        conn,
-        """
-        UPDATE notices SET state = 'dead', due_at = NULL, last_error = %s
-        WHERE id = %s AND fence = %s AND state = 'claimed'
-        """,
-        (error[:500], notice_id, fence),
-    )
+def bury(conn: Connection, claimed: Fenced, *, error: str) -> set[NoticeId]:
+    """Claimed → dead: they were tried often enough, and stay visible."""
+    move: LiteralString = "UPDATE notices SET state = 'dead', due_at = NULL, last_error = %s, held = NULL"
+    return _moved(conn, move, claimed, (error[:500],))
 
 
-def drop(conn: Connection, notice_id: NoticeId, fence: int) -> bool:
-    """Claimed → dropped: nobody needs it any more."""
-    return _moved(
-        conn,
-        """
-        UPDATE notices SET state = 'dropped', due_at = NULL
-        WHERE id = %s AND fence = %s AND state = 'claimed'
-        """,
-        (notice_id, fence),
-    )
+def drop(conn: Connection, claimed: Fenced) -> set[NoticeId]:
+    """Claimed → dropped: nobody needs them any more, or another message tells the same."""
+    return _moved(conn, "UPDATE notices SET state = 'dropped', due_at = NULL, held = NULL", claimed)
 
 
 def seen(conn: Connection, notice_id: NoticeId) -> None:
@@ -123,7 +111,7 @@ def try_code(conn: Connection, notice_id: NoticeId, *, tries: int) -> bool:
 
     Commit this before comparing, or an answer would cost nothing.
     """
-    return _moved(
+    return _one(
         conn,
         f"""
         UPDATE notices SET code_tries = code_tries + 1
@@ -135,7 +123,7 @@ def try_code(conn: Connection, notice_id: NoticeId, *, tries: int) -> bool:
 
 def use(conn: Connection, notice_id: NoticeId) -> bool:
     """The link or code decided or signed in, once; False when it was used or has run out."""
-    return _moved(
+    return _one(
         conn,
         f"""
         UPDATE notices SET used_at = clock_timestamp()
@@ -152,22 +140,16 @@ COLUMNS = f"""notices.id, notices.kind, notices.person_id, notices.request_id, n
 
 def get(conn: Connection, notice_id: NoticeId) -> Notice:
     """The notice as it stands, or `NotFound`."""
-    row = conn.execute(f"SELECT {COLUMNS} FROM notices WHERE id = %s", (notice_id,)).fetchone()
-    if row is None:
+    found = named(conn, [notice_id])
+    if notice_id not in found:
         raise NotFound("There is no such notice.")
-    return of_row(row)
+    return found[notice_id]
 
 
 def named(conn: Connection, notice_ids: Collection[NoticeId]) -> dict[NoticeId, Notice]:
     """Several notices by id; one that does not exist is left out."""
     rows = conn.execute(f"SELECT {COLUMNS} FROM notices WHERE id = ANY(%s)", (list(notice_ids),)).fetchall()
     return {NoticeId(row[0]): of_row(row) for row in rows}
-
-
-def of_request(conn: Connection, request_id: RequestId) -> Sequence[Notice]:
-    """Every notice about a request, oldest first."""
-    rows = conn.execute(f"SELECT {COLUMNS} FROM notices WHERE request_id = %s ORDER BY id", (request_id,)).fetchall()
-    return [of_row(row) for row in rows]
 
 
 def of_row(row: Sequence[Any]) -> Notice:
@@ -206,5 +188,19 @@ def _matter(row: Sequence[Any]) -> Matter:
     )
 
 
-def _moved(conn: Connection, statement: LiteralString, values: Sequence[object]) -> bool:
+def _moved(conn: Connection, move: LiteralString, claimed: Fenced, values: Sequence[Any] = ()) -> set[NoticeId]:
+    """The claimed notices that this statement moved, each under the fence of its claim."""
+    if not claimed:
+        return set()
+    fenced: LiteralString = f"""
+        {move}
+        FROM unnest(%s::uuid[], %s::integer[]) AS claimed (notice, its_fence)
+        WHERE id = notice AND fence = its_fence AND state = 'claimed'
+        RETURNING id
+        """
+    rows = conn.execute(fenced, [*values, [item[0] for item in claimed], [item[1] for item in claimed]]).fetchall()
+    return {NoticeId(row[0]) for row in rows}
+
+
+def _one(conn: Connection, statement: LiteralString, values: Sequence[object]) -> bool:
     return conn.execute(statement, values).rowcount == 1

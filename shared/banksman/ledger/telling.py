@@ -13,13 +13,11 @@ from banksman.ids import NoticeId, PersonId, RequestId, RunId
 from banksman.ledger import Connection
 from banksman.records import Told
 
-STATES = ("due", "held", "failed", "claimed", "sent", "dead", "dropped")
-"""As people see them: `held` waits for a summary or for the end of quiet hours, `failed` waits to be tried again."""
-
 _SHOWN = """CASE WHEN notices.state <> 'due' THEN notices.state
                     WHEN notices.last_error IS NOT NULL THEN 'failed'
                     WHEN notices.held IS NOT NULL THEN 'held'
                     ELSE 'due' END"""
+"""As people see them: `held` waits for a summary or for the end of quiet hours, `failed` waits to be tried again."""
 
 
 def listed(

@@ -11,11 +11,11 @@ from uuid import UUID
 
 from banksman import ids, vault
 from banksman.digest import Json
-from banksman.ids import KeyId, PersonId, RemarkId, RequestId, RunId, VoteId
-from banksman.ledger import Connection, audit
+from banksman.ids import PersonId, RemarkId, RequestId, RunId
+from banksman.ledger import Connection, audit, votes
 from banksman.ledger.requests import decision_of
 from banksman.records import Decision, Event, Looking, Remark, Request, Vote
-from banksman.states import Kind, RequestState, Tier, Verdict
+from banksman.states import Kind, RequestState, Tier
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +81,14 @@ class End:
 def around(conn: Connection, page: Sequence[Request], *, remarks: bool = True) -> dict[RequestId, Around]:
     """Siblings, votes, decisions and earlier revisions of a whole page of requests."""
     siblings = _siblings(conn, page)
-    votes, decisions = _votes_and_decisions(conn, [request.id for request in page])
+    cast, decisions = _votes_and_decisions(conn, [request.id for request in page])
     revisions = _revisions(conn, [request.id for request in page if request.revision > 1])
     others = company(conn, [request.id for request in page], remarks=remarks)
     return {
         request.id: Around(
             siblings=[found for found in siblings[request.run_id, request.segment] if found.id != request.id],
             decision=decisions.get(request.id),
-            votes=votes[request.id],
+            votes=cast[request.id],
             revisions=revisions[request.id],
             company=others[request.id],
         )
@@ -121,10 +121,8 @@ def _votes_and_decisions(
 ) -> tuple[defaultdict[RequestId, list[tuple[Vote, str]]], dict[RequestId, Decision]]:
     """In one statement, since no decision is without a vote."""
     rows = conn.execute(
-        """
-        SELECT votes.id, votes.request_id, votes.revision, digest, votes.verdict, channel, votes.person_id, key_id,
-               reason, answer, render_hash, votes.created_at, mac, replaces,
-               (SELECT json_object_agg(mac, created_at) FROM withdrawals WHERE vote_id = votes.id),
+        f"""
+        SELECT {votes.COLUMNS},
                COALESCE(people.email, keys.name),
                decisions.revision, decisions.verdict, statement, signature, kid, start_by, decisions.created_at
         FROM votes
@@ -136,49 +134,16 @@ def _votes_and_decisions(
         """,
         (list(request_ids),),
     ).fetchall()
-    votes: defaultdict[RequestId, list[tuple[Vote, str]]] = defaultdict(list)
+    cast: defaultdict[RequestId, list[tuple[Vote, str]]] = defaultdict(list)
     decisions: dict[RequestId, Decision] = {}
     for row in rows:
-        (
-            vote_id,
-            request_id,
-            revision,
-            digest,
-            verdict,
-            channel,
-            person,
-            key,
-            reason,
-            answer,
-            shown,
-            at,
-            mac,
-            replaces,
-            withdrawals,
-            by,
-            *decided,
-        ) = row
-        vote = Vote(
-            id=VoteId(vote_id),
-            request_id=RequestId(request_id),
-            revision=revision,
-            digest=digest,
-            verdict=Verdict(verdict),
-            channel=channel,
-            person_id=None if person is None else PersonId(person),
-            key_id=None if key is None else KeyId(key),
-            reason=None if reason is None else vault.open_sealed(reason, ("votes.reason", vote_id)).decode(),
-            answer=None if answer is None else json.loads(vault.open_sealed(answer, ("votes.answer", vote_id))),
-            render_hash=shown,
-            mac=mac,
-            created_at=at,
-            replaces=None if replaces is None else VoteId(replaces),
-            withdrawals=withdrawals or {},
-        )
-        votes[vote.request_id].append((vote, by))
-        if decided[0] is not None and vote.request_id not in decisions:
+        *said, by, revision, verdict, statement, signature, kid, start_by, created_at = row
+        vote = votes.of_row(said)
+        cast[vote.request_id].append((vote, by))
+        if revision is not None and vote.request_id not in decisions:
+            decided = (revision, verdict, statement, signature, kid, start_by, created_at)
             decisions[vote.request_id] = decision_of(vote.request_id, decided)
-    return votes, decisions
+    return cast, decisions
 
 
 def _revisions(conn: Connection, request_ids: Sequence[RequestId]) -> defaultdict[RequestId, list[Revision]]:
@@ -407,23 +372,3 @@ def news_of_run(
     ).fetchone()
     events = audit.since(conn, cursor, run_id=run_id, limit=limit)
     return events, row is not None and row[0] and len(events) < limit
-
-
-def news_of_requests(conn: Connection, cursor: tuple[int, int], *, limit: int = 200) -> Sequence[Event]:
-    """Events about requests after a cursor, oldest first, below the horizon of running transactions."""
-    rows = conn.execute(
-        """
-        SELECT actor, action, run_id, request_id, body, at, xid::text::bigint, id
-        FROM audit_events
-        WHERE (xid, id) > (%(xid)s::text::xid8, %(id)s)
-          AND xid < audit_horizon()
-          AND request_id IS NOT NULL
-        ORDER BY audit_events.xid, audit_events.id
-        LIMIT %(limit)s
-        """,
-        {"xid": str(cursor[0]), "id": cursor[1], "limit": limit},
-    ).fetchall()
-    return [
-        Event(actor, action, run, RequestId(request), body, at, (xid, number))
-        for actor, action, run, request, body, at, xid, number in rows
-    ]

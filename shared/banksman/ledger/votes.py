@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 from banksman import vault
 from banksman.ids import KeyId, PersonId, RequestId, VoteId
@@ -44,37 +45,35 @@ def cast(conn: Connection, vote: Vote) -> bool:
     )
 
 
+COLUMNS = """votes.id, votes.request_id, votes.revision, votes.digest, votes.verdict, votes.channel, votes.person_id,
+       votes.key_id, votes.reason, votes.answer, votes.render_hash, votes.mac, votes.created_at, votes.replaces,
+       (SELECT json_object_agg(mac, created_at) FROM withdrawals WHERE vote_id = votes.id)"""
+
+
 def of_request(conn: Connection, request_id: RequestId) -> Sequence[Vote]:
     """The votes on a request, oldest first, those that were taken back among them."""
-    rows = conn.execute(
-        """
-        SELECT id, revision, digest, verdict, channel, person_id, key_id, reason, answer, render_hash, mac,
-               created_at, replaces,
-               (SELECT json_object_agg(mac, created_at) FROM withdrawals WHERE vote_id = votes.id)
-        FROM votes
-        WHERE request_id = %s
-        ORDER BY id
-        """,
-        (request_id,),
-    ).fetchall()
-    return [
-        Vote(
-            id=VoteId(vote_id),
-            request_id=request_id,
-            revision=revision,
-            digest=digest,
-            verdict=Verdict(verdict),
-            channel=channel,
-            person_id=None if person_id is None else PersonId(person_id),
-            key_id=None if key_id is None else KeyId(key_id),
-            reason=None if reason is None else vault.open_sealed(reason, ("votes.reason", vote_id)).decode(),
-            answer=None if answer is None else json.loads(vault.open_sealed(answer, ("votes.answer", vote_id))),
-            render_hash=render_hash,
-            mac=mac,
-            created_at=created_at,
-            replaces=None if replaces is None else VoteId(replaces),
-            withdrawals=withdrawals or {},
-        )
-        for vote_id, revision, digest, verdict, channel, person_id, key_id, reason, answer, render_hash, mac,
-            created_at, replaces, withdrawals in rows
-    ]  # fmt: skip
+    rows = conn.execute(f"SELECT {COLUMNS} FROM votes WHERE request_id = %s ORDER BY id", (request_id,)).fetchall()
+    return [of_row(row) for row in rows]
+
+
+def of_row(row: Sequence[Any]) -> Vote:
+    """The vote behind a row of `COLUMNS`."""
+    (vote_id, request_id, revision, digest, verdict, channel, person_id, key_id, reason, answer, render_hash, mac,
+     created_at, replaces, withdrawals) = row  # fmt: skip
+    return Vote(
+        id=VoteId(vote_id),
+        request_id=RequestId(request_id),
+        revision=revision,
+        digest=digest,
+        verdict=Verdict(verdict),
+        channel=channel,
+        person_id=None if person_id is None else PersonId(person_id),
+        key_id=None if key_id is None else KeyId(key_id),
+        reason=None if reason is None else vault.open_sealed(reason, ("votes.reason", vote_id)).decode(),
+        answer=None if answer is None else json.loads(vault.open_sealed(answer, ("votes.answer", vote_id))),
+        render_hash=render_hash,
+        mac=mac,
+        created_at=created_at,
+        replaces=None if replaces is None else VoteId(replaces),
+        withdrawals=withdrawals or {},
+    )
