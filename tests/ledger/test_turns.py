@@ -15,8 +15,8 @@ import pytest
 from banksman import ids, ledger
 from banksman.errors import Unavailable
 from banksman.ids import BatchId, RunId
-from banksman.ledger import agents, batches, caps, runs
-from banksman.records import Cap, Due, NewRun
+from banksman.ledger import agents, batches, caps, families, runs
+from banksman.records import Cap, Delegation, Due, NewRun
 from tests.conftest import Database
 
 HOUR = timedelta(hours=1)
@@ -192,6 +192,70 @@ def test_the_wake_ups_of_a_paused_batch_take_nobodys_room(gateway_pool: ledger.P
 
     assert whose(worker_pool, first) == {str(paused): 4}
     assert whose(worker_pool, second) == {str(other): 4}
+
+
+def children(pool: ledger.Pool, parent: Due, count: int, *, agent: str = "plain") -> set[RunId]:
+    """What a run of a batch delegated before it paused; their wake-ups were lost."""
+    tasks = [Delegation(RunId(ids.new()), agent, "Do it.", step=1, call_id=f"c{number}") for number in range(count)]
+    with ledger.transaction(pool) as conn:
+        claim = runs.claim(conn, parent.run_id, parent.segment, owner="w", lease=HOUR)
+        assert claim is not None
+        for task in tasks:
+            families.send_out(conn, parent.run_id, parent.segment, task, hint=PAST)
+        assert runs.park(conn, parent.run_id, claim.fence, version="1", usage={})
+    return {task.child_id for task in tasks}
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_what_a_paused_batch_delegated_holds_nobody_up_and_goes_on_with_it(
+    gateway_pool: ledger.Pool, worker_pool: ledger.Pool, begun: bool
+) -> None:
+    window = 4
+    batch_id = a_batch(gateway_pool, 1)
+    [parent] = look(worker_pool, window)
+    held = children(worker_pool, parent, window + 1)
+    if begun:  # each has waited for something and was woken
+        with ledger.transaction(worker_pool) as conn:
+            for run_id in held:
+                claim = runs.claim(conn, run_id, 0, owner="w", lease=HOUR)
+                assert claim is not None
+                assert runs.park(conn, run_id, claim.fence, version="1", usage={})
+        with ledger.transaction(gateway_pool) as conn:
+            assert [runs.wake(conn, run_id, hint=PAST) for run_id in held] == [1] * len(held)
+    with ledger.transaction(gateway_pool) as conn:
+        assert batches.pause(conn, batch_id, "per_x")
+
+    paused = look(worker_pool, window)
+    with ledger.transaction(gateway_pool) as conn:
+        at_hand = conn.execute("SELECT work_at_hand()").fetchone()
+    alone = a_run(gateway_pool)
+    during = look(worker_pool, window)
+    carried_on(worker_pool, during)
+    with ledger.transaction(gateway_pool) as conn:
+        assert batches.resume(conn, batch_id)
+    after = look(worker_pool, window)
+    carried_on(worker_pool, after)
+    after += look(worker_pool, window)
+
+    assert (paused, at_hand) == ([], (0,))
+    assert [item.run_id for item in during] == [alone]
+    assert {item.run_id for item in after} == held
+
+
+def test_what_a_batch_delegated_shares_in_its_part_and_comes_before_its_next_lines(
+    gateway_pool: ledger.Pool, worker_pool: ledger.Pool
+) -> None:
+    a_batch(gateway_pool, 20)
+    [parent] = look(worker_pool, 1)
+    first = children(worker_pool, parent, 8)
+    [below] = [item for item in look(worker_pool, 1) if item.run_id in first]
+    deeper = children(worker_pool, below, 1)
+    alone = [a_run(gateway_pool) for _ in range(20)]
+
+    found = [item.run_id for item in look(worker_pool, 8)]
+
+    assert len(set(found) & set(alone)) == 4
+    assert len(set(found) & (first | deeper)) == 4
 
 
 def test_what_is_past_its_lease_keeps_no_place_of_a_cap(gateway_pool: ledger.Pool, worker_pool: ledger.Pool) -> None:
