@@ -71,6 +71,7 @@ TOLD: Mapping[str, set[str]] = {
     "rescue.retry": {"run.retried"},
     "rescue.revive": {"run.retried", "batch.retried"},
     "restore.doubt": {"run.doubted"},
+    "restore.end_grants": {"grant.revoked"},
     "restore.end_sessions": {"session.ended_everywhere"},
     "retention._remove": {"run.purged"},
     "erasure.erase": {"run.erased"},

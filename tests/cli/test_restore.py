@@ -47,6 +47,10 @@ def test_it_says_what_it_would_do_does_it_once_and_then_has_nothing_to_do(check:
     with ledger.once(database.owner, name="test") as conn:
         person = staff.upsert(conn, "ana@example.org", name="Ana")
         keys.open_session(conn, b"hash", person.id, lifetime=timedelta(hours=1))
+        for number, moment in ((1, "2026-01-01 03:04Z"), (2, "2026-01-02 03:04Z")):
+            conn.execute(
+                "INSERT INTO policies VALUES (%s, %s, %s, %s, %s, %s)", (number, b"", b"", "k", person.id, moment)
+            )
 
     dry = check()
     unchanged = state(database, queued)
@@ -56,11 +60,14 @@ def test_it_says_what_it_would_do_does_it_once_and_then_has_nothing_to_do(check:
     assert dry.returncode == 1
     assert "Runs that may have acted since the restored moment: 1 queued, 1 running." in dry.stdout
     assert "reviewers list" in dry.stdout
+    assert "Standing grants that would be revoked: 0." in dry.stdout
+    assert "version 2, of 2026-01-02 03:04 UTC, is in force" in dry.stdout
     assert "Nothing was changed." in dry.stdout
     assert unchanged == ("queued", None)
     assert done.returncode == 0
     assert "2 runs are stuck" in done.stdout
     assert "1 sessions were ended" in done.stdout
+    assert "0 standing grants were revoked" in done.stdout
     for run_id in (queued, held):
         status, error = state(database, run_id)
         assert (status, error is not None and "may have acted since" in error) == ("stuck", True)

@@ -14,7 +14,7 @@ from banksman import ids, ledger, rule_file
 from banksman.errors import Conflict, InvalidInput, NotAllowed
 from banksman.grants import verified
 from banksman.ids import GrantId, RunId
-from banksman.ledger import audit, batches, executions, grants, requests, staff, views
+from banksman.ledger import audit, batches, executions, grants, requests, restore, staff, views
 from banksman.policy import Policy
 from banksman.records import NewRun, Request
 from banksman.signing import Signer, Verifier
@@ -120,6 +120,26 @@ def test_the_same_call_is_made_again_without_asking_and_the_journal_names_the_gr
     assert (started.detail["grant"], started.detail["owner"]) == (made.id, "ana@example.org")
     assert row == (stored.id,)
     assert stored.used == 1
+
+
+def test_a_grant_that_a_restore_gave_back_counts_no_more(desk: DeskMaker, database: Database) -> None:
+    here = desk()
+    made = here.give(here.approved())
+    with ledger.transaction(here.site.gateway) as conn:
+        assert grants.revoke(conn, GrantId(ids.read("gra", made.id)), here.site.reviewers[0].id)
+    here.sql(database.owner, "UPDATE grants SET revoked_at = NULL, revoked_by = NULL")
+    with ledger.once(database.owner, name="test") as conn:
+        found = restore.look(conn)
+        ended = [restore.end_grants(conn), restore.end_grants(conn)]
+    with ledger.once(database.owner, name="test") as conn:
+        told = [event.body for event in audit.since(conn, (0, 0)) if event.actor == restore.ACTOR]
+    here.refresh()
+
+    why = here.again()
+
+    assert (found.grants, ended, told) == (1, [1, 0], [{"grant": made.id}])
+    assert why is not None
+    assert f"standing grant {made.id} does not cover it: it was revoked" in why
 
 
 def test_without_a_grant_and_for_other_arguments_it_is_asked(desk: DeskMaker) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from banksman import vault
-from banksman.ids import RunId
+from banksman.ids import RunId, show
 from banksman.ledger import Connection, audit
 from banksman.records import Event
 
@@ -22,6 +22,7 @@ _LAST = "\nIts last error: "
 _FENCES = 1_000_000
 """So far a fence is raised: a worker that outlived the restore holds the number of a claim that was taken back, and no
 later claim may come to have the same."""
+_STANDING = "revoked_at IS NULL AND used < most AND expires_at > clock_timestamp()"
 _OPEN = "status NOT IN ('finished', 'failed', 'cancelled')"
 
 
@@ -35,6 +36,10 @@ class Findings:
     """Runs that say already that they may have acted since a restore."""
     open_requests: int
     sessions: int
+    grants: int
+    """Standing grants: one may have been revoked, or used up, since."""
+    policy: tuple[int, datetime] | None
+    """The number of the version in force, and of when it is; an administrator may have uploaded another since."""
     notices: int
     """Messages that are due, some of which may have been sent before."""
     leases: int
@@ -57,9 +62,10 @@ def look(conn: Connection) -> Findings:
             else:
                 by_status[status] = by_status.get(status, 0) + 1
     row = conn.execute(
-        """
+        f"""
         SELECT (SELECT count(*) FROM requests WHERE state = 'open'),
                (SELECT count(*) FROM sessions WHERE ended_at IS NULL AND expires_at > clock_timestamp()),
+               (SELECT count(*) FROM grants WHERE {_STANDING}),
                (SELECT count(*) FROM notices WHERE state IN ('due', 'claimed')),
                count(*), max(due_at)
         FROM runs
@@ -67,6 +73,7 @@ def look(conn: Connection) -> Findings:
         """
     ).fetchone()
     assert row is not None
+    policy = conn.execute("SELECT version, created_at FROM policies ORDER BY version DESC LIMIT 1").fetchone()
     roles = conn.execute(
         """
         SELECT usename, count(*)
@@ -76,8 +83,8 @@ def look(conn: Connection) -> Findings:
         ORDER BY usename
         """
     ).fetchall()
-    asked, sessions, notices, leases, until = row
-    return Findings(by_status, marked, asked, sessions, notices, leases, until, dict(roles))
+    asked, sessions, grants, notices, leases, until = row
+    return Findings(by_status, marked, asked, sessions, grants, policy, notices, leases, until, dict(roles))
 
 
 def end_sessions(conn: Connection) -> int:
@@ -86,6 +93,15 @@ def end_sessions(conn: Connection) -> int:
     if ended:
         audit.append(conn, Event(ACTOR, "session.ended_everywhere", body={"sessions": ended}))
     return ended
+
+
+def end_grants(conn: Connection) -> int:
+    """Every standing grant → revoked, by nobody: one that was revoked or used up since the restored moment would let
+    calls through again.
+    """
+    rows = conn.execute(f"UPDATE grants SET revoked_at = clock_timestamp() WHERE {_STANDING} RETURNING id").fetchall()
+    audit.append(conn, *(Event(ACTOR, "grant.revoked", body={"grant": show("gra", row[0])}) for row in rows))
+    return len(rows)
 
 
 def doubt(conn: Connection, after: RunId | None, *, limit: int = 1000) -> tuple[RunId | None, int]:
