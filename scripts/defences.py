@@ -35,6 +35,7 @@ RUNS = "tests/ledger/test_runs.py"
 STARTS = "tests/ledger/test_executions.py"
 ROLES = "tests/ledger/test_roles.py"
 RETENTION = "tests/gateway/test_retention.py"
+LIMITS = "tests/worker/test_limits.py"
 FLAT = "tests/ledger/test_flat.py"
 LEASE = "tests/worker/test_lease.py"
 JOURNAL = "tests/worker/test_journal.py"
@@ -1850,6 +1851,81 @@ DEFENCES = (
         "return _steer(batch_id, way, retry, by_people=True)",
         "return _steer(batch_id, way, retry)",
         ("tests/gateway/test_batches.py::test_what_failed_is_tried_again_but_not_what_a_person_failed",),
+    ),
+    Defence(
+        "a step of a run has an end",
+        f"{WORKER}/steps.py",
+        "step = asyncio.timeout(seconds)",
+        "step = asyncio.timeout(None)",
+        (f"{LIMITS}::test_a_model_that_never_answers_is_given_up_and_asked_again",),
+    ),
+    Defence(
+        "a call that its tool gave up is asked about",
+        f"{WORKER}/journal.py",
+        'if cleared.effects == "unknown" and faults.gave_up(error):',
+        "if False:",
+        (f"{LIMITS}::test_a_call_that_its_tool_gave_up_may_still_happen_and_is_asked_about",),
+    ),
+    Defence(
+        "no call waits for a thread once it has started",
+        f"{WORKER}/loop.py",
+        "total_tokens = math.inf",
+        "total_tokens = 40",
+        (f"{LIMITS}::test_no_call_waits_for_a_thread_once_it_is_written_down_as_started",),
+    ),
+    Defence(
+        "a command that waited for its turn looks whether its run is still here",
+        f"{WORKER}/execute.py",
+        "if lease is not None and (lease.over or lease.stopped is not None):",
+        "if False:",
+        (
+            "tests/worker/test_execute.py::test_a_command_whose_run_was_stopped_while_it_waited_for_its_turn_does_not_run",
+        ),
+    ),
+    Defence(
+        "a call is asked about although the same response answers",
+        f"{WORKER}/ending.py",
+        " or segment.gate.drafts or segment.gate.delegated",
+        "",
+        (
+            "tests/worker/test_journal.py::test_a_call_in_doubt_is_asked_about_although_the_same_response_answers",
+            "tests/worker/test_journal.py::test_a_call_that_must_be_asked_about_is_asked_although_the_same_response_answers",
+        ),
+    ),
+    Defence(
+        "a lease runs out while the machine is suspended",
+        f"{WORKER}/lease.py",
+        "return clock() > self.until",
+        "return time.monotonic() > self.until",
+        ("tests/worker/test_journal.py::test_while_a_machine_is_suspended_a_lease_runs_out",),
+    ),
+    Defence(
+        "nothing ends the heartbeat",
+        f"{WORKER}/lease.py",
+        "except Exception:  # without this thread",
+        "except ValueError:  # without this thread",
+        ("tests/worker/test_lease.py::test_nothing_ends_the_heartbeat",),
+    ),
+    Defence(
+        "an edit that the tool refuses is asked again",
+        f"{WORKER}/gate.py",
+        "        if key in self._refused:  # the edit",
+        "        if False:  # the edit",
+        ("tests/worker/test_segment.py::test_an_edit_that_the_tool_itself_refuses_is_asked_again",),
+    ),
+    Defence(
+        "no turn asks a hundred questions",
+        f"{WORKER}/gate.py",
+        "if len(self.drafts) + len(self.delegated) >= MAX_OPEN:",
+        "if False:",
+        ("tests/worker/test_segment.py::test_more_than_twenty_questions_of_one_turn_go_back_to_the_model",),
+    ),
+    Defence(
+        "what a command did to directories and permissions is done again",
+        f"{WORKER}/workspace.py",
+        "        self._directories -= set(changes.gone)\n",
+        "",
+        ("tests/worker/test_workspace.py::test_recorded_changes_can_be_done_again_on_an_older_copy",),
     ),
     # Secrets: covered where they are shown, told to who may decide, sealed for one row.
     Defence(

@@ -153,6 +153,16 @@ def test_past_its_lease_a_worker_commits_nothing_even_before_another_takes_over(
         assert runs.get(conn, run_id).status is RunStatus.RUNNING
 
 
+def test_a_snapshot_that_another_worker_wrote_first_stays(gateway_pool: ledger.Pool, worker_pool: ledger.Pool) -> None:
+    run_id, fence = in_state(RunStatus.RUNNING, gateway_pool, worker_pool)
+    snapshot = Snapshot(seq=0, segment=0, kept=0, messages=b"[]", state=b"{}")
+
+    with ledger.transaction(worker_pool) as conn:
+        answers = [snapshots.save(conn, run_id, fence, snapshot) for _ in range(2)]
+
+    assert answers == [True, False]
+
+
 def test_of_two_claims_one_wins(gateway_pool: ledger.Pool, worker_pool: ledger.Pool) -> None:
     run_id = a_run(gateway_pool)
 

@@ -11,13 +11,15 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
-from banksman.errors import BanksmanError, InvalidInput
+from banksman.errors import BanksmanError, InvalidInput, LostLease
 from banksman_worker import execute as commands
 from banksman_worker import scratch
 from banksman_worker import workspace as workspaces
+from banksman_worker.lease import HELD, Lease, clock
 from banksman_worker.workspace import Workspace
 
 # Groups that no other test session of this machine is likely to use at the same time.
@@ -151,6 +153,22 @@ def test_what_a_command_leaves_in_the_background_ends_with_it() -> None:
     assert time.monotonic() - began < 20
     assert said.startswith("started")
     assert not _running("sleep", "303", "304")
+
+
+@pytest.mark.parametrize("lost", [True, False], ids=["lost", "cancelled"])
+def test_a_command_whose_run_was_stopped_while_it_waited_for_its_turn_does_not_run(lost: bool) -> None:
+    async def waits() -> str:
+        lease = Lease(cast("Any", None), clock() + (-1 if lost else 60), asyncio.get_running_loop())
+        lease.stopped = None if lost else "cancelled"
+        HELD.set(lease)
+        return await commands.execute(workspace, "touch ran")
+
+    workspace = Workspace("run_1")
+
+    with pytest.raises(LostLease, match="It did not run"):
+        asyncio.run(waits())
+
+    assert workspace.files() == {}
 
 
 def test_cancelling_the_run_stops_the_command() -> None:

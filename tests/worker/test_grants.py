@@ -423,3 +423,21 @@ def test_a_use_is_given_back_when_the_call_does_not_start(desk: DeskMaker) -> No
 
     with ledger.transaction(here.site.gateway) as conn:
         assert grants.get(conn, stored).used == 0
+
+
+def test_a_use_is_not_counted_where_somebody_else_has_started_the_call(
+    desk: DeskMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = desk()
+    made = here.give(here.approved())
+
+    def lost(*args: object, **named: object) -> bool:
+        del args, named
+        return False
+
+    monkeypatch.setattr(executions, "start", lost)
+
+    here.again()
+
+    with ledger.transaction(here.site.gateway) as conn:
+        assert grants.get(conn, GrantId(ids.read("gra", made.id))).used == 0

@@ -9,7 +9,10 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 from pydantic_ai import Agent, ApprovalRequired, CallDeferred, RunContext
+from pydantic_ai.messages import ModelMessage, ModelResponse, ToolCallPart
+from pydantic_ai.models.function import AgentInfo, FunctionModel
 
 from banksman import ledger
 from banksman.ids import RunId
@@ -17,10 +20,11 @@ from banksman.ledger import executions, runs
 from banksman.policy import Policy
 from banksman.records import Execution
 from banksman.states import Kind, RunStatus, Tier
-from banksman_worker import ending, segment
+from banksman_worker import ending, lease, segment
 from banksman_worker.dispatch import Dispatcher
+from banksman_worker.journal import Journal
 from tests.worker.conftest import Site, SiteMaker
-from tests.worker.test_segment import agent_calling
+from tests.worker.test_segment import agent_calling, returns
 
 LONG = timedelta(minutes=5)
 
@@ -101,6 +105,78 @@ def test_a_call_that_may_have_happened_waits_for_a_person(dies_inside: Dies, stu
     assert stuck.deeds == ["it"]
     [request] = second.open(run_id)
     assert request.kind is Kind.OUTCOME
+
+
+class Paid(BaseModel):
+    """What the agent is to say at the end."""
+
+    words: str
+
+
+def test_a_call_in_doubt_is_asked_about_although_the_same_response_answers(dies_inside: Dies, stuck: Stuck) -> None:
+    def answer(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+        told = [part for part in returns(messages) if part.tool_name == "act"]
+        said = ToolCallPart(info.output_tools[0].name, {"words": str(told[-1].content) if told else "soon"})
+        return ModelResponse([said] if told else [ToolCallPart("act", {"what": "it"}, tool_call_id="c0"), said])
+
+    agent = Agent(FunctionModel(answer), output_type=Paid)
+    agent.tool_plain(stuck.act)
+    run_id, second, _ = dies_inside(agent, approve=False, policy=Policy(allow_tools=("act",)))
+
+    assert second.advance(run_id).status is RunStatus.WAITING
+    [doubt] = second.open(run_id)
+    assert doubt.kind is Kind.OUTCOME
+
+    second.vote(doubt, "happened", answer="It went through.")
+    ended = second.advance(run_id)
+    assert ended.status is RunStatus.FINISHED, ended.error
+    assert "It went through." in str(ended.output)
+    assert stuck.deeds == ["it"]
+
+
+def test_a_call_that_must_be_asked_about_is_asked_although_the_same_response_answers(site: SiteMaker) -> None:
+    made = list[str]()
+
+    def answer(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+        told = [part for part in returns(messages) if part.tool_name == "act"]
+        said = ToolCallPart(info.output_tools[0].name, {"words": str(told[-1].content) if told else "soon"})
+        return ModelResponse([said] if told else [ToolCallPart("act", {"what": "it"}, tool_call_id="c0"), said])
+
+    agent = Agent(FunctionModel(answer), output_type=Paid)
+
+    @agent.tool_plain
+    def act(what: str) -> str:
+        made.append(what)
+        return f"did {what}"
+
+    del act
+    here = site({"actor": agent})
+    run_id, [asked] = here.waiting("actor")
+
+    assert (asked.tool, made) == ("act", [])
+    ended = here.decide_all(run_id, "approve")
+    assert (ended.status, ended.output, made) == (RunStatus.FINISHED, {"words": "did it"}, ["it"])
+
+
+def test_while_a_machine_is_suspended_a_lease_runs_out(
+    stuck: Stuck, site: SiteMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stuck.hangs = False
+    here = site({"actor": stuck.agent(requires_approval=True)})
+    run_id, [request] = here.waiting("actor")
+    here.vote(request, "approve")
+    start = Journal._start  # pyright: ignore[reportPrivateUsage]
+
+    def suspended(*args: Any) -> Any:
+        found = start(*args)
+        now = lease.clock()
+        monkeypatch.setattr(lease, "clock", lambda: now + 3600)
+        return found
+
+    monkeypatch.setattr(Journal, "_start", suspended)
+    here.advance(run_id)
+
+    assert stuck.deeds == []
 
 
 def test_it_happened_and_the_model_is_told_so(dies_inside: Dies, stuck: Stuck) -> None:

@@ -371,3 +371,34 @@ def test_of_two_workers_only_the_one_that_took_over_commits(
 def _until(fact: Callable[[], bool]) -> None:
     waiter = threading.Event()
     assert any(fact() or waiter.wait(0.02) for _ in range(1000))
+
+
+def test_a_standby_is_postgresql_that_is_away(worker_pool: ledger.Pool) -> None:
+    def write() -> None:
+        with ledger.transaction(worker_pool) as conn:
+            conn.execute("SET TRANSACTION READ ONLY")
+            conn.execute("UPDATE runs SET priority = 1")
+
+    with pytest.raises(Unavailable, match="read-only"):
+        write()
+
+
+def test_nothing_ends_the_heartbeat(site: SiteMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    beat, broken = runs.beat, list[int]()
+
+    def breaks_twice(*args: Any, **named: Any) -> Any:
+        if len(broken) < 2:
+            broken.append(1)
+            raise RuntimeError("nobody thought of this")
+        return beat(*args, **named)
+
+    async def answer(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+        del messages, info
+        await asyncio.sleep(6)
+        return ModelResponse([TextPart("done")])
+
+    monkeypatch.setattr(runs, "beat", breaks_twice)
+    here = site({"slow": Agent(FunctionModel(answer))}, lease=seconds(4))
+
+    assert here.advance(here.submit("slow")).status is RunStatus.FINISHED
+    assert len(broken) == 2

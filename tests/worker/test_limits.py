@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from pydantic_ai import Agent, DeferredToolRequests
+from pydantic_ai import Agent, DeferredToolRequests, ModelRetry, Tool
 from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCallPart
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 from pydantic_ai.usage import UsageLimits
 
 from banksman.errors import ConfigurationError
+from banksman.policy import Policy
 from banksman.states import Kind, RunStatus
-from banksman_worker import agents
+from banksman_worker import agents, faults
 from banksman_worker.agents import Listed
 from tests.worker.conftest import Site, SiteMaker
+from tests.worker.test_segment import agent_calling
 
 
 def within(here: Site, seconds: float) -> None:
@@ -28,7 +32,7 @@ def within(here: Site, seconds: float) -> None:
 
 
 def test_a_model_that_never_answers_is_given_up_and_asked_again(site: SiteMaker) -> None:
-    answers: Iterator[float] = iter([60, 0])
+    answers: Iterator[float] = iter([20, 0])
 
     async def answer(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
         del messages, info
@@ -79,6 +83,92 @@ def test_a_call_that_never_ends_is_given_up_and_asked_about_and_never_made_again
     here.vote(doubt, "happened", answer="It was paid.")
     ended = here.advance(run_id)
     assert (ended.status, made) == (RunStatus.FINISHED, ["ana"])
+
+
+def test_a_call_that_its_tool_gave_up_may_still_happen_and_is_asked_about(site: SiteMaker) -> None:
+    let_go, made = threading.Event(), list[str]()
+
+    def pay(to: str) -> str:
+        """Pay, and hang."""
+        made.append(to)
+        let_go.wait(30)
+        return f"paid {to}"
+
+    agent = Agent(agent_calling(("pay", {"to": "ana"})).model, tools=[Tool(pay, requires_approval=True, timeout=0.2)])
+    here = site({"payer": agent})
+    run_id, [asked] = here.waiting("payer")
+    try:
+        assert asked.kind is Kind.APPROVAL
+        assert here.decide_all(run_id, "approve").status is RunStatus.WAITING
+        [doubt] = here.open(run_id)
+    finally:
+        let_go.set()
+
+    assert doubt.kind is Kind.OUTCOME
+    assert "gave up waiting" in doubt.context.decode()
+    here.vote(doubt, "happened", answer="It was paid.")
+    assert here.advance(run_id).status is RunStatus.FINISHED
+    assert made == ["ana"]
+
+
+@pytest.mark.parametrize("effects", ["idempotent", "harmless"])
+def test_what_may_be_done_twice_is_tried_again_where_its_tool_gave_it_up(site: SiteMaker, effects: str) -> None:
+    let_go, calls = threading.Event(), list[int]()
+
+    def look() -> str:
+        """Hang once."""
+        calls.append(1)
+        if len(calls) == 1:
+            let_go.wait(30)
+        return "seen"
+
+    def answer(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+        del info
+        done = sum(isinstance(message, ModelResponse) for message in messages)
+        return ModelResponse([TextPart("done") if done == 2 else ToolCallPart("look", {})])
+
+    tool = Tool(look, timeout=0.2, metadata={"banksman": effects})
+    here = site({"looker": Agent(FunctionModel(answer), tools=[tool])}, policy=Policy(allow_tools=("look",)))
+    try:
+        assert here.advance(here.submit("looker")).status is RunStatus.FINISHED
+    finally:
+        let_go.set()
+    assert len(calls) == 2
+
+
+def test_what_a_server_of_tools_left_unanswered_may_have_happened() -> None:
+    class McpError(Exception):
+        def __init__(self, code: int) -> None:
+            self.error = SimpleNamespace(code=code)
+
+    def told(code: int) -> ModelRetry:
+        try:
+            raise ModelRetry("No answer.") from McpError(code)
+        except ModelRetry as error:
+            return error
+
+    assert [faults.gave_up(told(code)) for code in (408, -32000, -32602)] == [True, True, False]
+    assert not faults.gave_up(ModelRetry("Other arguments, please."))
+
+
+def test_no_call_waits_for_a_thread_once_it_is_written_down_as_started(site: SiteMaker) -> None:
+    all_here = threading.Barrier(45)
+
+    def meet() -> str:
+        """Wait for all others."""
+        all_here.wait(60)
+        return "met"
+
+    agent = Agent(agent_calling(("meet", {})).model, tools=[Tool(meet, metadata={"banksman": "harmless"})])
+    here = site({"meeting": agent})
+    runs = [here.submit("meeting") for _ in range(45)]
+    threads = [threading.Thread(target=here.advance, args=(run_id,)) for run_id in runs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(90)
+
+    assert {here.run(run_id).status for run_id in runs} == {RunStatus.FINISHED}
 
 
 def test_a_run_may_take_as_long_as_it_likes_as_long_as_its_steps_do_not(site: SiteMaker) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
-from pydantic import SecretStr
-from pydantic_ai import Agent, ApprovalRequired, CallDeferred, RunContext
+from pydantic import AfterValidator, SecretStr
+from pydantic_ai import Agent, ApprovalRequired, CallDeferred, RunContext, Tool
 from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, TextPart, ToolCallPart, ToolReturnPart
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 
@@ -16,6 +16,7 @@ from banksman.errors import AlreadyDecided, Changed, InvalidInput, NotAllowed
 from banksman.ledger import audit, executions, snapshots
 from banksman.policy import Policy
 from banksman.states import Kind, RequestState, RunStatus
+from banksman_worker.asking import questions
 from tests.worker.conftest import Site, SiteMaker
 
 
@@ -397,4 +398,48 @@ def test_a_worker_without_the_agent_uses_up_no_attempt(site: SiteMaker) -> None:
         assert (run.status, run.attempts) == (RunStatus.QUEUED, 0)
         assert "No agent 'payer' on this worker" in (run.error or "")
 
+    assert here.advance(run_id).status is RunStatus.FINISHED
+
+
+def _even(amount: int) -> int:
+    if amount % 2:
+        raise ValueError("it must be even")
+    return amount
+
+
+Even = Annotated[int, AfterValidator(_even)]
+
+
+def test_an_edit_that_the_tool_itself_refuses_is_asked_again(site: SiteMaker) -> None:
+    paid = list[int]()
+
+    def pay(amount: Even) -> str:
+        """Pay."""
+        paid.append(amount)
+        return f"paid {amount}"
+
+    agent = Agent(agent_calling(("pay", {"amount": 2})).model, tools=[Tool(pay, requires_approval=True)])
+    here = site({"payer": agent})
+    run_id, [request] = here.waiting("payer")
+    here.vote(request, "approve", arguments={"amount": 3})
+
+    waits = here.advance(run_id)
+
+    assert waits.status is RunStatus.WAITING, waits.error
+    [again] = here.open(run_id)
+    assert here.arguments(again) == {"amount": 2}
+    assert json.loads(again.context)["why_again"].startswith("The tool refused the edited arguments")
+    assert here.decide_all(run_id, "approve").status is RunStatus.FINISHED
+    assert paid == [2]
+
+
+def test_more_than_twenty_questions_of_one_turn_go_back_to_the_model(site: SiteMaker) -> None:
+    asks = [("ask_person", {"question": f"Is {number} right?"}) for number in range(23)]
+    here = site({"asker": Agent(agent_calling(*asks).model, toolsets=[questions()])})
+
+    run_id, asked = here.waiting("asker")
+
+    assert len(asked) == 20
+    for request in asked:
+        here.vote(request, "answer", answer="Yes.")
     assert here.advance(run_id).status is RunStatus.FINISHED

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
+import json
+from hashlib import sha256
 
 import pytest
 from pydantic_ai.workspaces.conformance import WorkspaceBackendSuite
 
 from banksman.errors import InvalidInput, NotFound
 from banksman_worker import workspace as workspaces
-from banksman_worker.workspace import Workspace
+from banksman_worker.workspace import Changes, Workspace
 
 
 class TestTheLibrarysSuite:
@@ -98,7 +99,7 @@ def test_the_manifest_names_contents_by_their_hash_and_each_blob_is_handed_over_
     workspace = Workspace("run_1")
     workspace.write("/b", b"same")
     workspace.write("/a", b"same")
-    same = hashlib.sha256(b"same").hexdigest()
+    same = sha256(b"same").hexdigest()
 
     assert list(workspace.manifest().items()) == [("/a", same), ("/b", same)]
     assert workspace.changed_blobs(()) == {same: b"same"}
@@ -172,20 +173,43 @@ def test_recorded_changes_can_be_done_again_on_an_older_copy() -> None:
     workspace.write("/kept", b"1")
     workspace.write("/changed", b"1", executable=True)
     workspace.write("/removed", b"1")
-    before, blobs, state = workspace.manifest(), workspace.changed_blobs(()), workspace.state()
+    workspace.write("/build/a", b"1")
+    workspace.add_directory("/empty")
+    workspace.write("/tool", b"1")
+    before, manifest, blobs, state = (
+        workspace.mark(),
+        workspace.manifest(),
+        workspace.changed_blobs(()),
+        workspace.state(),
+    )
     workspace.write("/changed", b"2", executable=True)
     workspace.write("/made", b"2")
+    workspace.write("/tool", b"1", executable=True)
     workspace.delete("/removed")
+    workspace.delete("/empty")
+    workspace.delete("/build")
+    workspace.write("/build", b"a file now")
+    workspace.add_directory("/new/one")
 
-    changes = workspace.changes_since(before)
-    older = Workspace.restore("run_1", before, blobs, state)
-    older.replay(changes, workspace.changed_blobs(blobs))
+    kept = json.loads(json.dumps(workspace.changes_since(before).as_json()))
+    older = Workspace.restore("run_1", manifest, blobs, state)
+    older.replay(Changes.from_json(kept), workspace.changed_blobs(()))
 
-    assert sorted(changes.written) == ["/changed", "/made"]
-    assert changes.removed == ("/removed",)
+    assert sorted(kept["written"]) == ["/build", "/changed", "/made", "/tool"]
+    assert kept["removed"] == ["/build/a", "/removed"]
     assert older.manifest() == workspace.manifest()
     assert older.state() == workspace.state()
-    assert not older.changes_since(workspace.manifest())
+    assert older.changes_since(workspace.mark()).as_json() == {}
+
+
+def test_what_an_older_release_recorded_can_still_be_done_again() -> None:
+    workspace = Workspace("run_1")
+    workspace.write("/a", b"1")
+    blobs = {sha256(b"2").hexdigest(): b"2"}
+
+    workspace.replay(Changes.from_json({"written": {"/b": sha256(b"2").hexdigest()}, "removed": ["/a"]}), blobs)
+
+    assert workspace.files() == {"/b": b"2"}
 
 
 def test_removing_a_directory_frees_the_room_its_files_took(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from pydantic import TypeAdapter
 from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter, ModelResponse, ToolCallPart
@@ -89,8 +90,19 @@ def step_of(messages: Sequence[ModelMessage]) -> int:
 
 def proposed(messages: Sequence[ModelMessage], call_id: str) -> str:
     """The fingerprint of a call as the model itself made it, whatever it is to run with."""
+    call = _call(messages, call_id)
+    return "" if call is None else fingerprint(call)
+
+
+def written(messages: Sequence[ModelMessage], call_id: str) -> dict[str, Any]:
+    """The arguments of a call as the model itself wrote them."""
+    call = _call(messages, call_id)
+    return {} if call is None else call.args_as_dict()
+
+
+def _call(messages: Sequence[ModelMessage], call_id: str) -> ToolCallPart | None:
     parts = (part for item in reversed(messages) if isinstance(item, ModelResponse) for part in item.parts)
-    return next((fingerprint(p) for p in parts if isinstance(p, ToolCallPart) and p.tool_call_id == call_id), "")
+    return next((p for p in parts if isinstance(p, ToolCallPart) and p.tool_call_id == call_id), None)
 
 
 def fingerprint(call: ToolCallPart) -> str:

@@ -30,7 +30,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, cast
 
-from banksman.errors import BanksmanError, InvalidInput
+from banksman.errors import BanksmanError, InvalidInput, LostLease
+from banksman_worker.lease import HELD, Lease
 from banksman_worker.scratch import Layout, Place, fill, private_directory, read_back
 from banksman_worker.watch import Watch
 from banksman_worker.workspace import Workspace
@@ -77,11 +78,18 @@ async def execute(workspace: Workspace, command: str, seconds: int = DEFAULT_SEC
     stop = threading.Event()
     loop = asyncio.get_running_loop()
     try:
-        outcome = await loop.run_in_executor(_commands, run_command, command, seconds, before, stop)
+        outcome = await loop.run_in_executor(_commands, _in_turn, HELD.get(None), command, seconds, before, stop)
     except asyncio.CancelledError:
         stop.set()
         raise
     return _tell(command, before, outcome, _keep(workspace, before, outcome))
+
+
+def _in_turn(lease: Lease | None, command: str, seconds: float, before: Layout, stop: threading.Event) -> Outcome:
+    """Run it once a thread is free, unless its run was stopped or lost meanwhile."""
+    if lease is not None and (lease.over or lease.stopped is not None):
+        raise LostLease(f"The run was {lease.stopped or 'lost'} while the command waited for its turn. It did not run.")
+    return run_command(command, seconds, before, stop)
 
 
 def run_command(command: str, seconds: float, before: Layout, stop: threading.Event) -> Outcome:

@@ -18,6 +18,9 @@ from pydantic_ai.exceptions import (
 from banksman import masks
 from banksman.errors import BanksmanError, TookTooLong, Unavailable
 
+_MCP = frozenset({"McpError", "MCPError"})
+_UNANSWERED = frozenset({408, -32000})
+"""Model Context Protocol's codes for a request that timed out and for a connection that was closed."""
 _FRAMES = 8
 """So many of the innermost frames does the log name."""
 
@@ -29,6 +32,13 @@ def may_pass(error: BaseException) -> bool:
     if isinstance(error, ModelRequestRejectedError):
         return False
     return isinstance(error, (Unavailable, TookTooLong, ModelAPIError, ConnectionError, TimeoutError))
+
+
+def gave_up(error: ModelRetry) -> bool:
+    """Whether this means that nobody waited for a tool any longer, which may be going on with what it does."""
+    cause = error.__cause__
+    code = getattr(getattr(cause, "error", None), "code", None) if type(cause).__name__ in _MCP else None
+    return isinstance(error.__context__, TimeoutError) or code in _UNANSWERED
 
 
 def for_the_log(error: BaseException) -> str:

@@ -200,6 +200,8 @@ class Gate:
         done elsewhere.
         """
         seen, what = self._seen[conversation.step_of(ctx.messages), call_id], dict(metadata or {})
+        if len(self.drafts) + len(self.delegated) >= MAX_OPEN:
+            raise ModelRetry(f"{MAX_OPEN} calls of this turn wait already, which is too many at once.")
         if what.get("banksman") == "delegate":
             self._delegate(seen.key, **what)
             return
@@ -210,8 +212,6 @@ class Gate:
         self._draft(seen, Kind.QUESTION if question else Kind.EXTERNAL, requirement, extra)
 
     def _delegate(self, key: Key, *, agent: str, task: str, own: bool = False, **_: object) -> None:
-        if len(self.delegated) >= MAX_OPEN:
-            raise ModelRetry(f"{MAX_OPEN} tasks are delegated in this turn already, which is too many at once.")
         name = f"{self.loaded.name}:{agent}" if own else agent
         self.delegated[key] = Delegation(RunId(ids.new()), name, task, *key)
 
@@ -264,6 +264,9 @@ class Gate:
         self._draft(seen, Kind.EXTERNAL, requirement, {})
 
     def _look(self, ctx: RunContext[Any], key: Key, tool: ToolDefinition, arguments: dict[str, Any]) -> _Seen:
+        if key in self._refused:  # the edit goes no further, and people are asked about the model's own call
+            own = conversation.written(ctx.messages, key[1])
+            arguments = self.tools[tool.name].args_validator.validate_python(own)
         plain = self._plain(tool.name, arguments)
         seen = _Seen(
             key=key,
@@ -321,9 +324,8 @@ class Gate:
     def _compare(self, key: Key, seen: _Seen, resolved: Resolved) -> None:
         request_id = resolved.settled.request_id
         if key in self._refused:
-            original = digest.parse(resolved.settled.action, limit=4 * digest.MAX_BYTES)
             why = f"The tool refused the edited arguments: {self._refused[key]}"
-            self._ask(replace(seen, arguments=original["arguments"]), why_again=why, replaces=request_id)
+            self._ask(seen, why_again=why, replaces=request_id)
             raise ApprovalRequired
         if resolved.statement is None:
             self._ask(seen, why_again=resolved.doubt or "The decision could not be verified.", replaces=request_id)

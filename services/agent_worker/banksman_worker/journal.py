@@ -33,9 +33,9 @@ from banksman.ledger import Connection, decisions, executions, runs, snapshots
 from banksman.records import Event, Execution
 from banksman.signing import Verifier
 from banksman.states import Kind, RequestState
-from banksman_worker import conversation, granting, results
+from banksman_worker import conversation, faults, granting, results
 from banksman_worker.gate import Cleared, Gate, Key
-from banksman_worker.lease import Lease
+from banksman_worker.lease import HELD, Lease
 
 _LOST = "The approval no longer counts: its time to start has passed, or somebody who voted may no longer vote."
 
@@ -77,6 +77,7 @@ class Journal:
     async def _carry_out(
         self, ctx: RunContext[Any], key: Key, name: str, cleared: Cleared, run: Callable[[], Awaitable[Any]]
     ) -> Any:
+        HELD.set(self.lease)
         found: int | _Replay | _Told = await self.hop(lambda: self._start(key, name, cleared))
         if isinstance(found, _Told):
             return found.text
@@ -111,8 +112,8 @@ class Journal:
                 return attempt
             if not runs.holds(conn, claim.run_id, claim.fence):
                 raise LostLease(f"{ids.show('run', claim.run_id)} is held by another worker; {name} was not started.")
-        log.warning("An approval no longer counts; the call is asked again.", tool=name)
-        raise self.gate.again(key, _LOST)
+            log.warning("An approval no longer counts; the call is asked again.", tool=name)
+            raise self.gate.again(key, _LOST)
 
     def _begin(self, conn: Connection, key: Key, attempt: int, name: str, cleared: Cleared) -> bool:
         """Nothing → started, if this attempt is the one to do it now."""
@@ -186,7 +187,7 @@ class Journal:
     async def _perform(
         self, ctx: RunContext[Any], key: Key, attempt: int, cleared: Cleared, run: Callable[[], Awaitable[Any]]
     ) -> Any:
-        before = self.gate.workspace.manifest()
+        before = self.gate.workspace.mark()
         try:
             value = await run()
         except (ApprovalRequired, CallDeferred) as put_off:
@@ -194,14 +195,13 @@ class Journal:
             self._defer(ctx, key, put_off)
             raise
         except ModelRetry as error:
+            if cleared.effects == "unknown" and faults.gave_up(error):
+                raise self.gate.doubt(key) from None
             await self._finish(key, attempt, "retry", {"kind": "retry", "value": error.message}, cleared)
             raise
         except ToolFailed as error:
-            await self._finish(
-                key, attempt, "failed", {"kind": "failed", "value": results.plain(error.message)}, cleared
-            )
-            raise
-        except asyncio.CancelledError:
+            told = {"kind": "failed", "value": results.plain(error.message)}
+            await self._finish(key, attempt, "failed", told, cleared)
             raise
         except Exception as error:
             text = f"{type(error).__name__}: {error}"
@@ -211,9 +211,7 @@ class Journal:
         if statement is not None and statement["edited"]:
             value = results.with_note(value, statement["arguments"])
         result, value = results.store(value)
-        changes = self.gate.workspace.changes_since(before)
-        if changes:
-            result |= {"written": dict(changes.written), "removed": list(changes.removed)}
+        result |= self.gate.workspace.changes_since(before).as_json()
         await self._finish(key, attempt, "returned", result, cleared)
         return value
 
@@ -226,10 +224,9 @@ class Journal:
     async def _finish(self, key: Key, attempt: int, outcome: str, result: Mapping[str, Json], cleared: Cleared) -> None:
         """Started → finished, however long PostgreSQL is away."""
         claim, (step, call_id) = self.gate.claim, key
-        body = json.dumps(result).encode()
+        stored = json.dumps(result).encode()
         names = set(results.changes_of(result).written.values())
-        blobs = self.gate.workspace.changed_blobs(()) if names else {}
-        blobs = {name: content for name, content in blobs.items() if name in names}
+        blobs = {name: body for name, body in self.gate.workspace.changed_blobs(()).items() if name in names}
 
         def store() -> None:
             with ledger.transaction(self.pool) as conn:
@@ -244,7 +241,7 @@ class Journal:
                     call_id=call_id,
                     attempt=attempt,
                     outcome=outcome,
-                    result=body,
+                    result=stored,
                 )
 
         delay = 0.2
@@ -259,8 +256,7 @@ class Journal:
 
     def _replay(self, found: _Replay) -> Any:
         """What the call gave when it ran, and its changes to the workspace once more."""
-        if changes := results.changes_of(found.result):
-            self.gate.workspace.replay(changes, found.blobs)
+        self.gate.workspace.replay(results.changes_of(found.result), found.blobs)
         return results.give(found.result)
 
 

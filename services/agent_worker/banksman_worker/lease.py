@@ -13,8 +13,10 @@ import threading
 import time
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import Any, Literal
 
 from banksman import ids, ledger, logs, metrics, tracing
@@ -25,6 +27,8 @@ from banksman.records import Claim
 from banksman_worker.loop import Loop
 
 Reason = Literal["lost", "cancelled", "drained"]
+clock = partial(time.clock_gettime, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+"""Seconds that go on while the machine is suspended, as PostgreSQL's do elsewhere."""
 
 log = logs.get(__name__)
 
@@ -43,7 +47,7 @@ class Lease:
     @property
     def over(self) -> bool:
         """Whether another worker may hold the run by now."""
-        return time.monotonic() > self.until or self.stopped == "lost"
+        return clock() > self.until or self.stopped == "lost"
 
     def stop(self, reason: Reason) -> None:
         """Cancel the conversation, from any thread; the first reason stays."""
@@ -68,6 +72,10 @@ class Lease:
         waiting = asyncio.run_coroutine_threadsafe(ended(), self.loop)
         concurrent.futures.wait([waiting], timeout=within.total_seconds() + 1)
         waiting.cancel()
+
+
+HELD: ContextVar[Lease] = ContextVar("HELD")
+"""The lease under which a call is carried out, for tools that wait for their turn."""
 
 
 class Leases:
@@ -124,17 +132,21 @@ class Leases:
         beat = self._lease.total_seconds() / 3
         while not self._stopping.wait(beat / 4):
             if self._again or time.monotonic() - self.last_beat >= beat:
-                self._beat()
+                try:
+                    self._beat()
+                except Exception:  # without this thread every run of the process would lose its lease
+                    log.exception("A heartbeat failed.")
 
     def _watch(self) -> None:
         beat = self._lease.total_seconds() / 3
         while not self._stopping.wait(beat / 8):
             for lease in self.held():
-                if time.monotonic() > lease.until - beat / 2:
+                if clock() > lease.until - beat / 2:
                     lease.stop("lost")
 
     def _beat(self) -> None:
-        leases, started = [item for item in self.held() if item.stopped != "lost"], time.monotonic()
+        leases = [item for item in self.held() if item.stopped != "lost"]
+        started, until = time.monotonic(), clock() + self._lease.total_seconds()
         if not leases:
             self.last_beat = started
             return
@@ -155,7 +167,7 @@ class Leases:
                 case "busy":
                     self._again = True
                 case asked:
-                    item.until = started + self._lease.total_seconds()
+                    item.until = until
                     if asked == "stop":
                         item.stop("cancelled")
 

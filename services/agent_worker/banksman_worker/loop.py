@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import sys
 import threading
 import time
+
+from anyio import to_thread
 
 from banksman import logs
 
@@ -32,6 +35,7 @@ class Loop:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
+        self.loop.run_until_complete(_let_tools_start())
         self._tick()
         try:
             self.loop.run_forever()
@@ -51,3 +55,8 @@ class Loop:
     def _tick(self) -> None:
         self.last_tick = time.monotonic()
         self.loop.call_later(1.0, self._tick)
+
+
+async def _let_tools_start() -> None:
+    """A call that is recorded as started must not wait for a thread until its run is another worker's."""
+    to_thread.current_default_thread_limiter().total_tokens = math.inf

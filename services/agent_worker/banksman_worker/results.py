@@ -75,8 +75,7 @@ def give(result: Mapping[str, Json]) -> Any:
 
 def changes_of(result: Mapping[str, Json]) -> Changes:
     """What the call did to the run's workspace."""
-    written = cast("dict[str, str]", result.get("written", {}))
-    return Changes(written, tuple(cast("list[str]", result.get("removed", []))))
+    return Changes.from_json(result)
 
 
 def with_note(value: Any, arguments: Json) -> Any:

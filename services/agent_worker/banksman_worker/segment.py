@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,7 +23,7 @@ from banksman.records import Claim
 from banksman_worker import ending, resuming, steps, stored
 from banksman_worker.gate import Gate
 from banksman_worker.journal import Journal
-from banksman_worker.lease import Lease
+from banksman_worker.lease import Lease, clock
 from banksman_worker.leash import Begins, Leash
 from banksman_worker.parts import USAGE, Segment, Worker
 from banksman_worker.workspace import Workspace
@@ -32,7 +31,7 @@ from banksman_worker.workspace import Workspace
 
 def advance(worker: Worker, run_id: RunId, segment: int) -> None:
     """Carry a run on by one segment; a message about anything but its current segment does nothing."""
-    claimed_at = time.monotonic()
+    claimed_at = clock()
     with worker.desk, ledger.transaction(worker.pool) as conn:
         if not caps.admit(conn, run_id, segment, worker.caps):
             return

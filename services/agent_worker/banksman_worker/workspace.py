@@ -37,14 +37,37 @@ _MAX_NAME = 255
 
 @dataclass(frozen=True)
 class Changes:
-    """What happened to a workspace's files between two moments, as JSON-ready data."""
+    """What happened to a workspace between two moments, as JSON-ready data."""
 
     written: Mapping[str, str]
     """Path to the SHA-256 of the new content, for files made or changed."""
-    removed: tuple[str, ...]
+    removed: Sequence[str]
+    executable: Sequence[str] = ()
+    """Which of the files that were written can be executed."""
+    made: Sequence[str] = ()
+    """Directories, as are the ones that went (`gone`)."""
+    gone: Sequence[str] = ()
 
-    def __bool__(self) -> bool:
-        return bool(self.written or self.removed)
+    def as_json(self) -> dict[str, JsonValue]:
+        """What of it is not nothing, to be kept with a call's result."""
+        found: dict[str, JsonValue] = {"written": dict(self.written)}
+        found |= {name: list(getattr(self, name)) for name in ("removed", "executable", "made", "gone")}
+        return {name: value for name, value in found.items() if value}
+
+    @classmethod
+    def from_json(cls, kept: Mapping[str, JsonValue]) -> Changes:
+        """What `as_json` gave; nothing, where nothing was kept."""
+        written = cast("Mapping[str, str]", kept.get("written") or {})
+        return cls(written, *(_strings(kept.get(name)) for name in ("removed", "executable", "made", "gone")))
+
+
+@dataclass(frozen=True)
+class Mark:
+    """How the files of a workspace stand at one moment."""
+
+    files: Mapping[str, tuple[str, bool]]
+    """Path to (SHA-256 of the content, executable)."""
+    directories: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -115,24 +138,35 @@ class Workspace(WorkspaceBackend, SupportsFilesystem):
         workspace.uploads = dict(uploads) if isinstance(uploads, dict) else {}
         return workspace
 
-    def changes_since(self, before: Mapping[str, str]) -> Changes:
-        """What changed since the manifest `before` was taken."""
-        now = self.manifest()
+    def mark(self) -> Mark:
+        """How its files stand now, for `changes_since`."""
+        files = {path: (file.hash, file.executable) for path, file in self._files.items()}
+        return Mark(files, frozenset(self._directories))
+
+    def changes_since(self, before: Mark) -> Changes:
+        """What changed since the mark `before` was made."""
+        now = self.mark()
+        written = {path: now.files[path] for path in sorted(now.files) if before.files.get(path) != now.files[path]}
         return Changes(
-            written={path: known for path, known in now.items() if before.get(path) != known},
-            removed=tuple(path for path in before if path not in now),
+            written={path: known for path, (known, _) in written.items()},
+            removed=sorted(before.files.keys() - now.files),
+            executable=[path for path, (_, executable) in written.items() if executable],
+            made=sorted(now.directories - before.directories),
+            gone=sorted(before.directories - now.directories),
         )
 
     def replay(self, changes: Changes, blobs: Mapping[str, bytes]) -> None:
         """Do recorded changes again, after a crash lost the memory that held them."""
-        executable = frozenset(path for path, file in self._files.items() if file.executable)
         for path in changes.removed:
             self._files.pop(path, None)
         self._total = sum(len(file.body) for file in self._files.values())
+        self._directories -= set(changes.gone)
         for path, expected in changes.written.items():
             if expected not in blobs:
                 raise NotFound(f"The recorded content of {path!r} ({expected[:12]}…) is not stored.")
-            self.write(path, blobs[expected], executable=path in executable)
+            self.write(path, blobs[expected], executable=path in changes.executable)
+        for path in changes.made:
+            self.add_directory(path)
 
     # Files, for code that has no event loop.
 

@@ -22,8 +22,11 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 Pool = ConnectionPool[Connection]
 IDLE_SECONDS = 15.0
 """So long may a process stand still in a transaction, frozen or cut off, and keep rows from everybody else."""
-AWAY = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.IdleInTransactionSessionTimeout)
-"""What breaks a statement when PostgreSQL goes or gives us up; out of a transaction it comes as `Unavailable`."""
+AWAY = (
+    *(psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.IdleInTransactionSessionTimeout),
+    *(psycopg.errors.ReadOnlySqlTransaction, psycopg.errors.TransactionTimeout),
+)
+"""What breaks a statement when PostgreSQL goes, gives us up or is a standby by now: `Unavailable` in a transaction."""
 # A line that swallows everything is given up after 10 s, instead of after TCP's quarter of an hour.
 _LINE = {"tcp_user_timeout": 10_000, "keepalives_idle": 5, "keepalives_interval": 5, "keepalives_count": 2}
 

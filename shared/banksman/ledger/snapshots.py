@@ -19,6 +19,7 @@ def save(conn: Connection, run_id: RunId, fence: int, snapshot: Snapshot) -> boo
             SELECT id, %s, %s, %s, %s, %s
             FROM runs
             WHERE id = %s AND fence = %s AND status = 'running' AND due_at > clock_timestamp()
+            ON CONFLICT DO NOTHING
             """,
             (
                 snapshot.seq,
