@@ -69,9 +69,9 @@ def test_a_run_of_one_harmless_and_one_approved_call_costs_no_more_than_this(
     # Claim and its event; snapshot; the harmless call's start and end; and the pause: who is to be told, snapshot,
     # the run's row with all events, the request.
     assert (len(first.statements), first.commits) == (9, 5), "\n".join(first.statements)
-    # Claim and its event; what is stored, in three; the decision, and the call's start and end; snapshot; and the end:
-    # snapshot, the run's row with its event.
-    assert (len(second.statements), second.commits) == (11, 6), "\n".join(second.statements)
+    # Claim and its event; what is stored, in three; the decision, and the call's start and end; and the end: snapshot,
+    # the run's row with its event.
+    assert (len(second.statements), second.commits) == (10, 5), "\n".join(second.statements)
 
 
 def answering(turns: int) -> Agent[None, str | DeferredToolRequests]:

@@ -98,7 +98,7 @@ class Journal:
             # What the journal held was read with the claim; what was written since is met by the start itself.
             if key not in self.gate.earlier and cleared.grant is None and self._begin(conn, key, 1, name, cleared):
                 return 1
-            tried = [item for item in executions.of_run(conn, claim.run_id) if (item.step, item.call_id) == key]
+            tried = [item for item in executions.of_run(conn, claim.run_id, step=key[0]) if item.call_id == key[1]]
             last = max(tried, key=lambda item: item.attempt, default=None)
             if last is not None and last.tool != name:
                 raise NotGenuine(f"The journal has {last.tool} under the id of a call of {name}. It did not run.")

@@ -1,5 +1,5 @@
 """The one capability given to every run: it puts the gate before each tool, the journal around each call, and saves
-the conversation before each tool phase and each model request.
+the conversation before each tool phase, and the workspace before each model request.
 
 Users' agents stay as they are. pydantic-ai takes capabilities per run, so a cached agent serves all runs at once.
 """
@@ -40,6 +40,8 @@ class Leash(AbstractCapability[Any]):
     journal: Journal
     save: Save
     begins: Begins
+    unsaved: Callable[[], bool]
+    """Whether the workspace holds what no snapshot has."""
     resuming: bool = False
     """The results that the run waited for are still to be used: nothing is saved before they are."""
     asked_at: float = 0.0
@@ -89,8 +91,9 @@ class Leash(AbstractCapability[Any]):
 
     async def before_model_request(self, ctx: RunContext[Any], request_context: Any) -> Any:
         self.resuming = False
-        # A conversation without any response is the prompt alone, which the run's row has.
-        if any(isinstance(message, ModelResponse) for message in ctx.messages):
+        # What the calls returned is in the journal, and is stored with the next response; what they left in the
+        # workspace is nowhere else. A conversation without any response is the prompt alone, which the run's row has.
+        if any(isinstance(message, ModelResponse) for message in ctx.messages) and self.unsaved():
             await self.save(ctx.messages, ctx.usage)
         self.asked_at = time.perf_counter()
         return request_context

@@ -25,6 +25,7 @@ class Stored:
     settled: Sequence[Settled] = ()
     """How everything came out that the run waited for before this segment."""
     earlier: Sequence[Execution] = ()
+    """The calls of the step that is under way."""
 
 
 def read(pool: ledger.Pool, claim: Claim) -> Stored:
@@ -40,5 +41,5 @@ def read(pool: ledger.Pool, claim: Claim) -> Stored:
             snapshots.blobs(conn, claim.run_id, set(manifest.values())),
             families.sent_out(conn, claim.run_id, claim.segment) if claim.delegated else (),
             requests.settled(conn, claim.run_id, claim.segment) if claim.segment else (),
-            executions.of_run(conn, claim.run_id),
+            executions.of_run(conn, claim.run_id, step=conversation.step_of(talk.messages)),
         )

@@ -112,10 +112,16 @@ def finish(
     return row is not None
 
 
-def of_run(conn: Connection, run_id: RunId) -> Sequence[Execution]:
-    """Every execution of a run, oldest first."""
+def of_run(conn: Connection, run_id: RunId, *, step: int | None = None) -> Sequence[Execution]:
+    """Every execution of a run, or of one step of it, oldest first."""
     rows = conn.execute(
-        f"SELECT {_COLUMNS} FROM executions WHERE run_id = %s ORDER BY started_at, step, attempt", (run_id,)
+        f"""
+        SELECT {_COLUMNS}
+        FROM executions
+        WHERE run_id = %(run)s AND (%(step)s::integer IS NULL OR step = %(step)s)
+        ORDER BY started_at, step, attempt
+        """,
+        {"run": run_id, "step": step},
     ).fetchall()
     return [_execution(run_id, row) for row in rows]
 
