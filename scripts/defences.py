@@ -1885,8 +1885,8 @@ DEFENCES = (
     Defence(
         "a call is asked about although the same response answers",
         f"{WORKER}/ending.py",
-        " or segment.gate.drafts or segment.gate.delegated",
-        "",
+        "    if segment.gate.drafts or segment.gate.delegated:",
+        "    if isinstance(output, DeferredToolRequests):",
         (
             "tests/worker/test_journal.py::test_a_call_in_doubt_is_asked_about_although_the_same_response_answers",
             "tests/worker/test_journal.py::test_a_call_that_must_be_asked_about_is_asked_although_the_same_response_answers",

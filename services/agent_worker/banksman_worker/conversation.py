@@ -54,6 +54,10 @@ class Conversation:
         body = b"[" + b",".join(dumps) + b"]"
         return Snapshot(self.next_seq, segment, kept, body, json.dumps(state).encode())
 
+    def lacks(self, state: Mapping[str, Json]) -> bool:
+        """Whether more than what the model has used is not in the newest snapshot: files, or todos."""
+        return {**self.state, "usage": None} != {**state, "usage": None}
+
     def keep(self, messages: Sequence[ModelMessage], state: Mapping[str, Json], *, segment: int) -> None:
         """What `difference` gave has been stored."""
         self.messages = list(messages)

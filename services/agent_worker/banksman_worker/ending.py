@@ -64,8 +64,8 @@ def commit(worker: Worker, segment: Segment, result: AgentRunResult[Any]) -> Non
     output = result.output
     if isinstance(output, DeferredToolRequests):
         _draft_external(segment, output, result)
-    # The library drops what is to be asked where the same response answers; whoever must be asked still is.
-    if isinstance(output, DeferredToolRequests) or segment.gate.drafts or segment.gate.delegated:
+    # Not the output counts: where a response also answers, the library drops what of it is to be asked about.
+    if segment.gate.drafts or segment.gate.delegated:
         _park(worker, segment, result)
     else:
         _finish(worker, segment, result, output)

@@ -35,7 +35,7 @@ from banksman.signing import Verifier
 from banksman.states import Kind, RequestState
 from banksman_worker import conversation, faults, granting, results
 from banksman_worker.gate import Cleared, Gate, Key
-from banksman_worker.lease import HELD, Lease
+from banksman_worker.lease import Lease
 
 _LOST = "The approval no longer counts: its time to start has passed, or somebody who voted may no longer vote."
 
@@ -77,7 +77,6 @@ class Journal:
     async def _carry_out(
         self, ctx: RunContext[Any], key: Key, name: str, cleared: Cleared, run: Callable[[], Awaitable[Any]]
     ) -> Any:
-        HELD.set(self.lease)
         found: int | _Replay | _Told = await self.hop(lambda: self._start(key, name, cleared))
         if isinstance(found, _Told):
             return found.text

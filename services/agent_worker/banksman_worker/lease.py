@@ -75,7 +75,7 @@ class Lease:
 
 
 HELD: ContextVar[Lease] = ContextVar("HELD")
-"""The lease under which a call is carried out, for tools that wait for their turn."""
+"""The lease under which a segment is carried out, for tools that wait for their turn."""
 
 
 class Leases:
@@ -102,11 +102,13 @@ class Leases:
         lease = Lease(claim, claimed_at + self._lease.total_seconds(), self._loop.loop)
         with self._lock:
             self._held[claim.run_id] = lease
+        before = HELD.set(lease)  # the loop takes it over with the conversation
         try:
             with metrics.segment(claim.agent, again=claim.attempts > 1), _traced(claim) as facts:
                 yield lease
                 facts["stopped"] = lease.stopped
         finally:
+            HELD.reset(before)
             with self._lock:
                 if self._held.get(claim.run_id) is lease:
                     del self._held[claim.run_id]

@@ -78,14 +78,10 @@ class Segment:
         """Whether the results that the run waited for have yet to be used."""
         return bool(self.resolved or self.children) and self.conversation.segment < self.claim.segment
 
-    def unsaved(self) -> bool:
-        """Whether its files or todos are not those of the newest snapshot."""
-        return {**self.conversation.state, "usage": None} != {**self.state(self.usage), "usage": None}
-
-    def state(self, usage: RunUsage) -> dict[str, Json]:
+    def state(self, usage: RunUsage | None = None) -> dict[str, Json]:
         """What a snapshot says beside the messages."""
         deep.keep(self.deps, self.workspace)
-        return {"workspace": self.workspace.manifest(), **self.workspace.state(), "usage": counts(usage)}
+        return {"workspace": self.workspace.manifest(), **self.workspace.state(), "usage": counts(usage or self.usage)}
 
 
 def counts(usage: RunUsage) -> dict[str, Json]:

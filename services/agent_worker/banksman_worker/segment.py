@@ -90,7 +90,7 @@ async def _run_agent(worker: Worker, segment: Segment, lease: Lease, begins: Beg
         await worker.hop(lambda: ending.save(worker, segment, messages, usage))
 
     journal = Journal(segment.gate, worker.pool, worker.verifier, worker.hop, lease)
-    leash = Leash(segment.gate, journal, save, begins, segment.unsaved, segment.resuming)
+    leash = Leash(segment.gate, journal, save, begins, lambda: talk.lacks(segment.state()), segment.resuming)
     results = resuming.results(segment) if segment.resuming else None
     return await segment.loaded.agent.run(
         runs.prompt(claim) if not talk.messages else None,

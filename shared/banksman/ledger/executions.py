@@ -115,13 +115,8 @@ def finish(
 def of_run(conn: Connection, run_id: RunId, *, step: int | None = None) -> Sequence[Execution]:
     """Every execution of a run, or of one step of it, oldest first."""
     rows = conn.execute(
-        f"""
-        SELECT {_COLUMNS}
-        FROM executions
-        WHERE run_id = %(run)s AND (%(step)s::integer IS NULL OR step = %(step)s)
-        ORDER BY started_at, step, attempt
-        """,
-        {"run": run_id, "step": step},
+        f"SELECT {_COLUMNS} FROM executions WHERE run_id = %s AND step = COALESCE(%s, step) ORDER BY started_at",
+        (run_id, step),
     ).fetchall()
     return [_execution(run_id, row) for row in rows]
 
