@@ -10,8 +10,11 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from datetime import datetime
 from email.message import EmailMessage
 from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 import typer
@@ -19,8 +22,10 @@ from typer.testing import CliRunner
 
 from banksman import ids, ledger
 from banksman.cli import app
+from banksman.client import Client
 from banksman.ids import RequestId
 from banksman.settings import GatewaySettings
+from banksman.shapes import Page
 from banksman.states import Kind
 from tests.cli.conftest import Banksman, bearer, run
 from tests.gateway.scenes import Site, asking
@@ -306,6 +311,32 @@ def test_a_login_is_kept_once_the_gateway_has_accepted_it(site: Site, served: Ga
     assert run("requests", cwd=tmp_path).returncode == 0
 
 
+def test_a_kept_token_goes_to_the_gateway_that_it_is_for_and_to_no_other(
+    site: Site, served: GatewaySettings, tmp_path: Path
+) -> None:
+    token = bearer(site.token(site.ana))
+    assert run("login", served.public_url, "--token", cwd=tmp_path, stdin=f"{token}\n").returncode == 0
+
+    same = run("requests", cwd=tmp_path, env={"BANKSMAN_URL": served.public_url + "/"})
+    other = run("requests", cwd=tmp_path, env={"BANKSMAN_URL": "http://127.0.0.1:1"})
+    homeless = run("requests", cwd=tmp_path, env={"BANKSMAN_TOKEN": token})
+
+    assert same.returncode == 0, same.stderr
+    assert other.returncode == 2
+    assert f"the login that is kept is for {served.public_url}, not for http://127.0.0.1:1" in other.stderr
+    assert homeless.returncode == 2
+    assert "BANKSMAN_URL is not set" in homeless.stderr
+
+
+def test_a_key_that_may_not_read_runs_is_kept_as_well(site: Site, served: GatewaySettings, tmp_path: Path) -> None:
+    key = bearer(site.key("runs:submit"))
+
+    kept = run("login", served.public_url, "--token", cwd=tmp_path, stdin=f"{key}\n")
+
+    assert kept.returncode == 0, kept.stderr
+    assert re.fullmatch("run_[0-9a-f]{32}", run("submit", "plain", "Do it.", cwd=tmp_path).stdout.strip())
+
+
 def test_without_a_terminal_a_login_takes_a_token_and_asks_for_no_code(
     site: Site, served: GatewaySettings, tmp_path: Path
 ) -> None:
@@ -356,6 +387,35 @@ def test_the_doctor_finds_all_well_and_what_is_not(banksman: Banksman, tmp_path:
     assert well.returncode == 0, well.stdout
     assert ill.returncode == 1
     assert [finding["what"] for finding in json.loads(ill.stdout) if not finding["good"]] == ["processes"]
+
+
+def test_the_doctor_counts_requests_as_far_as_it_has_seen_them(
+    banksman: Banksman, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page: Page[Any] = Page((None,) * 200, "more")
+    monkeypatch.setattr(Client, "requests", lambda *_, **__: page)
+
+    assert "accepted; 200 or more requests are open" in banksman("doctor").stdout
+
+
+def test_the_doctor_says_that_an_address_is_none(tmp_path: Path) -> None:
+    env = {"BANKSMAN_URL": "http://localhost:eight", "BANKSMAN_TOKEN": "token"}
+
+    found = json.loads(run("doctor", "--json", cwd=tmp_path, env=env).stdout)
+
+    assert [finding["what"] for finding in found if not finding["good"]] == ["gateway ready", "credential"]
+
+
+def test_a_receipt_is_in_the_time_of_its_zone(banksman: Banksman, site: Site) -> None:
+    _, (asked,) = site.a_waiting_run()
+    banksman("approve", req(asked), "-y")
+
+    [item] = json.loads(banksman("receipt", "--zone", "Asia/Tokyo", "--json").stdout)["items"]
+    shown = banksman("receipt", "--zone", "Asia/Tokyo").stdout
+
+    there = datetime.fromisoformat(item["at"]).astimezone(ZoneInfo("Asia/Tokyo"))
+    assert f"{there:%H:%M:%S}  approve" in shown
+    assert banksman("receipt", "--zone", "Mars").returncode == 2
 
 
 def test_the_doctor_does_not_look_at_a_gateway_that_it_has_not_found(banksman: Banksman, tmp_path: Path) -> None:

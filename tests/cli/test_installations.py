@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
 
 import psycopg
 import pytest
 
+from banksman import ledger
 from banksman.embedded import postgres
-from banksman.ledger import migrate
+from banksman.ledger import migrate, roster, staff
 from tests.cli.conftest import run
 
 PASSWORDS = {f"BANKSMAN_{role.removeprefix('banksman_').upper()}_PASSWORD": f"{role}-secret" for role in migrate.ROLES}
@@ -39,6 +42,23 @@ def test_a_database_is_brought_up_to_date_once_with_its_first_administrator(
         row = conn.execute("SELECT roles FROM people").fetchone()
     assert row is not None
     assert "admin" in row[0]
+
+
+def test_a_first_administrator_who_was_removed_stays_removed(empty_database: str, tmp_path: Path) -> None:
+    env = {"BANKSMAN_DATABASE_URL": empty_database, "BANKSMAN_ADMIN_EMAIL": "ada@example.org", **PASSWORDS}
+    run("migrate", cwd=tmp_path, env=env)
+    with ledger.once(empty_database, name="test") as conn:
+        roster.add(conn, "x", "ben@example.org", name="", roles=["admin"], groups=(), membership=timedelta(0))
+        ada = staff.by_email(conn, "ada@example.org")
+        assert ada is not None
+        roster.remove(conn, "x", ada.id)
+
+    again = run("migrate", cwd=tmp_path, env=env | {"BANKSMAN_ADMIN_EMAIL": "Ada@example.org"})
+
+    with ledger.once(empty_database, name="test") as conn:
+        assert [person.email for person in staff.everybody(conn)] == ["ben@example.org"]
+    assert again.returncode == 0, again.stderr
+    assert "Ada@example.org was removed" in again.stderr
 
 
 def test_a_database_that_is_away_is_exit_code_6(tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import date
 from typing import Annotated
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import typer
 
@@ -75,11 +76,15 @@ def receipt(
     if as_json:
         show.as_json(found)
         return
+    try:
+        there = ZoneInfo(zone)
+    except (ZoneInfoNotFoundError, ValueError):
+        raise InvalidInput(f"This machine knows no time zone {zone[:40]!r}; --json gives the times in UTC.") from None
     show.table(
         ["at", "said", "tool", "agent", "request", "call", "run", ""],
         [
             [
-                _clock(item.at),
+                f"{item.at.astimezone(there):%H:%M:%S}",
                 item.verdict,
                 item.tool,
                 item.agent,
@@ -91,10 +96,6 @@ def receipt(
             for item in found.items
         ],
     )
-
-
-def _clock(at: datetime) -> str:
-    return f"{at:%H:%M:%S}"
 
 
 def _share(share: float | None) -> str:

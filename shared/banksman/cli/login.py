@@ -5,12 +5,13 @@ from __future__ import annotations
 import getpass
 import socket
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from banksman.cli import place, show
-from banksman.errors import InvalidInput
+from banksman.errors import InvalidInput, NotAllowed
 
 if TYPE_CHECKING:
     from banksman.shapes import Token
@@ -56,7 +57,7 @@ def _accepted(url: str) -> str:
     asked = getpass.getpass("Token: ") if sys.stdin.isatty() else sys.stdin.readline()
     if not (token := asked.strip()):
         raise InvalidInput("No token was given.")
-    with place.Place(url, token, {}).submitter() as banksman:
+    with place.Place(url, token, {}).submitter() as banksman, suppress(NotAllowed):  # known, though it may not read
         banksman.runs(limit=1)
     return token
 

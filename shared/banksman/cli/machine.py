@@ -177,14 +177,20 @@ def extras(name: str) -> Generator[None]:
 
 
 def _first_administrator(owner_url: str, email: str) -> None:
-    from banksman import ledger
+    """Made once: whoever was removed stays so, however often the database is migrated with the same settings."""
+    from banksman import addresses, ledger
     from banksman.ledger import roster, staff
 
+    address = addresses.checked(email)
     with ledger.once(owner_url, name="banksman-migrate") as conn:
-        if staff.by_email(conn, email) is None:
-            roles = ("reviewer", "operator", "admin")
-            roster.add(conn, "owner", email, name="", roles=roles, groups=(), membership=timedelta(0))
-            typer.echo(f"made the administrator {email}")
+        if staff.by_email(conn, address) is not None:
+            return
+        if staff.was_removed(conn, address):
+            show.complain(f"BANKSMAN_ADMIN_EMAIL: {address} was removed, and is not made an administrator again.")
+            return
+        roles = ("reviewer", "operator", "admin")
+        roster.add(conn, "owner", address, name="", roles=roles, groups=(), membership=timedelta(0))
+        typer.echo(f"made the administrator {address}")
 
 
 def _finding(name: str, look: Callable[[], str]) -> tuple[str, bool, str]:
@@ -223,7 +229,7 @@ def _gateway() -> str:
     found = place.find()
     try:
         answered = httpx.get(f"{found.url.rstrip('/')}/readyz", timeout=5, trust_env=found.stack is None)
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise ConfigurationError(f"{found.url} does not answer: {error}") from None
     if answered.status_code != 200:
         raise ConfigurationError(f"/readyz answers {answered.status_code}: {answered.text[:200]}")
@@ -232,8 +238,9 @@ def _gateway() -> str:
 
 def _credential() -> str:
     with place.find().person() as banksman:
-        waiting = len(banksman.requests(state="open", limit=200))
-    return f"accepted; {waiting} requests are open"
+        found = banksman.requests(state="open", limit=200)
+    more = " or more" if found.next_cursor else ""
+    return f"accepted; {len(found.items)}{more} requests are open"
 
 
 def _processes() -> str:

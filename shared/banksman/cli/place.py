@@ -60,15 +60,23 @@ def find() -> Place:
     path = stack_file()
     if path is not None:
         return _of_stack(path)
+    url, token = os.environ.get("BANKSMAN_URL"), os.environ.get("BANKSMAN_TOKEN")
+    if url and token:
+        return Place(url, token, {})
+    if token:
+        raise ConfigurationError(
+            "BANKSMAN_URL is not set: say which gateway BANKSMAN_TOKEN is for. It is not sent to that of a kept login."
+        )
     kept = _login()
-    url = os.environ.get("BANKSMAN_URL") or kept.get("url")
-    token = os.environ.get("BANKSMAN_TOKEN") or kept.get("token")
-    if not url and not token:
-        raise ConfigurationError(_NOWHERE)
-    if not url or not token:
-        missing = "BANKSMAN_TOKEN" if url else "BANKSMAN_URL"
-        raise ConfigurationError(f"{missing} is not set. Set it, or use `banksman login URL`.")
-    return Place(url, token, {})
+    if not kept.get("url") or not kept.get("token"):
+        missing = f"BANKSMAN_TOKEN is not set. Set it, or use `banksman login {url}`." if url else _NOWHERE
+        raise ConfigurationError(missing)
+    if url and url.rstrip("/") != kept["url"].rstrip("/"):
+        raise ConfigurationError(
+            f"BANKSMAN_TOKEN is not set, and the login that is kept is for {kept['url']}, not for {url}: its token is "
+            f"not sent there. Set BANKSMAN_TOKEN, or use `banksman login {url}`."
+        )
+    return Place(kept["url"], kept["token"], {})
 
 
 def gateway_url() -> str:

@@ -122,6 +122,14 @@ def by_email(conn: Connection, email: str) -> Person | None:
     return None if row is None else person_of(row)
 
 
+def was_removed(conn: Connection, email: str) -> bool:
+    """Whether somebody of this address was removed."""
+    row = conn.execute(
+        "SELECT FROM people WHERE lower(email) = lower(%s) AND removed_at IS NOT NULL LIMIT 1", (email,)
+    ).fetchone()
+    return row is not None
+
+
 def removed(conn: Connection, person_id: PersonId) -> bool:
     """Whether a person is removed."""
     row = conn.execute("SELECT removed_at IS NOT NULL FROM people WHERE id = %s", (person_id,)).fetchone()
