@@ -1651,9 +1651,23 @@ DEFENCES = (
     Defence(
         "an event of an export that was put in at an older place is named",
         f"{SEALING}/exported.py",
-        '            if (event["xid"], event["id"]) <= last.cursor:\n',
+        '            if event is not None and (event["xid"], event["id"]) <= last.cursor:\n',
         "            if False:\n",
         (f"{EXPORTED}::test_an_event_put_in_at_an_older_place_shows_in_an_export",),
+    ),
+    Defence(
+        "a kept token is sent to its own gateway alone",
+        "shared/banksman/cli/place.py",
+        '    if url and url.rstrip("/") != kept["url"].rstrip("/"):\n',
+        "    if False:\n",
+        ("tests/cli/test_commands.py::test_a_kept_token_goes_to_the_gateway_that_it_is_for_and_to_no_other",),
+    ),
+    Defence(
+        "a first administrator who was removed stays removed",
+        "shared/banksman/cli/machine.py",
+        "        if staff.was_removed(conn, address):\n",
+        "        if False:\n",
+        ("tests/cli/test_installations.py::test_a_first_administrator_who_was_removed_stays_removed",),
     ),
     Defence(
         "a damaged tree is never signed anew",

@@ -81,6 +81,14 @@ def test_a_rolled_back_head_is_shown_by_kept_heads(
     assert "rolled back" in against.stdout
     kept.write_text("nonsense {")
     assert audit("verify", "--anchor", str(kept)).returncode == 2
+    with as_attacker(database.owner) as conn:
+        conn.execute(
+            "UPDATE audit_heads SET statement = first.statement FROM audit_heads AS first"
+            " WHERE first.number = 1 AND audit_heads.number = 2"
+        )
+    back = audit("heads")
+    assert (back.returncode, len(back.stdout.splitlines())) == (3, 1)
+    assert "Head 1 of the audit log stands after head 1" in back.stderr
 
 
 def test_a_proof_is_checked_without_any_database(
@@ -97,13 +105,17 @@ def test_a_proof_is_checked_without_any_database(
     offline = audit("verify", "--proof", str(file), "--keys", KEYS, env={})
     file.write_text(made.stdout.replace("request.approved", "request.denied"))
     forged = audit("verify", "--proof", str(file), "--keys", KEYS, env={})
-    file.write_text("{}")
-    nonsense = audit("verify", "--proof", str(file), "--keys", KEYS, env={})
+    nonsense: list[int] = []
+    endless = made.stdout.replace('"unsealed": 0', '"unsealed": Infinity')
+    for text in ("{}", endless, made.stdout.replace('"position": ', '"position": 1e999, "x": '), "[" * 200_000):
+        file.write_text(text)
+        nonsense.append(audit("verify", "--proof", str(file), "--keys", KEYS, env={}).returncode)
 
     assert made.returncode == 0, made.stderr
     assert offline.returncode == 0, offline.stderr
     assert f"of {shown} are in the log under head 1" in offline.stdout
-    assert (forged.returncode, nonsense.returncode) == (1, 2)
+    assert "Infinity" in endless
+    assert (forged.returncode, nonsense) == (1, [2] * 4)
     assert audit("prove", "req_" + "0" * 32).returncode == 4
 
 

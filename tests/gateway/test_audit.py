@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from starlette.testclient import TestClient
 
 from banksman import ids, ledger, logs, signing
-from banksman.errors import ConfigurationError
+from banksman.errors import ConfigurationError, NotGenuine
 from banksman.ledger import migrate, roster
 from banksman.sealing import anchors, heads, proof, tree
 from banksman.settings import GatewaySettings
@@ -24,6 +24,7 @@ from banksman_gateway.seal import Seal
 from tests.conftest import PASSWORDS, Database
 from tests.gateway.browser import Browser, forms_in, page_of
 from tests.gateway.scenes import Site, asking
+from tests.sealing import outsider
 from tests.sealing.logs import as_attacker, roll_back
 
 VERIFIER = Verifier.read(Signer("s1", bytes([5] * 32)).public())
@@ -99,7 +100,7 @@ def test_heads_and_proofs_hold_with_the_public_key_alone(site: Site, auditor: di
     assert proof.check(proven, VERIFIER).events >= 1
     assert [item["event"]["action"] for item in proven["events"]][-1] == "request.approved"
     path = [bytes.fromhex(step) for step in grown["path"]]
-    assert tree.extends(old.size, new.size, old.root, new.root, path)
+    assert outsider.extends(old.size, new.size, old.root, new.root, path)
     assert (
         site.client.get(
             "/v1/audit/consistency", params={"first": 1, "second": new.size + 1}, headers=auditor
@@ -245,6 +246,31 @@ def test_every_head_gets_into_the_anchor_and_a_rolled_back_one_is_noticed(
         anchored.close()
     assert [heads.verify(VERIFIER, signed).number for signed in anchors.read(anchor)] == [1, 2, 3]
     assert anchor.stat().st_mode & 0o777 == 0o640
+
+
+def test_heads_that_go_back_are_not_anchored_again_and_again(
+    site: Site, gateway_settings: GatewaySettings, tmp_path: Path, database: Database
+) -> None:
+    anchor = tmp_path / "heads.jsonl"
+    keyless = {"audit_anchor": str(anchor), "sealing_key": None, "sealer_database_url": None}
+    anchored = Seal(gateway_settings.model_copy(update=keyless), site.parts.pool)
+    try:
+        site.a_run()
+        site.parts.seal.turn()
+        anchored.turn()
+        site.a_run()
+        site.parts.seal.turn()
+        with as_attacker(database.owner) as conn:
+            conn.execute(
+                "UPDATE audit_heads SET (statement, signature) = (first.statement, first.signature)"
+                " FROM audit_heads AS first WHERE first.number = 1 AND audit_heads.number = 2"
+            )
+
+        with pytest.raises(NotGenuine, match="Head 1 of the audit log stands after head 1"):
+            anchored.turn()
+    finally:
+        anchored.close()
+    assert [heads.verify(VERIFIER, signed).number for signed in anchors.read(anchor)] == [1]
 
 
 def test_other_keys_are_told_once_and_no_secret_is(site: Site, gateway_settings: GatewaySettings) -> None:

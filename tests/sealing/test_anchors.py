@@ -115,6 +115,33 @@ def test_a_receipt_is_read_as_people_keep_it(text: bytes, tmp_path: Path) -> Non
     assert receipts.read(kept) == [Named(7, 42, bytes.fromhex(ROOT))]
 
 
+@pytest.mark.parametrize("charset", ["x-nobody-knows", "hex", "utf-8"])
+def test_a_mail_in_any_character_set_is_read(charset: str, tmp_path: Path) -> None:
+    kept = tmp_path / "receipt"
+    kept.write_bytes(a_mail().replace(b"utf-8", charset.encode()))
+
+    assert charset.encode() in kept.read_bytes()
+    assert receipts.read(kept) == [Named(7, 42, bytes.fromhex(ROOT))]
+
+
+@pytest.mark.parametrize("end", [b'{"statement": "x", "sig', b'{"statement": "\xc3', b"null\n", b""])
+def test_a_last_line_that_was_cut_short_is_named_with_what_to_do(
+    end: bytes, sealed: list[Signed], tmp_path: Path
+) -> None:
+    kept = tmp_path / "heads.jsonl"
+    anchor = anchors.File(kept)
+    anchor.put(sealed)
+    whole = kept.read_bytes()
+    assert anchor.last() == sealed[-1]
+    kept.write_bytes(whole + end if end else whole[:-1])
+
+    with pytest.raises(ConfigurationError, match=re.escape(f"{kept}: the last line is no") + ".*Remove its last line"):
+        anchor.last()
+
+    kept.write_bytes(b"".join(kept.read_bytes().splitlines(keepends=True)[:-1]))
+    assert anchor.last() == sealed[-1 if end else -2]
+
+
 def test_what_holds_no_head_is_refused_and_not_passed_over(tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     for text in ("", "hello", "Nov 23 04:00:00 host other: {}\n"):
@@ -123,8 +150,9 @@ def test_what_holds_no_head_is_refused_and_not_passed_over(tmp_path: Path) -> No
             receipts.read(kept)
         with pytest.raises(ConfigurationError, match="no signed head"):
             list(anchors.read(kept))
-    kept.write_text("{nonsense")
-    with pytest.raises(ConfigurationError, match="no signed head"):
-        list(anchors.read(kept))
+    for text in ("{nonsense", '{"items": 5}', '{"items": [{"kid": 5}]}', '{"a":' + "[" * 200_000):
+        kept.write_text(text)
+        with pytest.raises(ConfigurationError, match="no signed head"):
+            list(anchors.read(kept))
     with pytest.raises(ConfigurationError, match="cannot be read"):
         receipts.read(tmp_path / "nowhere")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from banksman import ledger
-from banksman.errors import ConfigurationError
+from banksman.errors import ConfigurationError, NotGenuine
 from banksman.ledger import seals
 from banksman.sealing import exported
 from banksman.sealing.receipts import Named
@@ -98,6 +98,42 @@ def test_what_was_done_to_an_export_is_located(kind: str, log: Lines) -> None:
     assert outsider.verify(b"".join(tamper(log)), SIGNER.public()) == outside
 
 
+@pytest.mark.parametrize(
+    ("line", "change", "finding"),
+    [
+        (310, {"at": "2026-13-01T00:00:00.000000Z"}, "Event 310 says 2026-13-01T00:00:00.000000Z, which is no time"),
+        (310, {"at": "2026-01-01T00:00:00"}, "Event 310 says 2026-01-01T00:00:00, which is no time"),
+        (310, {"at": 5}, "Line 311: the event's id and xid are no integers, or its time is no text."),
+        (310, {"id": "x"}, "Line 311: the event's id and xid are no integers"),
+        (310, {"xid": None}, "Line 311: the event's id and xid are no integers"),
+        (904, {"xid": [1]}, "Line 905: the event's id and xid are no integers"),
+        (601, {"kid": 5}, "Line 602: the head is not genuine: This is no signed head"),
+        (601, {"statement": 5}, "Line 602: the head is not genuine: This is no signed head"),
+    ],
+)
+def test_what_no_log_could_hold_is_found_in_its_line(
+    line: int, change: dict[str, object], finding: str, log: Lines
+) -> None:
+    value = json.loads(log[line])
+    number = str(value.get("id"))
+    log[line] = json.dumps(value | change).encode() + b"\n"
+
+    report = exported.check(log, VERIFIER)
+
+    assert any(said.startswith(finding.replace("Event 310", f"Event {number}")) for said in report.findings)
+
+
+def test_an_export_ends_where_its_heads_go_back(log: Lines, sealer_pool: ledger.Pool, database: Database) -> None:
+    with as_attacker(database.owner) as conn:
+        conn.execute(
+            "UPDATE audit_heads SET statement = first.statement FROM audit_heads AS first"
+            " WHERE first.number = 1 AND audit_heads.number = 3"
+        )
+
+    with pytest.raises(NotGenuine, match="Head 1 of the audit log stands after head 2"):
+        lines(sealer_pool)
+
+
 def test_an_export_that_ends_earlier_is_shown_by_a_head_that_was_kept(log: Lines, sealer_pool: ledger.Pool) -> None:
     with ledger.transaction(sealer_pool) as conn:
         kept = seals.heads(conn, limit=10)
@@ -146,6 +182,6 @@ def test_a_revoked_keys_heads_hold_no_more_and_other_text_is_no_export(log: Line
 
     assert "revoked" in exported.check(log, Verifier.read(revoked)).findings[0]
     assert outsider.verify(b"".join(log), revoked) == "revoked"
-    for line in (b"hello\n", b"[]\n", b'{"id": 1}\n'):
+    for line in (b"hello\n", b"[]\n", b'{"id": 1}\n', b"[" * 200_000):
         with pytest.raises(ConfigurationError, match="Line 1 is neither"):
             exported.check([line], VERIFIER)

@@ -98,9 +98,10 @@ class Seal:
                 more = seals.heads(conn, after=number, limit=_MOST_HEADS)
             if not more:
                 return
+            for signed in more:
+                number = heads.after(signed, number).number
             anchor.put(more)
             last = more[-1]
-            number = heads.read(last).number
 
     def _loop(self) -> None:
         while not self._over.wait(self._seconds or _LOOK_SECONDS):

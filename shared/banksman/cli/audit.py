@@ -148,8 +148,8 @@ def heads(
         if not found:
             return
         for signed in found:
+            after = signed_heads.after(signed, after).number
             typer.echo(json.dumps(signed_heads.to_json(signed)))
-        after = signed_heads.read(found[-1]).number
 
 
 def _checked(
@@ -195,7 +195,7 @@ def _verify_proof(path: Path, verifier: Verifier, *, as_json: bool) -> None:
 
     try:
         value = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"{path} is no proof: {error}") from None
     try:
         shown = proof.check(value, verifier)

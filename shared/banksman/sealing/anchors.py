@@ -13,7 +13,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, cast
 from urllib.parse import urlsplit
 
 from banksman.errors import ConfigurationError, InvalidInput
@@ -66,10 +66,10 @@ class File:
         try:
             with self._path.open("rb") as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - 65536))
-                lines = file.read().splitlines()
+                lines = file.read().splitlines(keepends=True)
         except FileNotFoundError:
             return None
-        return _of_line(lines[-1].decode()) if lines else None
+        return self._head(lines[-1]) if lines else None
 
     def put(self, signed: Sequence[Signed]) -> None:
         """Append one line for each head, on the disk when this returns."""
@@ -79,6 +79,17 @@ class File:
             file.write(text.encode())
             file.flush()
             os.fsync(file.fileno())
+
+    def _head(self, line: bytes) -> Signed:
+        try:
+            if line.endswith(b"\n"):
+                return heads.from_json(json.loads(line))
+        except (ValueError, RecursionError, InvalidInput):
+            pass
+        raise ConfigurationError(
+            f"{self._path}: the last line is no signed head; its writing was cut short. Remove its last line, and "
+            "anchoring goes on from the line before."
+        )
 
 
 class Syslog:
@@ -115,12 +126,15 @@ def read(path: Path) -> Iterator[Signed]:
                 if not line.startswith("{") and '{"statement"' not in line:
                     continue
                 found = json.loads(line[line.index("{") :])
-                for item in found.get("items", [found]):
+                items: Any = found.get("items", [found])
+                if not isinstance(items, list):
+                    raise InvalidInput("This is no signed head, nor a list of them.")
+                for item in cast("list[Any]", items):
                     some = True
                     yield heads.from_json(item)
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error}.") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ConfigurationError(f"{path} has a line that is no signed head.") from None
     except InvalidInput as error:
         raise ConfigurationError(f"{path}: {error}") from None
@@ -132,10 +146,3 @@ def _message(head: Signed) -> bytes:
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     host = socket.gethostname().encode("ascii", "replace").decode()[:255] or "-"
     return f"<{_NOTICE}>1 {now} {host} banksman {os.getpid()} head - {json.dumps(heads.to_json(head))}".encode()
-
-
-def _of_line(line: str) -> Signed:
-    try:
-        return heads.from_json(json.loads(line))
-    except (ValueError, InvalidInput):
-        raise ConfigurationError("The anchor's last line is no signed head: was its writing cut short?") from None

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from banksman.errors import ConfigurationError, NotGenuine
+from banksman.errors import ConfigurationError, InvalidInput, NotGenuine
 from banksman.ledger import Connection, seals
 from banksman.sealing import heads, leaf, tree
 from banksman.sealing.heads import Head
@@ -24,10 +24,11 @@ _HEADS = 1000
 def lines(conn: Connection) -> Iterator[bytes]:
     """The log at the moment of this transaction, line by line. What is gone of it is not there."""
     size = number = 0
+    end = seals.last_position(conn) + 1
     while page := seals.heads(conn, after=number, limit=_HEADS):
         for signed in page:
-            head = heads.read(signed)
-            for start in range(size, head.size, _AT_ONCE):
+            head = heads.after(signed, number)
+            for start in range(size, min(head.size, end), _AT_ONCE):
                 for item in seals.leaves(conn, start, min(start + _AT_ONCE, head.size)):
                     if item.event is not None:
                         yield leaf.entry(item.event) + b"\n"
@@ -66,18 +67,22 @@ class _Walk:
         self._verifier, self._tell = verifier, tell
         self._frontier, self._times = tree.Frontier(), Times()
         self._whole = True
-        self._pending: list[tuple[dict[str, Any], bytes]] = []
+        self._pending: list[tuple[dict[str, Any] | None, bytes]] = []
 
     def read(self, line: bytes, number: int) -> bool:
         """Take in a line; False where nothing after it can be checked."""
         value = _read(line, number)
         if "statement" not in value:
-            self._pending.append((value, tree.leaf_hash(line.rstrip(b"\r\n"))))
+            good = isinstance(value["id"], int) and isinstance(value["xid"], int) and isinstance(value["at"], str)
+            if not good:
+                self.report.found(f"Line {number}: the event's id and xid are no integers, or its time is no text.")
+            self._pending.append((value if good else None, tree.leaf_hash(line.rstrip(b"\r\n"))))
             return True
-        signed, last = heads.from_json(value), self.report.newest
+        last = self.report.newest
         try:
+            signed = heads.from_json(value)
             head = heads.verify(self._verifier, signed)
-        except NotGenuine as error:
+        except (InvalidInput, NotGenuine) as error:
             self.report.found(f"Line {number}: the head is not genuine: {error}")
             return False
         before = heads.NONE_BEFORE if last is None else heads.fingerprint(self.known[last.number])
@@ -96,7 +101,7 @@ class _Walk:
         if last is None or self.report.findings:
             return
         for event, _ in self._pending:
-            if (event["xid"], event["id"]) <= last.cursor:
+            if event is not None and (event["xid"], event["id"]) <= last.cursor:
                 who = f"{event['actor']} {event['action']} at {event['at']}"
                 self.report.found(
                     f"Event {event['id']} ({who}) stands before what head {last.number} sealed, and was not sealed: "
@@ -117,6 +122,8 @@ class _Walk:
             if not self._whole:
                 report.found(f"An event is not what was sealed, or not in its place: {where}.")
         for position, (event, _) in enumerate(pending, start):
+            if event is None:
+                continue
             doubt = self._times.doubt(event["id"], event["xid"], event["at"], position, head, moved=moved)
             if doubt is not None:
                 report.found(doubt)
@@ -133,6 +140,6 @@ def _read(line: bytes, number: int) -> dict[str, Any]:
         value = json.loads(line)
         if "statement" in value or {"id", "xid", "at", "actor", "action"} <= value.keys():
             return value
-    except (ValueError, AttributeError, TypeError):
+    except (ValueError, AttributeError, TypeError, RecursionError):
         pass
     raise ConfigurationError(f"Line {number} is neither an event nor a head of `banksman audit export`.")

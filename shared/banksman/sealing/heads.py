@@ -7,9 +7,11 @@ made (`cursor`), the first transaction id that was not given out yet (`ceiling`)
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, cast
+from operator import index
+from typing import Any
 
 from banksman import signing
 from banksman.digest import Json
@@ -65,8 +67,19 @@ def read(signed: Signed) -> Head:
     """What a stored head states, unverified: for whoever only shows it, and for the sealer, which re-checks by root."""
     try:
         return _head(json.loads(signed.statement))
-    except ValueError:
+    except (ValueError, RecursionError):
         raise NotGenuine("This is no statement of a sealer.") from None
+
+
+def after(signed: Signed, number: int) -> Head:
+    """What a stored head states, where it comes after this number; `NotGenuine` where the log's heads go back."""
+    head = read(signed)
+    if head.number <= number:
+        raise NotGenuine(
+            f"Head {head.number} of the audit log stands after head {number}: heads were removed or replaced. "
+            "`banksman audit verify` says where."
+        )
+    return head
 
 
 def fingerprint(signed: Signed) -> bytes:
@@ -81,25 +94,28 @@ def to_json(signed: Signed) -> dict[str, Json]:
 
 def from_json(value: Any) -> Signed:
     """A head that was handed out; `InvalidInput` for anything else."""
-    try:
-        fields = cast("dict[str, str]", value)
-        return Signed(fields["statement"].encode(), signing.unbase64(fields["signature"], 64), fields["kid"])
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise InvalidInput("This is no signed head: it has a statement, a signature and a kid.") from None
+    match value:
+        case {"statement": str() as statement, "signature": str() as signature, "kid": str() as kid}:
+            with suppress(ValueError):
+                return Signed(statement.encode(), signing.unbase64(signature, 64), kid)
+        case _:
+            pass
+    raise InvalidInput("This is no signed head: one has a statement, a signature and a kid.")
 
 
 def _head(statement: Any) -> Head:
     try:
-        xid, number = statement["cursor"]
+        number, size, ceiling, home = (index(statement[name]) for name in ("number", "size", "ceiling", "home"))
+        xid, last = map(index, statement["cursor"])
         return Head(
-            number=statement["number"],
-            size=statement["size"],
+            number=number,
+            size=size,
             root=bytes.fromhex(statement["root"]),
             at=statement["at"],
             previous=bytes.fromhex(statement["previous"]),
-            cursor=(xid, number),
-            ceiling=statement["ceiling"],
-            home=statement["home"],
+            cursor=(xid, last),
+            ceiling=ceiling,
+            home=home,
         )
     except (KeyError, TypeError, ValueError):
         raise NotGenuine("This is no statement of a sealer.") from None

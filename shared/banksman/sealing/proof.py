@@ -64,7 +64,7 @@ def check(value: Any, verifier: Verifier) -> Proven:
         proof = cast("dict[str, Any]", value)
         request, items, unsealed = str(proof["request_id"]), list(proof["events"]), int(proof["unsealed"])
         signed = heads.from_json(proof["head"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise InvalidInput("This is no proof as `banksman audit prove` writes it.") from None
     ids.read("req", request)
     head = heads.verify(verifier, signed)
@@ -77,7 +77,7 @@ def check(value: Any, verifier: Verifier) -> Proven:
             path = [bytes.fromhex(step) for step in item["path"]]
             number, of = int(event["id"]), str(event["request_id"])
             entry = digest.canonical(event)
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
             raise InvalidInput("An event of this proof is not as `banksman audit prove` writes it.") from None
         if of != request:
             raise NotGenuine(f"Event {number} is of {of}, not of {request}.")

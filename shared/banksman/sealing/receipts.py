@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from email import message_from_bytes
+from email.message import EmailMessage
 from pathlib import Path
 
 from banksman.errors import ConfigurationError
@@ -56,7 +57,15 @@ def read(path: Path) -> Sequence[Named]:
 
 def _parts(raw: bytes) -> Sequence[str]:
     """What a mail says, however it was encoded for its way."""
-    mail = message_from_bytes(raw, policy=email.policy.default)
+    mail: EmailMessage = message_from_bytes(raw, policy=email.policy.default)
     if "content-type" not in mail:
         return []
-    return [part.get_content() for part in mail.walk() if part.get_content_maintype() == "text"]
+    return [_text(part) for part in mail.walk() if part.get_content_maintype() == "text"]
+
+
+def _text(part: EmailMessage) -> str:
+    try:
+        return str(part.get_content())
+    except (LookupError, ValueError):  # a character set that nobody knows; what is looked for is ASCII
+        raw = part.get_payload(decode=True)
+        return raw.decode("ascii", "replace") if isinstance(raw, bytes) else ""

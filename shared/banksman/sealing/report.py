@@ -63,7 +63,12 @@ class Times:
         Under the first head in another PostgreSQL stand events that the old one's clock timed, and some that were
         written at low places before `banksman migrate`: none of them is older than the head before.
         """
-        at = datetime.fromisoformat(said)
+        try:
+            at = datetime.fromisoformat(said)
+        except ValueError:
+            at = None
+        if at is None or at.tzinfo is None:
+            return f"Event {number} says {said}, which is no time: it was not written so (position {position})."
         if (xid, number) <= self._cursor and at < self.since - CLOCK:
             return (
                 f"Event {number} says {said} and stands before what was sealed by {self.since.isoformat()}, but was "

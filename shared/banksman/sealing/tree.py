@@ -76,11 +76,6 @@ def fold(hashes: Sequence[bytes]) -> bytes:
     return hashes[0]
 
 
-def root(size: int, hash_of: HashOf) -> bytes:
-    """The Merkle Tree Hash of the first `size` leaves (section 2.1.1)."""
-    return _range(0, size, hash_of) if size else EMPTY
-
-
 def inclusion(position: int, size: int, hash_of: HashOf) -> list[bytes]:
     """The path from a leaf to the root of a tree of `size` leaves (section 2.1.3.1)."""
     if not 0 <= position < size:
@@ -133,34 +128,6 @@ def consistency(first: int, second: int, hash_of: HashOf) -> list[bytes]:
     if not whole:
         path.append(_range(start, end, hash_of))
     return path[::-1]
-
-
-def extends(first: int, second: int, first_root: bytes, second_root: bytes, path: Sequence[bytes]) -> bool:
-    """Whether the path proves that the second tree begins with the first (section 2.1.4.2)."""
-    if not 0 < first <= second:
-        return False
-    if first == second:
-        return not path and first_root == second_root
-    steps = list(path)
-    if first & (first - 1) == 0:
-        steps.insert(0, first_root)
-    if not steps:
-        return False
-    place, last = first - 1, second - 1
-    while place & 1:
-        place, last = place >> 1, last >> 1
-    old = new = steps[0]
-    for step in steps[1:]:
-        if last == 0:
-            return False
-        if place & 1 or place == last:
-            old, new = node_hash(step, old), node_hash(step, new)
-            while not place & 1 and place:
-                place, last = place >> 1, last >> 1
-        else:
-            new = node_hash(new, step)
-        place, last = place >> 1, last >> 1
-    return last == 0 and old == first_root and new == second_root
 
 
 def _split(count: int) -> int:
