@@ -96,7 +96,7 @@ def _silent(conn: ledger.Connection, *events: Event) -> None:
 
 
 def _a_run(site: Site) -> None:
-    run_id, [request] = site.waiting("bench", subject.PROMPT)
+    run_id, [request] = site.waiting("bench", subject.prompt())
     site.vote(request, "approve")
     assert site.advance(run_id).status is RunStatus.FINISHED
 

@@ -24,7 +24,7 @@ import psycopg
 import redis
 
 from banksman.bench import load, stack
-from banksman.bench.cost import cpu_seconds
+from banksman.bench.cost import by_part
 from banksman.bench.load import Way
 
 _SIZES = """
@@ -103,10 +103,7 @@ def _counted(conn: psycopg.Connection, pids: Mapping[str, int]) -> dict[str, dic
         SELECT pg_current_wal_lsn() - '0/0', xact_commit FROM pg_stat_database WHERE datname = current_database()
         """
     ).fetchall()[0]
-    cpu: dict[str, float] = {}
-    for name, spent in cpu_seconds(pids).items():
-        part = name.partition("-")[0]
-        cpu[part] = cpu.get(part, 0.0) + spent * 1000
+    cpu = {part: spent * 1000 for part, spent in by_part(pids).items()}
     return {"bytes": sizes, "rows": rows, "counts": {"wal_bytes": float(wal), "commits": float(commits)}, "cpu_ms": cpu}
 
 

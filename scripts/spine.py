@@ -30,17 +30,7 @@ ASIDE = {
             "families.py",
         ),
         *("preferences.py", "gathering.py", "endpoints.py", "outbox.py", "telling.py"),
-        *(
-            "families.py",
-            "agents.py",
-            "aftermath.py",
-            "rescue.py",
-            "stops.py",
-            "staff.py",
-            "sign_ins.py",
-            "restore.py",
-            "batches.py",
-        ),
+        *("agents.py", "aftermath.py", "rescue.py", "stops.py", "staff.py", "sign_ins.py", "restore.py", "batches.py"),
         *("silence.py", "roster.py", "policies.py", "rehearsal.py", "grants.py"),
         *(
             "absences.py",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
-from banksman.bench import beside, crash, effects, plot
+from banksman import cli
+from banksman.bench import beside, crash, effects, measure, plot
 from banksman.bench.crash import Crash, Journey
 from banksman.bench.load import Caller
 from banksman.bench.measure import Figures, Plan
@@ -52,10 +55,11 @@ def test_an_unknown_outcome_is_settled_by_what_happened_outside(tmp_path: Path) 
     assert person.said == {"A-1": "happened", "A-2": "rerun"}
 
 
-def test_each_chart_stands_alone(tmp_path: Path) -> None:
+def figures() -> Figures:
+    """As measured, with fewer kills than were wanted."""
     parts = {"worker": 10.0, "gateway": 5.0, "notifier": 2.0, "postgres": 3.0}
     times = {"p50": 9.0, "p95": 15.0, "p99": 20.0}
-    figures = Figures(
+    return Figures(
         plan=Plan(kills=3),
         floor=8.0,
         cpu=parts,
@@ -67,13 +71,29 @@ def test_each_chart_stands_alone(tmp_path: Path) -> None:
         idle=parts,
         parked={0: parts, 1000: parts},
         live={},
-        killed={"naive": Crash(10, 3, 7, 3, 0, 0, 0, 1.0), "banksman": Crash(10, 3, 10, 0, 0, 0, 4, 1.0)},
-        machine={},
+        killed={"naive": Crash(10, 2, 7, 3, 0, 0, 0, 1.0), "banksman": Crash(10, 3, 10, 0, 0, 0, 4, 1.0)},
+        machine={"cpus": "2"},
     )
 
-    drawn = {path.name: path.read_text() for path in plot.draw(figures, tmp_path / "charts")}
+
+def test_so_many_kills_are_told_as_there_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    def measured(*_: object) -> Figures:
+        return figures()
+
+    monkeypatch.setattr(measure, "measure", measured)
+
+    told = CliRunner().invoke(cli.app, ["bench", "--kills", "3"]).output
+
+    assert re.search(r"^workers killed +runs +kills +finished", told, re.MULTILINE)
+    assert re.search(r"^naive +10 +2 +7", told, re.MULTILINE)
+    assert re.search(r"^banksman +10 +3 +10", told, re.MULTILINE)
+
+
+def test_each_chart_stands_alone(tmp_path: Path) -> None:
+    drawn = {path.name: path.read_text() for path in plot.draw(figures(), tmp_path / "charts")}
 
     assert set(drawn) == {f"bench-{name}.svg" for name in ("cpu", "latency", "throughput", "parked", "killed")}
     assert "asked a person" in drawn["bench-killed.svg"]
+    assert "naive, 2 kills" in drawn["bench-killed.svg"]
     assert ">1,000 parked<" in drawn["bench-parked.svg"]
     assert not [name for name, text in drawn.items() if "<script" in text or "href=" in text]

@@ -21,6 +21,15 @@ def cpu_seconds(pids: Mapping[str, int]) -> dict[str, float]:
     }
 
 
+def by_part(pids: Mapping[str, int]) -> dict[str, float]:
+    """The same by part: several workers are one part."""
+    parts: dict[str, float] = {}
+    for name, seconds in cpu_seconds(pids).items():
+        part = name.partition("-")[0]
+        parts[part] = parts.get(part, 0.0) + seconds
+    return parts
+
+
 def resident_mib(pids: Mapping[str, int]) -> dict[str, float]:
     """What each process holds in memory, with everything below it; what several share counts in parts (PSS)."""
     stats = _stats()

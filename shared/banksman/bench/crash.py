@@ -75,23 +75,24 @@ class Journey:
         orders = [f"A-{number}" for number in range(self.runs)]
         with ThreadPoolExecutor(self.clients + 1) as pool:
             submitting = [pool.submit(_submit, way, orders[number :: self.clients]) for number in range(self.clients)]
+            of_run = dict[str, str]()
             deciding = pool.submit(_decide, way, log, over)
             try:
                 killed = self._kill_all(log, kill)
                 for future in submitting:
-                    future.result()
-                counts = self._settled(way)
+                    of_run |= future.result()
+                finished = self._settled(way)
             finally:
                 over.set()
             asked = deciding.result()
-        done, finished = effects.read(log).done, counts["finished"]
+        done = effects.read(log).done
         return Crash(
             runs=self.runs,
             kills=killed,
-            finished=finished,
-            lost=self.runs - finished,
+            finished=len(finished),
+            lost=self.runs - len(finished),
             repeated=sum(times > 1 for times in done.values()),
-            undone=max(0, finished - len(done)),
+            undone=sum(not done[of_run[run_id]] for run_id in finished),
             asked=asked,
             seconds=time.monotonic() - began,
         )
@@ -114,18 +115,21 @@ class Journey:
             self.tell("killing workers", number + 1, self.kills)
         return self.kills
 
-    def _settled(self, way: Way) -> dict[str, int]:
-        """Runs by how they ended, once all have, or nothing has moved for long."""
-        counts: dict[str, int] = dict.fromkeys(_OVER, 0)
+    def _settled(self, way: Way) -> list[str]:
+        """The runs that finished, once all have ended, or nothing has moved for long."""
+        ended: dict[str, list[str]] = {}
+
+        def many() -> int:
+            return sum(map(len, ended.values()))
 
         def all_over() -> bool:
             with way.program() as program:
-                counts.update({status: len(program.runs(status, way.page)) for status in _OVER})
-            self.tell("settling", sum(counts.values()), self.runs)
-            return sum(counts.values()) >= self.runs
+                ended.update({status: [run["id"] for run in program.runs(status, way.page)] for status in _OVER})
+            self.tell("settling", many(), self.runs)
+            return many() >= self.runs
 
-        _until(all_over, lambda: sum(counts.values()), self.patience)
-        return counts
+        _until(all_over, many, self.patience)
+        return ended["finished"]
 
 
 def _kill(pid: int) -> None:
@@ -134,10 +138,10 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def _submit(way: Way, orders: list[str]) -> None:
+def _submit(way: Way, orders: list[str]) -> dict[str, str]:
+    """Each run's order."""
     with way.program() as program:
-        for order in orders:
-            program.submit(prompt(order))
+        return {program.submit(prompt(order)): order for order in orders}
 
 
 def _decide(way: Way, log: Path, over: Event) -> int:

@@ -33,13 +33,19 @@ def at_once(folder: Path, counts: Sequence[int], tell: Callable[[str, int, int],
     with stack.running(folder, 1, BANKSMAN_CONCURRENCY=str(most), BANKSMAN_LEASE_SECONDS="15") as up:
         found = {0: Live(_worker_mib(up), 0)}
         for count in sorted(counts):
+            before = _repeated(up)
             seconds = 15 * _LEASES + count * _START_SECONDS
             batch = memory.submit(up.way, "thinker", str(seconds), count)
             memory.until(up.way, batch, "running", count, lambda done, total=count: tell("runs under way", done, total))
             mib = _worker_mib(up)
             memory.until(up.way, batch, "finished", count, lambda done, total=count: tell("ending them", done, total))
-            found[count] = Live(mib, int(up.metric("worker-1", "banksman_segments_repeated_total")))
+            found[count] = Live(mib, _repeated(up) - before)
     return found
+
+
+def _repeated(up: stack.Stack) -> int:
+    """How many segments were begun again since the worker started."""
+    return int(up.metric("worker-1", "banksman_segments_repeated_total"))
 
 
 def _worker_mib(up: stack.Stack) -> float:

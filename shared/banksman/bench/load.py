@@ -11,7 +11,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
@@ -23,6 +23,9 @@ from banksman.errors import BanksmanError
 
 _PAGE = 100
 _ASKED = prompt()
+_LOST = ("failed", "stuck", "cancelled")
+_SELDOM = 50
+"""Of so many looks that find nothing to approve, one asks whether a run is lost."""
 _KEPT_SECONDS = 3.0
 """A connection idle for longer may be closed by the gateway at the moment it is used again."""
 
@@ -56,9 +59,12 @@ class Caller:
         raw = None if body is None else json.dumps(body)
         if time.monotonic() - self._used > _KEPT_SECONDS:
             self._connection.close()  # the next request opens it again
-        self._connection.request(method, path, raw, self._headers)
-        response = self._connection.getresponse()
-        content = response.read()
+        try:
+            self._connection.request(method, path, raw, self._headers)
+            response = self._connection.getresponse()
+            content = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise BanksmanError(f"{method} {path} was not answered: {error or type(error).__name__}") from None
         self._used = time.monotonic()
         if response.status >= 300:
             raise Answered(f"{method} {path} answered {response.status}: {content[:500]!r}")
@@ -85,6 +91,14 @@ class Caller:
             page = self.ask("GET", f"/v1/runs?status={status}&limit={limit}&cursor={cursor}")
             found += page["items"]
         return found
+
+    def none_lost(self, *more: str) -> None:
+        """An error where a run of this system will not finish any more, or is in one more of these states."""
+        for status in (*_LOST, *more):
+            if found := self.ask("GET", f"/v1/runs?status={status}&limit=1")["items"]:
+                raise BanksmanError(
+                    f"Run {found[0]['id']} is {status}, so these figures mean nothing: {found[0]['error']}"
+                )
 
     def decision_to_start(self, run_id: str) -> float:
         """Seconds from the decision of a run's request to the start of the approved call, by the audit log."""
@@ -122,7 +136,7 @@ def all_at_once(way: Way, runs: int, clients: int, tell: Callable[[int], None]) 
     approving = max(1, clients // 2)
     with ThreadPoolExecutor(clients + approving) as pool:
         submitting = [pool.submit(_submit, way, left) for _ in range(clients)]
-        _approve_all(way, pool, approving, runs, tell)
+        _approve_all(way, pool, submitting, clients=approving, runs=runs, tell=tell)
         ids = [run_id for future in submitting for run_id in future.result()]
     with way.program() as program:
         while any(program.ask("GET", f"/v1/runs?status={s}&limit=1")["items"] for s in ("queued", "running")):
@@ -136,12 +150,18 @@ def one_by_one(way: Way, runs: int, tell: Callable[[int], None]) -> list[str]:
     with way.program() as program, way.person() as person:
         for number in range(runs):
             run_id = program.submit()
+            looked = 0
             while not (waiting := person.ask("GET", f"/v1/requests?state=open&run_id={run_id}")["items"]):
+                looked += 1
+                if looked % _SELDOM == 0:
+                    person.none_lost()
                 time.sleep(0.005)
             # A person takes longer than a program; what the parking still had to do is done by then.
             time.sleep(0.05)
             person.approve(waiting[0])
-            while program.ask("GET", f"/v1/runs/{run_id}")["status"] != "finished":
+            while (status := program.ask("GET", f"/v1/runs/{run_id}")["status"]) != "finished":
+                if status in _LOST:
+                    raise BanksmanError(f"Run {run_id} is {status}, so these figures mean nothing.")
                 time.sleep(0.02)
             ids.append(run_id)
             tell(number + 1)
@@ -162,14 +182,31 @@ def _submit(way: Way, left: threading.Semaphore) -> list[str]:
     return ids
 
 
-def _approve_all(way: Way, pool: ThreadPoolExecutor, clients: int, runs: int, tell: Callable[[int], None]) -> None:
-    """Read the list of open requests, approve what is on it, and read it again, until every run was approved."""
-    approved = 0
+def _approve_all(
+    way: Way,
+    pool: ThreadPoolExecutor,
+    submitting: Sequence[Future[list[str]]],
+    *,
+    clients: int,
+    runs: int,
+    tell: Callable[[int], None],
+) -> None:
+    """Read the list of open requests, approve what is on it, and read it again, until every run was approved.
+
+    What goes wrong meanwhile is raised here: a run that was not submitted, or is lost, never asks.
+    """
+    approved = looked = 0
     callers = [way.person() for _ in range(clients)]
     try:
         while approved < runs:
             waiting = callers[0].open_requests()
             if not waiting:
+                looked += 1
+                for submitted in submitting:
+                    if submitted.done():
+                        submitted.result()
+                if looked % _SELDOM == 0:
+                    callers[0].none_lost()
                 time.sleep(0.02)
                 continue
             shares = [waiting[number::clients] for number in range(clients)]

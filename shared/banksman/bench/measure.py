@@ -18,7 +18,7 @@ from statistics import median
 from typing import Any
 
 from banksman.bench import beside, live, load, memory, stack
-from banksman.bench.cost import cpu_seconds
+from banksman.bench.cost import by_part
 from banksman.bench.crash import Crash, Journey
 from banksman.bench.live import Live
 from banksman.bench.load import Tell, Way
@@ -155,7 +155,8 @@ def measure(plan: Plan, tell: Tell) -> Figures:
                 latencies += load.latencies(way, bursts[-1].ids)
             singles = load.one_by_one(way, few, lambda done: tell("one at a time", done, few))
             calm = load.latencies(way, singles)
-            _none_failed(way)
+            with way.program() as program:
+                program.none_lost("waiting")
             parked = memory.while_parked(way, pids, plan.parked, partial(tell, "parking"))
         together = live.at_once(Path(folder) / "live", plan.live, tell) if plan.live else {}
         killed: Mapping[str, Crash] = {}
@@ -188,43 +189,25 @@ def _floor() -> float:
 
 def _idle(pids: Mapping[str, int], seconds: float, tell: Tell) -> dict[str, float]:
     """CPU seconds of each part in a second without work."""
-    before, began = _parts(pids), time.monotonic()
+    before, began = by_part(pids), time.monotonic()
     while (gone := time.monotonic() - began) < seconds:
         tell("idling", int(gone * 10), int(seconds * 10))
         time.sleep(0.1)
-    after = _parts(pids)
+    after = by_part(pids)
     return {name: (after[name] - before[name]) / gone for name in after}
 
 
 def _burst(asked: _Asked, plan: Plan, tell: Tell) -> _Burst:
-    before, began = _parts(asked.pids), time.monotonic()
+    before, began = by_part(asked.pids), time.monotonic()
     ids, seconds = load.all_at_once(asked.way, plan.runs, plan.clients, lambda done: tell(asked.name, done, plan.runs))
     time.sleep(_SETTLE_SECONDS)  # what goes on after the last run belongs to the runs as well
-    gone, after = time.monotonic() - began, _parts(asked.pids)
+    gone, after = time.monotonic() - began, by_part(asked.pids)
     cpu = {name: (after[name] - before[name] - asked.idle[name] * gone) / plan.runs * 1000 for name in after}
     return _Burst(ids, cpu, plan.runs / seconds)
 
 
 def _medians(bursts: Sequence[_Burst]) -> dict[str, float]:
     return {name: median(burst.cpu[name] for burst in bursts) for name in bursts[0].cpu}
-
-
-def _parts(pids: Mapping[str, int]) -> dict[str, float]:
-    """CPU seconds by part: several workers are one part."""
-    parts: dict[str, float] = {}
-    for name, seconds in cpu_seconds(pids).items():
-        part = name.partition("-")[0]
-        parts[part] = parts.get(part, 0.0) + seconds
-    return parts
-
-
-def _none_failed(way: Way) -> None:
-    with way.program() as program:
-        for status in ("failed", "stuck", "cancelled", "waiting"):
-            if found := program.ask("GET", f"/v1/runs?status={status}&limit=1")["items"]:
-                raise BanksmanError(
-                    f"Run {found[0]['id']} is {status}, so these figures mean nothing: {found[0]['error']}"
-                )
 
 
 def _percentiles(ascending: Sequence[float]) -> dict[str, float]:

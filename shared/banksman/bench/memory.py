@@ -14,6 +14,8 @@ from banksman.bench.subject import prompt
 from banksman.errors import BanksmanError
 
 _SETTLE_SECONDS = 3.0
+_LAST = ("finished", "failed", "cancelled", "stuck")
+"""Where a run stays."""
 
 
 def while_parked(
@@ -39,8 +41,8 @@ def until(way: Way, batch: str, status: str, count: int, tell: Callable[[int], N
     """Wait until so many runs of a batch are in a state."""
     with way.program() as program:
         while (states := program.ask("GET", f"/v1/batches/{batch}")["runs"])[status] < count:
-            if lost := {name: many for name, many in states.items() if name in ("failed", "stuck") and many}:
-                raise BanksmanError(f"Runs that were to be {status} are {lost}.")
+            if lost := {name: many for name, many in states.items() if name in _LAST and name != status and many}:
+                raise BanksmanError(f"{count} runs were to be {status}, and never will be together: {lost}.")
             tell(states[status])
             time.sleep(0.5)
 

@@ -90,9 +90,12 @@ def _parked(figures: Figures) -> Any:
 
 def _killed(figures: Figures) -> Any:
     return _bars(
-        f"{figures.plan.runs} runs, {figures.plan.kills} workers killed in the middle of a tool",
+        f"{figures.plan.runs} runs, workers killed in the middle of a tool",
         list(_COLUMNS.values()),
-        {name: [getattr(crash, column) for column in _COLUMNS] for name, crash in figures.killed.items()},
+        {
+            f"{name}, {crash.kills} kills": [getattr(crash, column) for column in _COLUMNS]
+            for name, crash in figures.killed.items()
+        },
     )
 
 

@@ -110,9 +110,9 @@ def _print(figures: Figures) -> None:
         )
     if figures.killed:
         typer.echo("")
-        columns = ("finished", "lost", "repeated", "undone", "asked")
+        columns = ("kills", "finished", "lost", "repeated", "undone", "asked")
         show.table(
-            [f"{figures.plan.kills} workers killed", "runs", *columns, "s"],
+            ["workers killed", "runs", *columns, "s"],
             [
                 [name, str(found.runs), *(str(getattr(found, column)) for column in columns), _number(found.seconds)]
                 for name, found in figures.killed.items()
