@@ -1,4 +1,4 @@
-"""Durations as people write them: `90s`, `15m`, `24h`, `7d`, `2w`."""
+"""Durations as people write them: `90s`, `15m`, `24h`, `7d`, `2w`, `1d12h`."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ from datetime import timedelta
 
 from banksman.errors import InvalidInput
 
-_FORM = re.compile(r"([1-9][0-9]{0,5})([smhdw])", re.ASCII)
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_FORM = re.compile(r"(?:[0-9]{1,6}[smhdw])+")
+_PIECE = re.compile(r"([0-9]+)([smhdw])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
 def read(text: str, *, most: timedelta = timedelta(days=3660)) -> timedelta:
-    """The duration behind a number and a unit, or `InvalidInput`."""
-    match = _FORM.fullmatch(text)
-    if match is None:
-        raise InvalidInput(f"{text[:40]!r} is not a duration: write a number and s, m, h, d or w, such as 30d.")
-    found = timedelta(**{_UNITS[match[2]]: int(match[1])})
-    if found > most:
-        raise InvalidInput(f"{text} is too long: at most {most.days} days.")
-    return found
+    """The duration behind numbers with their units, or `InvalidInput`."""
+    if not _FORM.fullmatch(text):
+        raise InvalidInput(
+            f"{text[:40]!r} is not a duration: write numbers with s, m, h, d or w, such as 30d or 1d12h."
+        )
+    seconds = sum(int(count) * _SECONDS[unit] for count, unit in _PIECE.findall(text))
+    if seconds < 1:
+        raise InvalidInput(f"{text[:40]} is too short: at least a second.")
+    if seconds > most.total_seconds():
+        raise InvalidInput(f"{text[:40]} is too long: at most {most.days} days.")
+    return timedelta(seconds=seconds)

@@ -22,13 +22,15 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from banksman import masks, reach, toml_lines
+from banksman import durations, masks, reach, toml_lines
 from banksman.conditions import Condition
 from banksman.errors import InvalidInput
 from banksman.policy import ladder
@@ -39,32 +41,19 @@ from banksman.states import Tier
 MAX_BYTES = 64 * 1024
 MAX_RULES = 200
 MAX_GROUPS = 6
-MAX_SECONDS = 365 * 86400
+LONGEST = timedelta(days=365)
 _SHOWN = 20
 
-_DURATION = re.compile(r"(?:[0-9]{1,6}[dhms])+")
-_PIECE = re.compile(r"([0-9]+)([dhms])")
-_SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 _GROUP = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.-]{0,62}")
 _PATTERN = re.compile(r"[A-Za-z0-9_.:/@*-]{1,200}")
 _ARGUMENT = re.compile(r"[A-Za-z0-9_-]{1,100}(?:\.[A-Za-z0-9_-]{1,100}){0,5}")
 
 
-def duration(text: str) -> int:
-    """The seconds that a text like `30d` says."""
-    try:
-        return _duration(text)
-    except ValueError as error:
-        raise InvalidInput(f"{text[:20]!r} {error}.") from None
-
-
 def _duration(value: object) -> int:
-    if not isinstance(value, str) or not _DURATION.fullmatch(value):
-        raise ValueError('is not a duration like "24h", "90m" or "1d12h"')
-    seconds = sum(int(count) * _SECONDS[unit] for count, unit in _PIECE.findall(value))
-    if not 1 <= seconds <= MAX_SECONDS:
-        raise ValueError("must be between a second and a year")
-    return seconds
+    with suppress(InvalidInput):
+        if isinstance(value, str):
+            return int(durations.read(value, most=LONGEST).total_seconds())
+    raise ValueError('is not a duration of a second to a year, like "24h", "90m" or "1d12h"')
 
 
 def _silence(value: object) -> object:
@@ -353,7 +342,8 @@ def _problem(item: Any) -> tuple[toml_lines.Path, str]:
     key = next((part for part in reversed(path) if isinstance(part, str)), "")
     kind, said = item["type"], str(item["msg"]).removeprefix("Value error, ")
     if kind == "extra_forbidden":
-        table = _KEYS.get(str(path[0]) if len(path) > 1 else "", "[default], [[rule]] and [[sensitive]]")
+        within = "escalation" if "escalation" in path[:-1] else str(path[0]) if len(path) > 1 else ""
+        table = _KEYS.get(within, "[default], [[rule]] and [[sensitive]]")
         return path, f"`{key}` is not known here; there are {table}"
     if kind == "missing":
         return path, f"`{key}` is missing"
@@ -366,6 +356,7 @@ _KEYS = {
     "rule": ", ".join(_Rule.model_fields),
     "default": ", ".join(_Asking.model_fields),
     "sensitive": ", ".join(_Sensitive.model_fields),
+    "escalation": ", ".join(_Rung.model_fields),
 }
 
 

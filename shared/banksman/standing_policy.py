@@ -90,7 +90,6 @@ def of_file(path: str) -> Rules | None:
         return None
     try:
         rules = rule_file.read_path(Path(path))
-        digest = sha256(Path(path).read_bytes()).hexdigest()
     except BanksmanError as error:
         raise ConfigurationError(f"BANKSMAN_POLICY: {error}") from None
-    return replace(rules, version=f"file {digest[:12]}")
+    return replace(rules, version=f"file {sha256(rules.text.encode()).hexdigest()[:12]}")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from banksman import durations, ids, ledger
+from banksman import durations, ids, ledger, rule_file
 from banksman.errors import InvalidInput
 from banksman.ids import RequestId
 from banksman.ledger import insights as rows
@@ -128,10 +128,12 @@ def test_a_day_is_as_long_as_it_is_there() -> None:
     assert ends - begins == timedelta(hours=23)
 
 
-def test_a_duration_is_a_number_and_a_unit() -> None:
+def test_a_duration_is_numbers_with_their_units() -> None:
     assert durations.read("36h") == timedelta(hours=36)
     assert durations.read("2w") == timedelta(days=14)
-    for text in ("", "0d", "1", "d", "1.5h", "1 d", "1d\n", "99999999d", "600000w"):
+    assert durations.read("1d12h") == timedelta(hours=36)
+    assert rule_file.read('[default]\nexpires_after = "2w"').default.expires_after == 14 * 86400
+    for text in ("", "0d", "0d0s", "12h1", "999999w" * 9, "1", "d", "1.5h", "1 d", "1d\n", "99999999d", "600000w"):
         with pytest.raises(InvalidInput):
             durations.read(text)
 

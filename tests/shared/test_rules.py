@@ -157,6 +157,12 @@ def test_the_highest_tier_is_one_that_somebody_other_than_the_requester_can_reac
         ('[[rule]]\nname = "a"\nthen = "ask"\nexpires_after = "24"', 4, "is not a duration"),
         ('[[rule]]\nname = "a"\nthen = "ask"\nexpires_after = "1h"\nreminders = ["2h"]', 5, "has expired"),
         ('[[rule]]\nname = "a"\nthen = "ask"\nescalation = [{after = "4h"}]', 4, "`groups` is missing"),
+        (
+            '[[rule]]\nname = "a"\nthen = "ask"\nescalation = [{after = "4h", groups = ["x"], group = "y"}]',
+            4,
+            "`group` is not known here; there are after, groups.",
+        ),
+        ('[[rule]]\nname = "a"\nthen = "ask"\nexpires_after = "53w"', 4, "is not a duration of a second to a year"),
         ('[[rule]]\nname = "a"\nthen = "ask"\ngroups = {a=1,b=1,c=1,d=1,e=1,f=1,g=1}', 4, "at most 6"),
         ('[[rule]]\nname = "a"\nthen = "ask"\ngroups = {a=2,b=1}\napprovals = 2', 5, "at least 3"),
         ('[[rule]]\nname = "a"\nthen = "ask"\ntier = "high"\napprovals = 1', 5, "tier high takes two people"),

@@ -13,7 +13,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import Field, StringConstraints
 
-from banksman import digest, ids, masks, quorum, rule_file
+from banksman import digest, durations, ids, masks, quorum
 from banksman import grants as standing
 from banksman.digest import Json
 from banksman.errors import BanksmanError, Conflict, InvalidInput, NotAllowed, NotGenuine
@@ -86,8 +86,8 @@ def give(conn: Connection, signer: Signer, verifier: Verifier, person: Person | 
         raise NotGenuine("The decision on this request does not cover what is stored. Nothing can be granted on it.")
     if unknown := sorted(set(wish.free) - set(action["arguments"])):
         raise InvalidInput(f"The call has no argument {unknown[0]!r} that could be left free.")
-    lifetime = rule_file.duration(wish.lasts)
-    if lifetime > standing.MAX_SECONDS:
+    lifetime = durations.read(wish.lasts)
+    if lifetime.total_seconds() > standing.MAX_SECONDS:
         raise InvalidInput("A standing grant lasts for at most 7 days.")
     batch_id = runs.get(conn, request.run_id).batch_id
     call = Call(
@@ -100,7 +100,7 @@ def give(conn: Connection, signer: Signer, verifier: Verifier, person: Person | 
         schema=action["schema"],
         operands=action["operands"],
     )
-    grant_id, until = GrantId(ids.new()), rows.until(conn, timedelta(seconds=lifetime))
+    grant_id, until = GrantId(ids.new()), rows.until(conn, lifetime)
     said = standing.statement(
         grant_id,
         call,

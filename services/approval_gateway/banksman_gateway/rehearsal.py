@@ -12,14 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 from hashlib import sha256
 from typing import Annotated, Any, Literal, cast
 
 from fastapi import APIRouter, Response
 from pydantic import Field, StringConstraints
 
-from banksman import digest, ids, policy, rule_file, standing_policy, vault
+from banksman import digest, durations, ids, policy, rule_file, standing_policy, vault
 from banksman.digest import Json
 from banksman.errors import InvalidInput, NotAllowed
 from banksman.ids import RequestId
@@ -290,7 +289,7 @@ def past_call(past: Past) -> Call | None:
 def _after(conn: Connection, said: Wanted) -> RequestId:
     if said.cursor is not None:
         return RequestId(ids.read("req", said.cursor))
-    return rows.since(conn, timedelta(seconds=rule_file.duration(said.since)))
+    return rows.since(conn, durations.read(said.since, most=rule_file.LONGEST))
 
 
 def _how(today: Requirement, then: Requirement) -> str:
