@@ -359,15 +359,18 @@ def _advance(move: Callable[[], Ask | Pause]) -> Ask | Pause | _Done[Any]:
 
 
 def _build(http: httpx.Client | httpx.AsyncClient, ask: Ask) -> httpx.Request:
-    return http.build_request(
-        ask.method,
-        ask.path,
-        params=dict(ask.params),
-        json=ask.body,
-        content=ask.lines,
-        headers=dict(ask.headers),
-        timeout=_TIMEOUT if ask.lines is None else _LINES,
-    )
+    try:
+        return http.build_request(
+            ask.method,
+            ask.path,
+            params=dict(ask.params),
+            json=ask.body,
+            content=ask.lines,
+            headers=dict(ask.headers),
+            timeout=_TIMEOUT if ask.lines is None else _LINES,
+        )
+    except ValueError as error:  # NaN, an infinity, a lone surrogate
+        raise InvalidInput(f"What is to be sent holds a value that JSON does not have: {error}.") from None
 
 
 def _body(response: httpx.Response) -> bytes:
@@ -394,9 +397,9 @@ def _headers(token: str) -> dict[str, str]:
 
 def _checked(url: str) -> str:
     try:
-        parts = urlsplit(url)
+        parts, _ = urlsplit(url), httpx.URL(url)
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
+    except (ValueError, httpx.InvalidURL):
         good = False
     if not good:
         raise InvalidInput(f"{url[:100]!r} is not the address of a gateway, like https://banksman.example.org.")

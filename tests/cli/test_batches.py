@@ -6,7 +6,10 @@ import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
+
 from banksman.cli import watching
+from banksman.client import Client
 from banksman.shapes import Batch
 from tests.cli.conftest import Banksman
 
@@ -42,6 +45,46 @@ def test_a_batch_is_paused_resumed_tried_again_and_its_results_are_written(banks
     assert [found["paused_at"] is None for found in moved] == [False, True, True]
     assert json.loads(lines.stdout)["key"] == "=1"
     assert (written.returncode, "1,'=1,run_" in out.read_text()) == (0, True)
+
+
+def test_results_that_cannot_be_had_leave_the_file_as_it_was(banksman: Banksman, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    kept = folder / "orders.ndjson"
+    kept.write_text("of yesterday\n")
+    kept.chmod(0o600)
+    unknown = "bat_" + "0" * 32
+
+    refused = banksman("batch", "results", unknown, "-o", str(kept))
+    after = [path.read_text() for path in folder.iterdir()]
+    nowhere = banksman("batch", "results", unknown, "-o", str(folder / "none" / "x"))
+    a_folder = banksman("batch", "results", unknown, "-o", str(folder))
+    file = tmp_path / "runs.ndjson"
+    file.write_text('{"agent": "plain", "prompt": "x", "key": "k"}\n')
+    batch_id = banksman("batch", "submit", str(file)).stdout.strip()
+    had = banksman("batch", "results", batch_id, "-o", str(kept))
+
+    assert (refused.returncode, after) == (4, ["of yesterday\n"])
+    assert [nowhere.returncode, a_folder.returncode] == [2, 2]
+    assert f"{folder / 'none' / 'x'} cannot be written: No such file or directory." in nowhere.stderr
+    assert had.returncode == 0, had.stderr
+    assert [json.loads(path.read_text())["key"] for path in folder.iterdir()] == ["k"]
+    assert kept.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_a_batch_has_used_is_said(banksman: Banksman, monkeypatch: pytest.MonkeyPatch) -> None:
+    used = {"requests": 2400, "input_tokens": 70, "output_tokens": 0, "tool_calls": 3, "cost": "0.25"}
+    now = datetime(2026, 11, 23, tzinfo=UTC)
+    batch = Batch(id="bat_x", total=1, runs={"finished": 1}, created_at=now, usage=used)
+
+    def one(*_: object) -> Batch:
+        return batch
+
+    monkeypatch.setattr(Client, "batch", one)
+    said = banksman("batch", "show", "bat_x").stdout
+
+    assert "used         2,400 model requests, 70 tokens in, 3 tool calls\n" in said
+    assert "cost         0.25 USD, as the agent library reckons it\n" in said
 
 
 def test_faults_of_a_file_are_named_by_line(banksman: Banksman, tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ from banksman import ids, ledger
 from banksman.cli import app
 from banksman.client import Client
 from banksman.ids import RequestId
+from banksman.ledger import audit
+from banksman.records import Event
 from banksman.settings import GatewaySettings
 from banksman.shapes import Page
 from banksman.states import Kind
@@ -193,6 +195,16 @@ def test_a_question_is_answered(banksman: Banksman, site: Site) -> None:
     assert json.loads(ended.stdout)["votes"][0]["answer"] == "A-1042"
 
 
+@pytest.mark.parametrize("said", ["Infinity", "NaN", '{"a": 1, "a": 2}', "9" * 30])
+def test_an_answer_that_is_no_strict_json_is_text(said: str, banksman: Banksman, site: Site) -> None:
+    _, (asked,) = site.a_waiting_run(asking(kind=Kind.QUESTION, tool="ask_person"))
+
+    ended = banksman("answer", req(asked), said, "--json")
+
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout)["votes"][0]["answer"] == said
+
+
 def test_watching_ends_with_the_run_and_its_exit_code(banksman: Banksman, site: Site) -> None:
     waiting, (asked,) = site.a_waiting_run()
     banksman("approve", req(asked), "-y")
@@ -211,6 +223,22 @@ def test_a_run_that_did_not_finish_ends_watching_with_1(banksman: Banksman, site
     assert "is cancelled" in banksman("cancel", run_id).stdout
 
     assert banksman("watch", run_id).returncode == 1
+
+
+def test_a_run_that_was_stuck_once_is_watched_to_its_end(banksman: Banksman, site: Site) -> None:
+    made = site.a_stuck_run()
+    with ledger.transaction(site.worker) as conn:
+        audit.append(conn, Event("dispatcher", "run.stuck", made))
+    run_id = ids.show("run", made)
+    stuck = banksman("watch", run_id)
+    banksman("retry", run_id)
+    banksman("cancel", run_id)
+
+    watched = banksman("watch", run_id)
+
+    assert (stuck.returncode, watched.returncode) == (1, 1)
+    assert "run.stuck" in stuck.stdout
+    assert "run.cancelled" in watched.stdout
 
 
 def test_a_late_vote_is_told_who_cancelled_the_run(banksman: Banksman, site: Site) -> None:
@@ -260,6 +288,10 @@ def test_a_file_is_written_byte_for_byte(banksman: Banksman, site: Site) -> None
         (["deny", "req_" + "0" * 32, "-y", "--as", "eve@example.org"], 2, "none of this stack's reviewers"),
         (["approve", "req_" + "0" * 32, "-y", "--set", "a=b"], 2, "is not JSON"),
         (["submit", "plain", "x", "--metadata", "[]"], 2, "must be a JSON object"),
+        (["submit", "plain", "x", "--metadata", '{"a": NaN}'], 2, "--metadata holds NaN"),
+        (["submit", "plain", "\udcff"], 2, "holds a value that JSON does not have"),
+        (["approve", "req_" + "0" * 32, "-y", "--set", "a=-Infinity"], 2, "The value of 'a' holds -Infinity"),
+        (["notify", "preferences", "--medium", "inf"], 2, "'inf' is no number of minutes"),
         (["mail", "7"], 2, "There are 0 mails."),
         (["no-such-command"], 2, "No such command"),
     ],
@@ -392,8 +424,10 @@ def test_the_doctor_finds_all_well_and_what_is_not(banksman: Banksman, tmp_path:
 def test_the_doctor_counts_requests_as_far_as_it_has_seen_them(
     banksman: Banksman, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page: Page[Any] = Page((None,) * 200, "more")
-    monkeypatch.setattr(Client, "requests", lambda *_, **__: page)
+    def full(*_: object, **__: object) -> Page[Any]:
+        return Page((None,) * 200, "more")
+
+    monkeypatch.setattr(Client, "requests", full)
 
     assert "accepted; 200 or more requests are open" in banksman("doctor").stdout
 

@@ -96,9 +96,12 @@ def test_a_deployments_secrets_are_written_once(tmp_path: Path) -> None:
 
 def test_the_inventory_of_an_agent_is_printed(tmp_path: Path) -> None:
     ended = run("check", "banksman_plain:agents", cwd=tmp_path)
+    as_json = run("check", "banksman_plain:agents", "--json", cwd=tmp_path)
 
     assert ended.returncode == 0, ended.stderr
     assert "issue_refund" in ended.stdout
+    [gate] = {row["verdict"] for row in json.loads(as_json.stdout) if row["tool"] == "issue_refund"}
+    assert gate == "ask"
 
 
 def test_agents_that_a_worker_would_refuse_are_exit_code_1(tmp_path: Path) -> None:

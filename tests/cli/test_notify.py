@@ -7,8 +7,12 @@ import threading
 import time
 from datetime import timedelta
 
+import pytest
+
 from banksman import ids, ledger
+from banksman.client import Client
 from banksman.ledger import notices, staff
+from banksman.shapes import Resent
 from tests.cli.conftest import Banksman
 from tests.gateway.scenes import Site, notices_of
 
@@ -84,6 +88,28 @@ def test_dead_messages_are_listed_and_sent_once_more(banksman: Banksman, site: S
     assert neither.returncode == 2
     assert resent.stdout == "1 message is sent once more.\n"
     assert json.loads(everything.stdout) == {"notices": []}
+
+
+def test_messages_that_are_dead_again_at_once_are_sent_once_more_once(
+    banksman: Banksman, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead = [f"ntc_{number}" for number in range(1500)]
+    pages = [dead[:1000], dead[500:], dead[500:], []]
+    asked: list[int] = []
+
+    def resend(_: Client) -> Resent:
+        asked.append(len(asked))
+        return Resent(notices=pages[len(asked) - 1])
+
+    monkeypatch.setattr(Client, "resend", resend)
+    resent = banksman("notify", "resend", "--all")
+    pages[:] = [["ntc_1"], ["ntc_1"]]
+    asked.clear()
+    few = banksman("notify", "resend", "--all", "--json")
+
+    assert resent.stdout == "1500 messages are sent once more.\n"
+    assert json.loads(few.stdout) == {"notices": ["ntc_1"]}
+    assert asked == [0]
 
 
 def test_an_administrator_manages_webhooks(banksman: Banksman, site: Site) -> None:

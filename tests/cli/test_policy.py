@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -25,11 +26,12 @@ def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_a_policy_is_checked_without_a_database_and_says_what_was_not_checked() -> None:
-    told = CliRunner().invoke(cli.app, ["policy", "check", str(EXAMPLE)])
+    told, facts = (CliRunner().invoke(cli.app, ["policy", "check", str(EXAMPLE), *more]) for more in ([], ["--json"]))
 
     assert told.exit_code == 0, told.output
     assert "5 rules" in told.output
     assert "no database" in told.output
+    assert json.loads(facts.output) == {"rules": 5, "people_checked": False}
 
 
 def test_with_a_database_it_is_checked_that_people_can_meet_the_rules(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -199,7 +200,17 @@ def test_a_gateway_that_is_away_is_said_so(connect: Connect) -> None:
         client.runs()
 
 
-@pytest.mark.parametrize("url", ["", "localhost:8420", "ftp://x", "http://", "http://x:99999"])
+@pytest.mark.parametrize(("prompt", "metadata"), [("\ud800", {}), ("x", {"a": math.nan}), ("x", {"a": math.inf})])
+def test_what_json_does_not_have_is_refused_before_it_is_sent(
+    prompt: str, metadata: dict[str, float], connect: Connect, site: Site
+) -> None:
+    client = connect(site.key("runs:submit"))
+
+    with pytest.raises(InvalidInput, match="holds a value that JSON does not have"):
+        client.submit("plain", prompt, metadata=metadata)
+
+
+@pytest.mark.parametrize("url", ["", "localhost:8420", "ftp://x", "http://", "http://x:99999", "http://x\x00y"])
 def test_what_is_not_an_address_is_refused(url: str) -> None:
     with pytest.raises(InvalidInput, match="address"):
         Client(url, "token")

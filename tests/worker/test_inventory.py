@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import sys
 import time
 import warnings
@@ -446,5 +447,9 @@ def test_check_prints_the_gates_or_the_sentence_that_a_worker_would_stop_with(mo
     monkeypatch.setitem(banksman_plain.agents, "coder", direct())
     assert check.main(["banksman_plain:agents"], out=bad) == 1
 
+    as_json = io.StringIO()
+    assert check.main(["banksman_plain:agents"], out=as_json, as_json=True) == 1
+
+    assert "The agent 'coder' cannot be gated" in json.loads(as_json.getvalue())["refused"]
     assert "desk     1        issue_refund       ask    medium  flagged: The agent's author" in good.getvalue()
     assert "The agent 'coder' cannot be gated" in bad.getvalue()

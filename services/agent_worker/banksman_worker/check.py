@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal, TextIO
 
 from banksman import gates
@@ -41,15 +42,15 @@ def rows(specs: Sequence[str], policy: Policy | None = None, rules: Rules | None
     return asyncio.run(_rows(loaded.values(), policy or Policy(), Standing(rules)))
 
 
-def main(specs: Sequence[str], rules: Rules | None = None, out: TextIO | None = None) -> int:
+def main(specs: Sequence[str], rules: Rules | None = None, out: TextIO | None = None, *, as_json: bool = False) -> int:
     """Print the rows; 1 and one sentence if a worker would refuse to start with these agents."""
     write = (out or sys.stdout).write
     try:
         found = rows(specs, rules=rules)
     except ConfigurationError as error:
-        write(f"{error}\n")
+        write((json.dumps({"refused": str(error)}) if as_json else str(error)) + "\n")
         return 1
-    write(table(found))
+    write(json.dumps([asdict(row) for row in found]) + "\n" if as_json else table(found))
     return 0
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
+import shutil
 import sys
-from contextlib import nullcontext
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal
 
 import typer
 
@@ -104,11 +107,34 @@ def results(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to write them.")] = None,
 ) -> None:
     """Print what came of each run, with its line and key; also while the batch runs."""
-    with place.find().person() as banksman, output.open("wb") if output else nullcontext(sys.stdout.buffer) as file:
+    with place.find().person() as banksman, _written(output) if output else nullcontext(sys.stdout.buffer) as file:
         form: Literal["ndjson", "csv"] = "csv" if as_csv else "ndjson"
         for piece in banksman.results(which, form=form, order="end" if ended else "line", after=after or None):
             file.write(piece)
         file.flush()
+
+
+@contextmanager
+def _written(path: Path) -> Generator[BinaryIO]:
+    """A draft beside the file, which takes its place once all of it is there; a pipe or a device as it is."""
+    try:
+        if path.exists() and not path.is_file():
+            with path.open("wb") as file:
+                yield file
+            return
+        whole = path.resolve()
+        draft = whole.with_name(f".{whole.name}-{secrets.token_hex(4)}")
+        try:
+            with draft.open("xb") as file:
+                yield file
+            if whole.exists():
+                shutil.copymode(whole, draft)
+            draft.replace(whole)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be written: {error.strerror}.") from None
 
 
 def _show(found: Batch, *, as_json: bool) -> None:
@@ -129,7 +155,21 @@ def _show(found: Batch, *, as_json: bool) -> None:
         ("to decide", f"{found.open_requests:,} requests" if found.open_requests else ""),
         ("a minute", f"{found.per_minute:,.1f} runs" if found.per_minute else ""),
         ("expected", show.moment(found.expected_at)),
+        ("used", _used(found.usage)),
+        ("cost", f"{found.usage['cost']} USD, as the agent library reckons it" if found.usage.get("cost") else ""),
     ]
     for label, value in facts:
         if value:
             typer.echo(f"{label:<12} {show.prose(value)}")
+
+
+def _used(usage: Mapping[str, Any]) -> str:
+    return ", ".join(f"{usage[name]:,} {word}" for name, word in _USED if usage.get(name))
+
+
+_USED = (
+    ("requests", "model requests"),
+    ("input_tokens", "tokens in"),
+    ("output_tokens", "tokens out"),
+    ("tool_calls", "tool calls"),
+)

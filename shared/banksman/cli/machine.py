@@ -105,6 +105,7 @@ def check(
             show_default=False,
         ),
     ] = None,
+    as_json: given.Json = False,
 ) -> None:
     """List every tool of every agent with what its gate would do. The exit code is 1 if a worker would refuse."""
     from banksman import rule_file
@@ -114,7 +115,8 @@ def check(
     with extras("worker"):
         from banksman_worker import check as checking
 
-    raise typer.Exit(checking.main([spec for word in specs for spec in word.split(",") if spec], rules))
+    wanted = [spec for word in specs for spec in word.split(",") if spec]
+    raise typer.Exit(checking.main(wanted, rules, as_json=as_json))
 
 
 def migrate(

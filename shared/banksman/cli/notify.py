@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from banksman.shapes import Endpoint, Hearing, Notice
 
 _OVER = ("sent", "dead", "dropped", "failed")
+_AT_ONCE = 1000
+"""So many dead messages at most are sent once more by one question."""
 
 notify = typer.Typer(
     help="What people are told: a test, your own preferences, and what was given up.",
@@ -105,14 +108,17 @@ def resend(
     """Send dead messages once more. What nobody needs to know any more is not sent."""
     if bool(which) == everything:
         raise InvalidInput("Name the notices to send once more, or say --all.")
-    sent: list[str] = []
+    sent = dict[str, None]()
     with place.find().person(as_email) as banksman:
         for notice in which or ():
-            sent += banksman.resend(notice).notices
-        while everything and (more := banksman.resend().notices):
-            sent += more
+            sent |= dict.fromkeys(banksman.resend(notice).notices)
+        while everything:
+            page, before = banksman.resend().notices, len(sent)
+            sent |= dict.fromkeys(page)
+            if len(page) < _AT_ONCE or len(sent) == before:  # what is refused for good is dead again at once
+                break
     if as_json:
-        show.as_json({"notices": sent})
+        show.as_json({"notices": [*sent]})
         return
     typer.echo(f"{len(sent)} {'message is' if len(sent) == 1 else 'messages are'} sent once more.")
 
@@ -178,9 +184,12 @@ def _minutes(word: str | None, kept: float | None) -> float | None:
     if word is None or word == "default":
         return kept if word is None else None
     try:
-        return float(word)
+        minutes = float(word)
     except ValueError:
-        raise InvalidInput(f"{word[:20]!r} is no number of minutes.") from None
+        minutes = math.inf
+    if not math.isfinite(minutes):
+        raise InvalidInput(f"{word[:20]!r} is no number of minutes.")
+    return minutes
 
 
 def _hears(found: Hearing) -> str:

@@ -25,24 +25,25 @@ Candidate = Annotated[
 
 
 @policy.command()
-def check(file: File) -> None:
+def check(file: File, *, as_json: given.Json = False) -> None:
     """Check a policy: its text, and, where a database is at hand, that there are people enough for every rule."""
     from banksman import rule_file
 
     rules = rule_file.read_path(file)
-    count = "1 rule" if len(rules.rules) == 1 else f"{len(rules.rules)} rules"
-    if not place.has_database():
-        typer.echo(
-            f"{show.prose(str(file))} is in order: {count}. Whether people can meet them was not checked: no database."
-        )
-        return
-    from banksman import ledger
-    from banksman.ledger import staff
+    if people := place.has_database():
+        from banksman import ledger
+        from banksman.ledger import staff
 
-    with ledger.once(place.database_url(), name="banksman-policy") as conn:
-        people = staff.everybody(conn)
-    rule_file.check_reach(rules, people, str(file))
-    typer.echo(f"{show.prose(str(file))} is in order: {count}, and there are people enough for each.")
+        with ledger.once(place.database_url(), name="banksman-policy") as conn:
+            everybody = staff.everybody(conn)
+        rule_file.check_reach(rules, everybody, str(file))
+    if as_json:
+        show.as_json({"rules": len(rules.rules), "people_checked": people})
+        return
+    count = "1 rule" if len(rules.rules) == 1 else f"{len(rules.rules)} rules"
+    enough = ", and there are people enough for each."
+    unknown = ". Whether people can meet them was not checked: no database."
+    typer.echo(f"{show.prose(str(file))} is in order: {count}{enough if people else unknown}")
 
 
 @policy.command()

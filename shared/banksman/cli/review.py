@@ -207,7 +207,7 @@ def _each(
     """Show each request, ask, and vote on exactly what was shown."""
     wanted = given.read_ids(which, prefix="req")
     if not yes and not sys.stdin.isatty():
-        if not which or "-" in which:
+        if not which:
             raise InvalidInput("Nobody can be asked here. Say --yes to vote on what these ids stand for now.")
         yes = True  # named one by one on the command line, where nobody can be asked
     refused = False
@@ -256,22 +256,24 @@ def _winner(request: Request) -> str:
 
 
 def _patch(changes: Sequence[str]) -> dict[str, Any]:
+    from banksman import digest
+
     found: dict[str, Any] = {}
     for change in changes:
         key, equals, text = change.partition("=")
         if not equals or not key:
             raise InvalidInput(f"{change[:60]!r} is not KEY=JSON.")
         try:
-            found[key] = json.loads(text)
-        except ValueError:
-            raise InvalidInput(
-                f"The value of {key!r} is not JSON. Text goes in quotes: --set '{key}=\"some text\"'."
-            ) from None
+            found[key] = digest.parse(text, what=f"The value of {key!r}")
+        except InvalidInput as error:
+            raise InvalidInput(f"{error} Text goes in quotes: --set '{key}=\"some text\"'.") from None
     return found
 
 
 def _edited(request: Request, patch: Mapping[str, Any]) -> dict[str, Any] | None:
     """All of the arguments as they came back from the editor; None when nothing was changed."""
+    from banksman import digest
+
     before: Mapping[str, Any] = request.arguments or {}
     command = shlex.split(os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi")
     with tempfile.TemporaryDirectory(prefix="banksman-") as folder:
@@ -283,17 +285,16 @@ def _edited(request: Request, patch: Mapping[str, Any]) -> dict[str, Any] | None
             raise ConfigurationError(f"The editor {command[0]!r} cannot be started: {error.strerror}.") from None
         if ended != 0:
             raise InvalidInput(f"The editor ended with code {ended}; nothing was voted.")
-        try:
-            after: Any = json.loads(path.read_text())
-        except ValueError as error:
-            raise InvalidInput(f"What came back from the editor is not JSON: {error}.") from None
+        after: Any = digest.parse(path.read_bytes(), what="What came back from the editor")
     if not isinstance(after, dict):
         raise InvalidInput("The arguments must stay a JSON object.")
     return None if json.dumps(after) == json.dumps(before) else cast("dict[str, Any]", after)
 
 
 def _json_or_text(text: str) -> Any:
+    from banksman import digest
+
     try:
-        return json.loads(text)
-    except ValueError:
+        return digest.parse(text)
+    except InvalidInput:
         return text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -158,7 +157,7 @@ def _to_the_end(banksman: Client, run_id: str, *, as_json: bool) -> Run:
             show.event(event)
             if event.name == "request.opened":
                 typer.echo(f"          waits for a person: banksman approve {event.data.get('request_id')}")
-        if event.name == "run.stuck":
+        if event.name == "run.stuck" and banksman.run(run_id).status == "stuck":
             break
     run = banksman.run(run_id)
     if as_json:
@@ -212,10 +211,9 @@ def _call(item: Moment) -> str:
 
 
 def _object(text: str) -> dict[str, object]:
-    try:
-        found: object = json.loads(text)
-    except ValueError as error:
-        raise InvalidInput(f"--metadata is not JSON: {error}.") from None
+    from banksman import digest
+
+    found: object = digest.parse(text, what="--metadata")
     if not isinstance(found, dict):
         raise InvalidInput("--metadata must be a JSON object.")
     return {str(key): value for key, value in found.items()}  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
