@@ -1683,6 +1683,53 @@ DEFENCES = (
         "    if person is None:\n",
         ("tests/gateway/test_audit.py::test_only_auditors_administrators_and_keys_with_the_scope_read_it",),
     ),
+    # Forms that arrive late, or began from something else.
+    Defence(
+        "a form is whole before it is asked who is signed in",
+        f"{GATEWAY}/request_page.py",
+        "here: Here, form: Posted, session: MaybeSignedIn) -> Response:",
+        "here: Here, session: MaybeSignedIn, form: Posted) -> Response:",
+        ("tests/gateway/test_pages.py::test_a_session_that_ends_while_a_vote_arrives_decides_nothing",),
+    ),
+    Defence(
+        "a stale form gives nobody a role back",
+        f"{GATEWAY}/people_page.py",
+        'if form.text("was") != _as_shown(',
+        'if not form.text("was") and _as_shown(',
+        ("tests/gateway/test_people.py::test_a_form_from_before_somebody_elses_change_gives_nothing_back",),
+    ),
+    Defence(
+        "a stale edit undoes nobody else's",
+        f"{GATEWAY}/edit_page.py",
+        "        _must_be_current(here, shown, form)\n",
+        "",
+        (
+            "tests/gateway/test_pages.py::test_an_edit_form_from_before_somebody_elses_edit_changes_nothing_and_shows_what_is_asked_now",
+        ),
+    ),
+    Defence(
+        "a secret in an option does not stand in the page",
+        f"{GATEWAY}/templates/_decide.html",
+        'name="option" value="{{ loop.index0 }}"',
+        'name="answer" value="{{ option }}"',
+        (
+            "tests/gateway/test_pages.py::test_an_option_is_chosen_by_its_number_and_its_secret_does_not_stand_in_the_page",
+        ),
+    ),
+    Defence(
+        "why somebody stopped a run is in no event",
+        f"{GATEWAY}/decide.py",
+        'because="A person stopped it at one of its calls.", error=why)',
+        "because=why)",
+        ("tests/gateway/test_families.py::test_who_denies_in_a_child_run_and_stops_stops_the_whole_family",),
+    ),
+    Defence(
+        "nothing is queued again in a batch that is being cancelled",
+        f"{LEDGER}/batches.py",
+        "WHERE id = %s AND cancelled_at IS NULL FOR NO KEY UPDATE",
+        "WHERE id = %s FOR NO KEY UPDATE",
+        ("tests/gateway/test_batches.py::test_nothing_is_queued_again_in_a_batch_that_is_being_cancelled",),
+    ),
     # The inbox: rows chosen together, votes that are held, and what is typed.
     Defence(
         "a row that the table does not show whole is not decided in it",
