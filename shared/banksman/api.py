@@ -461,6 +461,11 @@ def events_path(run_id: str) -> str:
     return f"/v1/runs/{_id(run_id)}/events"
 
 
+def batch_events_path(batch_id: str) -> str:
+    """Where a batch's events are streamed."""
+    return f"/v1/batches/{_id(batch_id)}/events"
+
+
 def policy() -> Steps[Policy]:
     """The policy in force."""
     return _one(Policy, (yield Ask("GET", "/v1/policy")))

@@ -134,7 +134,14 @@ class Client:
 
         A connection that breaks is opened again where it broke; after half a minute without any, `Unavailable`.
         """
-        path, reader, failures = api.events_path(run_id), EventReader(after), 0
+        return self._follow(api.events_path(run_id), after)
+
+    def batch_events(self, batch_id: str, *, after: str | None = None) -> Iterator[Event]:
+        """What happens to a batch and its runs, in the same way."""
+        return self._follow(api.batch_events_path(batch_id), after)
+
+    def _follow(self, path: str, after: str | None) -> Iterator[Event]:
+        reader, failures = EventReader(after), 0
         while True:
             reader.restart()
             try:
@@ -274,12 +281,19 @@ class AsyncClient:
     grant = _awaiting(api.grant)
     revoke_grant = _awaiting(api.revoke_grant)
 
-    async def events(self, run_id: str, *, after: str | None = None) -> AsyncIterator[Event]:
+    def events(self, run_id: str, *, after: str | None = None) -> AsyncIterator[Event]:
         """What happens to a run as it happens, from the beginning or after a cursor, until it is over.
 
         A connection that breaks is opened again where it broke; after half a minute without any, `Unavailable`.
         """
-        path, reader, failures = api.events_path(run_id), EventReader(after), 0
+        return self._follow(api.events_path(run_id), after)
+
+    def batch_events(self, batch_id: str, *, after: str | None = None) -> AsyncIterator[Event]:
+        """What happens to a batch and its runs, in the same way."""
+        return self._follow(api.batch_events_path(batch_id), after)
+
+    async def _follow(self, path: str, after: str | None) -> AsyncIterator[Event]:
+        reader, failures = EventReader(after), 0
         while True:
             reader.restart()
             try:

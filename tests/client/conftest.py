@@ -97,6 +97,12 @@ class Blocking:
 
         return self._wait(gather())
 
+    def batch_events(self, batch_id: str, **more: Any) -> list[Any]:
+        async def gather() -> list[Any]:
+            return [event async for event in self._client.batch_events(batch_id, **more)]
+
+        return self._wait(gather())
+
     def _wait(self, awaitable: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(awaitable, self._loop).result(30)
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import socket
 import threading
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 import banksman
-from banksman import api, ids, shapes
+from banksman import api, ids, ledger, shapes
 from banksman.client import Client
 from banksman.errors import (
     AlreadyDecided,
@@ -25,10 +26,12 @@ from banksman.errors import (
     Unavailable,
 )
 from banksman.ids import RequestId, RunId
+from banksman.ledger import runs
 from banksman.states import Kind
 from banksman.stream import Event, EventReader
 from tests.client.conftest import Connect
 from tests.gateway.scenes import Site, asking
+from tests.gateway.test_batches import a_batch, parked
 
 
 def req(request_id: RequestId) -> str:
@@ -152,6 +155,38 @@ def test_events_are_followed_to_the_end_and_from_any_place(site: Site, connect: 
 
     assert [event.name for event in events] == ["run.submitted", "request.approved"]
     assert [event.id for event in later] == [event.id for event in events[1:]]
+
+
+def test_a_batch_is_followed_to_the_end_of_its_last_run_and_from_any_place(site: Site, connect: Connect) -> None:
+    batch_id, [first, second] = a_batch(site, 2)
+    site.a_waiting_run()  # of which nothing is told here
+    ana = connect(site.token(site.ana))
+    shown = ids.show("bat", batch_id)
+    approved = parked(site, first)
+    ana.approve(req(approved))
+
+    def end() -> None:
+        with ledger.transaction(site.worker) as conn:
+            claim = runs.claim(conn, first, 1, owner="w", lease=timedelta(minutes=1))
+            assert claim is not None
+            assert runs.finish(conn, first, claim.fence, output="done", version="1", usage={})
+        ana.cancel(run_id(second))
+
+    threading.Timer(0.3, end).start()
+
+    events = list(ana.batch_events(shown))
+    later = list(ana.batch_events(shown, after=events[2].id))
+    none = list(ana.batch_events(shown, after=events[-1].id))
+
+    assert [(event.name, event.data["run_id"]) for event in events] == [
+        ("run.submitted", run_id(first)),
+        ("run.submitted", run_id(second)),
+        ("batch.submitted", None),
+        ("request.approved", run_id(first)),
+        ("run.cancelled", run_id(second)),
+    ]
+    assert [event.id for event in later] == [event.id for event in events[3:]]
+    assert none == []
 
 
 def test_files_messages_and_the_timeline_are_read(site: Site, connect: Connect) -> None:

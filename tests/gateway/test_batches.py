@@ -20,7 +20,8 @@ from httpx2 import Response
 from banksman import ids, ledger
 from banksman.errors import Conflict
 from banksman.ids import NoticeId, RequestId, RunId
-from banksman.ledger import agents, audit, batches, lists, requests, rescue, runs
+from banksman.ledger import agents, audit, batches, families, lists, progress, requests, rescue, runs
+from banksman.records import Delegation, Event
 from banksman.states import RequestState, RunStatus, Verdict
 from banksman_gateway import batch_lines, decide, inflating, intake
 from banksman_gateway import batches as door
@@ -454,6 +455,76 @@ def test_no_cell_of_a_results_file_begins_a_formula(site: Site) -> None:
     read = list(csv.DictReader(io.StringIO(asked.text)))
     assert [row["key"] for row in read] == [*(f"'{key}" for key in keys[:6]), *keys[6:]]
     assert {(row["status"], row["metadata"]) for row in read} == {("queued", '{"a": 1}')}
+
+
+def said(site: Site, batch_id: ids.BatchId, *, limit: int) -> tuple[list[tuple[str, RunId | None]], int]:
+    """What is said of a batch, read so many events of the log at a time, and how often that was."""
+    found: list[tuple[str, RunId | None]] = []
+    cursor, looks = (0, 0), 0
+    while True:
+        with ledger.transaction(site.gateway) as conn:
+            news = progress.news(conn, batch_id, cursor, limit=limit)
+        found += [(event.action, event.run_id) for event in news.events]
+        cursor, looks = news.end, looks + 1
+        if news.over or not news.more:
+            return found, looks
+
+
+def test_a_batchs_events_are_read_some_at_a_time_without_those_of_others(site: Site, owner_pool: ledger.Pool) -> None:
+    for _ in range(3):
+        site.a_waiting_run()
+    batch_id, [first, second] = a_batch(site, 2)
+    a_batch(site, 3)
+    task = Delegation(RunId(ids.new()), "plain", "Do it.", step=1, call_id="c1")
+    with ledger.transaction(site.worker) as conn:
+        families.send_out(conn, first, 0, task, hint=LEASE)
+        audit.append(conn, Event("worker:1", "run.delegated", task.child_id))
+    with ledger.transaction(
+        owner_pool
+    ) as open_since_before:  # what is above the horizon is told later, and in its order
+        audit.append(open_since_before, Event("test", "test.open"))
+        site.client.post(url(batch_id, "/pause"), json={}, headers=site.token(site.ana))
+        early, _ = said(site, batch_id, limit=1000)
+    site.client.post(url(batch_id, "/cancel"), json={}, headers=site.token(site.ana))
+    with ledger.transaction(site.gateway) as conn:
+        whole = progress.news(conn, batch_id, (0, 0))
+
+    at_once, _ = said(site, batch_id, limit=1000)
+    in_steps, looks = said(site, batch_id, limit=2)
+
+    submitted = [("run.submitted", first), ("run.submitted", second), ("batch.submitted", None)]
+    assert early == [*submitted, ("run.delegated", task.child_id)]
+    assert at_once[:5] == [*early, ("batch.paused", None)]
+    assert Counter(at_once[5:]) == Counter(
+        [("batch.cancelled", None), *(("run.cancelled", run) for run in (first, second, task.child_id))]
+    )
+    assert in_steps == at_once
+    assert looks >= 6
+    assert whole.over
+
+
+def test_what_is_told_long_after_a_batch_is_not_read_through_for_it(site: Site, owner_pool: ledger.Pool) -> None:
+    batch_id, _ = a_batch(site, 1)
+    site.client.post(url(batch_id, "/cancel"), json={}, headers=site.token(site.ana))
+    with ledger.transaction(owner_pool) as conn:
+        conn.execute("UPDATE runs SET finished_at = finished_at - interval '1 hour'")
+    for _ in range(20):
+        site.a_waiting_run()
+
+    _, looks = said(site, batch_id, limit=5)
+
+    assert looks == 1
+
+
+def test_who_may_not_see_a_batch_does_not_follow_it(site: Site) -> None:
+    batch_id, _ = a_batch(site, 1)
+    stranger = site.token(site.a_person("nobody@example.org"))
+
+    assert site.client.get(url(batch_id, "/events"), headers=stranger).status_code == 404
+    assert site.client.get(url(batch_id, "/events"), headers=site.key("runs:submit")).status_code == 403
+    assert site.client.get(
+        url(batch_id, "/events"), headers=site.key("runs:read") | {"Last-Event-ID": "x"}
+    ).is_client_error
 
 
 def test_a_batch_is_paused_resumed_and_says_so(site: Site) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Path, Request, Response
 
 from banksman import ids
 from banksman.errors import Conflict, NotAllowed
@@ -16,7 +16,7 @@ from banksman.ledger import Connection, audit, progress
 from banksman.ledger import batches as rows
 from banksman.ledger.progress import Used
 from banksman.records import Batch, Event, Person
-from banksman_gateway import auth, door, problems, shapes
+from banksman_gateway import auth, door, events, problems, shapes
 from banksman_gateway.door import ToAct, ToRead
 from banksman_gateway.intake import StrictRoute
 from banksman_gateway.parts import Parts
@@ -48,6 +48,18 @@ def get_batch(batch_id: BatchPath, way: ToRead) -> Response:
         waiting = sum(group.count for group in progress.waiting(conn, batch.id))
         consumed = used(way.here, conn, batch)
     return door.respond(200, door.to_bytes(shapes.batch_now(batch, pace, waiting, consumed)))
+
+
+@router.get(
+    "/{batch_id}/events",
+    response_class=Response,
+    responses={200: {"content": {"text/event-stream": {}}}, 204: {"description": "Over; nothing is new."}},
+)
+async def stream_batch_events(batch_id: BatchPath, request: Request, way: ToRead) -> Response:
+    """What happens to the batch and its runs as it happens (server-sent events), from the beginning or after
+    `Last-Event-ID`.
+    """
+    return await events.of_batch(way, batch_id, request.headers.get("last-event-id"))
 
 
 @router.post("/{batch_id}/cancel", response_model=shapes.Batch)

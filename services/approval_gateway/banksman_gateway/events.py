@@ -1,4 +1,4 @@
-"""Event streams: what the audit log says, as it is said, to whoever watches a run or the inbox.
+"""Event streams: what the audit log says, as it is said, to whoever watches a run, a batch or the inbox.
 
 A stream reads the log and nothing else; the pulse only says when to look. Each event's id is its cursor, the pair
 (transaction, number) below the horizon of running transactions, so a client that comes back with `Last-Event-ID`
@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -21,8 +22,8 @@ from fastapi.responses import StreamingResponse
 from banksman import ids, ledger
 from banksman.digest import Json
 from banksman.errors import BanksmanError, InvalidInput, NotAllowed, Unavailable
-from banksman.ids import RunId
-from banksman.ledger import Connection, audit, runs, views
+from banksman.ids import BatchId, RunId
+from banksman.ledger import Connection, audit, batches, progress, runs, views
 from banksman.records import Event
 from banksman_gateway.door import Door
 from banksman_gateway.parts import Parts
@@ -44,6 +45,8 @@ class News:
     events: Sequence[Event]
     cursor: Cursor
     over: bool = False
+    more: bool = False
+    """Whether there may be more already, so that the next look is not waited for."""
     also: Mapping[str, Json] = field(default_factory=dict[str, Json])
     """What is said besides, by name: no event of the log, so nothing comes of missing it."""
 
@@ -63,6 +66,20 @@ async def of_run(way: Door, run_id: str, last_id: str | None) -> Response:
             return news_of_run(conn, wanted, cursor)
 
     return await stream(way.here, look, run=wanted, last_id=last_id or "0-0")
+
+
+async def of_batch(way: Door, batch_id: str, last_id: str | None) -> Response:
+    """The stream of a batch and its runs for an API caller: from the beginning, until all of them are over."""
+    wanted = BatchId(ids.read("bat", batch_id))
+
+    def look(cursor: Cursor) -> News:
+        with way.enter() as (conn, caller):
+            caller.must("runs:read")
+            caller.must_see(batches.requester(conn, wanted), f"batch {batch_id}")
+            found = progress.news(conn, wanted, cursor)
+            return News(found.events, found.end, found.over, found.more)
+
+    return await stream(way.here, look, run=None, last_id=last_id or "0-0")
 
 
 async def of_requests(way: Door, last_id: str | None) -> Response:
@@ -108,7 +125,7 @@ async def stream(here: Parts, look: Look, *, run: RunId | None, last_id: str | N
 async def _follow(here: Parts, look: Look, news: News, run: str | None) -> AsyncGenerator[str, None]:
     with here.pulse.watching(run) as watcher:
         yield "retry: 1000\n\n"
-        pause = _FIRST_LOOK
+        pause, said_at = _FIRST_LOOK, time.monotonic()
         while not here.pulse.over:
             for event in news.events:
                 yield _said(event)
@@ -118,12 +135,13 @@ async def _follow(here: Parts, look: Look, news: News, run: str | None) -> Async
                 yield "event: over\ndata: {}\n\n"
                 return
             if news.events or news.also:
-                pause = _FIRST_LOOK
+                pause, said_at = _FIRST_LOOK, time.monotonic()
             longest = QUIET_SECONDS if here.pulse.beats else POLL_SECONDS
-            if await watcher.wait(min(pause, longest)):
+            if news.more or await watcher.wait(min(pause, longest)):
                 pause = _FIRST_LOOK
-            elif pause >= QUIET_SECONDS:
+            if time.monotonic() - said_at >= QUIET_SECONDS:  # though others are told of all the time
                 yield ": still here\n\n"
+                said_at = time.monotonic()
             # A commit may be announced before it is below the horizon: look again soon, then ever more rarely.
             pause = min(pause * 4, QUIET_SECONDS)
             try:

@@ -1,7 +1,7 @@
-"""How far a batch has come: its pace, whom it waits for, and what it has used. Reads only.
+"""How far a batch has come: its pace, whom it waits for, what it has used, and what happens to it. Reads only.
 
-What the runs of a batch delegated counts where it waits for people and where it uses something up; how many runs a
-batch has counts those alone that were submitted with it.
+What the runs of a batch delegated counts where it waits for people, uses something up or something happens; how many
+runs a batch has counts those alone that were submitted with it.
 """
 
 from __future__ import annotations
@@ -12,9 +12,13 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import LiteralString
 
-from banksman.ids import BatchId
-from banksman.ledger import Connection
+from banksman.ids import BatchId, RequestId, show
+from banksman.ledger import Connection, audit
+from banksman.records import Event
 from banksman.states import Tier
+
+_LINGERS = timedelta(minutes=10)
+"""So long after its last run ended may something be told of a batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,19 @@ class Used:
     tool_calls: int
     cost: Decimal | None
     priced: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A stretch of the log, read through for what is said of one batch."""
+
+    events: Sequence[Event]
+    end: tuple[int, int]
+    """The cursor to go on from."""
+    more: bool
+    """Whether the log goes on below the horizon."""
+    over: bool
+    """Whether the batch is, with nothing more to come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,3 +143,64 @@ _BELOW: LiteralString = """
             FROM delegations
             JOIN below ON delegations.parent_id = below.id
         )"""
+
+
+def news(conn: Connection, batch_id: BatchId, cursor: tuple[int, int], *, limit: int = 1000) -> Stretch:
+    """What the next `limit` events of the log say of a batch and its runs; from (0, 0) on, beginning with the batch.
+
+    The log is read through in its order, whatever it tells of, so that a look costs as much with 100,000 runs as with
+    one. The first statement looks for the end, the later ones for events: what the first saw is below their horizon.
+    """
+    values = {"batch": batch_id, "shown": show("bat", batch_id), "limit": limit - 1}
+    row = conn.execute(
+        f"""
+        SELECT CASE WHEN NOT EXISTS (
+                   SELECT FROM runs
+                   WHERE batch_id = %(batch)s AND status IN ('queued', 'running', 'waiting', 'stuck'))
+               AND NOT EXISTS (SELECT {_SAID} WHERE audit_events.xid >= audit_horizon() AND {_OURS})
+               THEN (SELECT max(finished_at) FROM runs WHERE batch_id = %(batch)s) END,
+               (SELECT xid::text::bigint
+                FROM audit_events
+                WHERE run_id = (SELECT id FROM runs WHERE batch_id = %(batch)s ORDER BY turn, id LIMIT 1)
+                ORDER BY audit_events.xid
+                LIMIT 1)
+        """,
+        values,
+    ).fetchone()
+    assert row is not None
+    finished_at, born = row
+    horizon = audit.horizon(conn)
+    after = cursor if cursor > (0, 0) or born is None else (born, 0)
+    last = conn.execute(
+        """
+        SELECT xid::text::bigint, id, at
+        FROM audit_events
+        WHERE (xid, id) > (%(xid)s::text::xid8, %(id)s) AND xid < %(horizon)s::text::xid8
+        ORDER BY audit_events.xid, id
+        OFFSET %(limit)s
+        LIMIT 1
+        """,
+        {**values, "xid": str(after[0]), "id": after[1], "horizon": str(horizon[0])},
+    ).fetchone()
+    end = max(after, horizon if last is None else (last[0], last[1]))
+    rows = conn.execute(
+        f"""
+        SELECT audit_events.actor, action, run_id, request_id, body, at, audit_events.xid::text::bigint, audit_events.id
+        {_SAID}
+        WHERE (audit_events.xid, audit_events.id) > (%(xid)s::text::xid8, %(id)s)
+          AND (audit_events.xid, audit_events.id) <= (%(end_xid)s::text::xid8, %(end_id)s) AND {_OURS}
+        ORDER BY audit_events.xid, audit_events.id
+        """,
+        {**values, "xid": str(after[0]), "id": after[1], "end_xid": str(end[0]), "end_id": end[1]},
+    ).fetchall()
+    events = [
+        Event(actor, action, run, request and RequestId(request), body, at, (xid, number))
+        for actor, action, run, request, body, at, xid, number in rows
+    ]
+    over = finished_at is not None and (last is None or last[2] > finished_at + _LINGERS)
+    return Stretch(events, end, last is not None and not over, over)
+
+
+_SAID = "FROM audit_events LEFT JOIN runs ON runs.id = audit_events.run_id"
+_OURS = """(runs.lot = %(batch)s
+    OR audit_events.run_id IS NULL AND action LIKE 'batch.%%' AND body ->> 'batch' = %(shown)s)"""
