@@ -13,7 +13,7 @@ from banksman.errors import NotGenuine
 from banksman.ids import RequestId, RunId
 from banksman.ledger import resealing
 from tests.conftest import VAULT_KEYS, Database
-from tests.gateway.browser import Browser, Words, page_of
+from tests.gateway.browser import Browser, Words, forms_in, page_of
 from tests.gateway.scenes import Site, asking
 
 NEW = f"v2:{signing.base64url(bytes([8] * 32))}"
@@ -105,6 +105,23 @@ def test_a_run_that_cannot_be_read_is_said_and_the_others_are_listed(site: Site,
     assert list(found[ids.show("run", bad)]["metadata"]) == ["cannot be read"]
     assert [page.status_code for page in pages] == [200, 200]
     assert "cannot be read" in pages[0].text
+
+
+def test_a_run_that_cannot_be_read_is_stopped_all_the_same(site: Site, database: Database) -> None:
+    first, second = (f"/runs/{ids.show('run', site.a_run())}" for _ in range(2))
+    with ledger.once(database.owner, name="test") as conn:
+        conn.execute("UPDATE runs SET prompt = '\\x00616263', error = '\\x00616263'")
+    browser = Browser(site)
+    browser.sign_in(site.ana)
+    [form] = [form for form in forms_in(browser.get(first).text) if form.action == f"{first}/cancel"]
+
+    clicked = browser.send(form)
+    called = site.client.post(f"/v1{second}/cancel", json={}, headers=site.key("runs:cancel"))
+
+    assert [clicked.status_code, called.status_code] == [303, 200], called.text
+    assert called.json()["error"].startswith("cannot be read: runs.error of")
+    listed = site.client.get("/v1/runs", headers=site.key("runs:read")).json()["items"]
+    assert {run["status"] for run in listed} == {"cancelled"}
 
 
 def test_the_word_plain_lets_what_was_stored_without_a_key_open_until_it_is_given_up(

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from unittest.mock import Mock
 
 import pytest
 from pydantic_ai import Agent
@@ -15,7 +16,7 @@ from pydantic_ai.models.function import AgentInfo, FunctionModel
 
 from banksman import ledger
 from banksman.ids import RunId
-from banksman.ledger import audit, runs, stops, views
+from banksman.ledger import audit, rescue, runs, stops, views
 from banksman.policy import Policy
 from banksman.records import Run
 from banksman.states import Kind, RequestState, RunStatus
@@ -62,6 +63,16 @@ def bank() -> Iterator[Wire]:
     made = Wire()
     yield made
     made.released.set()
+
+
+def state(owner: ledger.Pool, run_id: RunId) -> tuple[str, str]:
+    """The run's and its call's, without a look at what is sealed."""
+    with ledger.transaction(owner) as conn:
+        row = conn.execute(
+            "SELECT status, state FROM runs JOIN executions ON run_id = runs.id WHERE runs.id = %s", (run_id,)
+        ).fetchone()
+    assert row is not None
+    return row
 
 
 Midway = Callable[..., tuple[Site, RunId, threading.Thread]]
@@ -240,6 +251,75 @@ def test_a_call_in_doubt_is_named_when_a_person_stops_the_run_and_not_when_one_h
         conn.execute("UPDATE runs SET status = 'waiting', error = NULL, cancel_at = NULL, finished_at = NULL")
         runs.cancel(conn, [run_id])
     assert second.run(run_id).error is None
+
+
+SPOILT = {
+    "changed": "UPDATE runs SET error = error || '!' WHERE id = %s",
+    "plain": "UPDATE runs SET error = '\\x00796573' WHERE id = %s",
+    "under a key that is not here": "UPDATE runs SET error = overlay(error PLACING 'v9' FROM 2) WHERE id = %s",
+}
+
+
+@pytest.mark.parametrize("spoilt", SPOILT)
+def test_a_run_whose_reason_cannot_be_read_is_buried_and_holds_nothing_else_up(
+    midway: Midway, bank: Wire, owner_pool: ledger.Pool, spoilt: str
+) -> None:
+    here, run_id, thread = midway(a_payer(bank.send_wire), bank.entered, grace=0)
+    here.worker.leases.close()
+    with ledger.transaction(here.gateway) as conn:
+        runs.cancel(conn, [run_id], because="Nobody needs it any more.")
+    other = here.submit("payer")
+    with ledger.transaction(owner_pool) as conn:
+        conn.execute(SPOILT[spoilt].encode(), (run_id,))
+        conn.execute("UPDATE runs SET due_at = clock_timestamp() - interval '1 second'")
+    dispatcher = Dispatcher(here.worker.pool, here.worker.wire, interval=1, window=9, redispatch=LONG, max_attempts=3)
+
+    found = dispatcher.look()
+
+    assert [due.run_id for due in found] == [other]
+    assert state(owner_pool, run_id) == ("cancelled", "started")
+    bank.released.set()
+    thread.join(20)
+    assert state(owner_pool, run_id) == ("cancelled", "finished")
+
+
+@pytest.mark.parametrize("spoilt", SPOILT)
+def test_a_run_whose_error_cannot_be_read_is_stopped_with_the_others(
+    midway: Midway, bank: Wire, owner_pool: ledger.Pool, site: SiteMaker, spoilt: str
+) -> None:
+    agent = a_payer(bank.send_wire)
+    here, run_id, _ = midway(agent, bank.entered, grace=0)
+    here.worker.leases.close()
+    other = here.submit("payer")
+    with ledger.transaction(owner_pool) as conn:
+        conn.execute("UPDATE runs SET due_at = clock_timestamp() - interval '1 second'")
+    assert site({"payer": agent}).advance(run_id).status is RunStatus.WAITING
+    with ledger.transaction(owner_pool) as conn:
+        conn.execute("UPDATE runs SET error = %s WHERE id = %s", (runs.sealed_error(run_id, "It broke."), run_id))
+        conn.execute(SPOILT[spoilt].encode(), (run_id,))
+
+    with ledger.transaction(here.gateway) as conn:
+        stopped = runs.cancel(conn, [run_id, other])
+
+    assert stopped == {run_id: RunStatus.CANCELLED, other: RunStatus.CANCELLED}
+    assert state(owner_pool, run_id) == ("cancelled", "started")
+
+
+def test_the_dispatcher_sends_what_it_found_though_burying_breaks(
+    site: SiteMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = site({"payer": agent_calling()})
+    run_id = here.submit("payer")
+    monkeypatch.setattr(rescue, "bury_cancelled", Mock(side_effect=ValueError("what nobody thought of")))
+    with ledger.transaction(here.worker.pool) as conn:
+        conn.execute("UPDATE runs SET due_at = clock_timestamp() - interval '1 second'")
+    dispatcher = Dispatcher(here.worker.pool, here.worker.wire, interval=1, window=9, redispatch=LONG, max_attempts=3)
+
+    with pytest.raises(ValueError, match="nobody thought of"):
+        dispatcher.look()
+
+    with ledger.transaction(here.worker.pool) as conn:
+        assert conn.execute("SELECT due_at > now() FROM runs WHERE id = %s", (run_id,)).fetchone() == (True,)
 
 
 def test_the_heartbeat_goes_on_while_a_cancelled_run_waits_for_its_tool(

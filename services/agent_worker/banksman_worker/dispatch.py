@@ -68,19 +68,24 @@ class Dispatcher:
             stuck = [item for item in due if item.status is RunStatus.STUCK]
             for item in stuck:
                 rescue.explain(conn, item.run_id, f"{_LOST} {self._max_attempts} times.")
-            cancelled = rescue.bury_cancelled(conn)
-            events = [Event(_ACTOR, "run.stuck", item.run_id) for item in stuck]
-            audit.append(conn, *events, *(Event(_ACTOR, "run.cancelled", run_id) for run_id in cancelled))
-            if cancelled:
-                stops.withdraw(conn, cancelled, _ACTOR)
+            audit.append(conn, *(Event(_ACTOR, "run.stuck", item.run_id) for item in stuck))
         self._wire.run(*((item.run_id, item.segment) for item in due if item.status is RunStatus.QUEUED))
         for item in stuck:
             log.error("A run used up its attempts and is stuck.", run=ids.show("run", item.run_id))
             self._wire.changed(run=item.run_id)
-        for run_id in cancelled:
-            self._wire.changed(run=run_id)
+        self._bury()
         self._report()
         return due
+
+    def _bury(self) -> None:
+        """Cancelled, each run that was asked to stop and whose worker is gone; what was dispatched stands already."""
+        with ledger.transaction(self._pool) as conn:
+            cancelled = rescue.bury_cancelled(conn)
+            audit.append(conn, *(Event(_ACTOR, "run.cancelled", run_id) for run_id in cancelled))
+            if cancelled:
+                stops.withdraw(conn, cancelled, _ACTOR)
+        for run_id in cancelled:
+            self._wire.changed(run=run_id)
 
     def _report(self) -> None:
         """Every parent of a child whose end nobody has told: looked at, and woken if it waits for nothing more."""

@@ -1,22 +1,28 @@
 """What became of the calls that were under way when a run was stopped: said in the run's row, call by call.
 
 Whoever moves a run to *cancelled* tells it in the same transaction, and whoever stores the result of such a call later
-tells it again, so the row says what the journal says.
+tells it again, so the row says what the journal says. Nobody's move may fail for that: where a value cannot be read the
+run's error stays as it is.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 from banksman import vault
 from banksman.digest import Json
-from banksman.ids import RunId
+from banksman.errors import NotGenuine, NotHere
+from banksman.ids import RunId, show
 from banksman.ledger import Connection
 
 _HEAD = "The run was stopped in the middle of a tool call."
 _SHOWN = 300
+
+log = logging.getLogger(__name__)
 
 
 def tell(conn: Connection, run_ids: Sequence[RunId]) -> bool:
@@ -36,25 +42,33 @@ def tell(conn: Connection, run_ids: Sequence[RunId]) -> bool:
         """,
         (list(run_ids),),
     ).fetchall()
-    said: defaultdict[RunId, list[str]] = defaultdict(list)
-    before: dict[RunId, bytes | None] = {}
-    for run_id, step, call_id, attempt, tool, outcome, result, error, lost, late, _, settled in sorted(
-        rows, key=lambda row: row[10]
-    ):
+    calls: defaultdict[RunId, list[Sequence[Any]]] = defaultdict(list)
+    for run_id, *call, lost, late, _, settled in sorted(rows, key=lambda row: row[10]):
         if (lost and not settled) or late:
-            context = ("executions.result", run_id, step, call_id, attempt)
-            stored = None if result is None else json.loads(vault.open_sealed(result, context))
-            said[run_id].append(_became(tool, outcome, stored))
-            before[run_id] = error
-    for run_id, calls in said.items():
-        sealed = before[run_id]
-        last = "" if sealed is None else vault.open_sealed(sealed, ("runs.error", run_id)).decode()
-        text = "\n".join(filter(None, [last.partition(_HEAD)[0].rstrip(), _HEAD, *calls]))
+            calls[run_id].append(call)
+    for run_id, under_way in calls.items():
+        try:
+            text = _told(run_id, under_way)
+        except (NotGenuine, NotHere, ValueError) as error:
+            log.error("The calls under way in %s are not named in its error: %s", show("run", run_id), error)  # noqa: TRY400  where it happened says nothing
+            continue
         conn.execute(
             "UPDATE runs SET error = %s WHERE id = %s AND status = 'cancelled'",
             (vault.seal(text.encode("utf-8", "replace"), ("runs.error", run_id)), run_id),
         )
-    return bool(said)
+    return bool(calls)
+
+
+def _told(run_id: RunId, under_way: Sequence[Sequence[Any]]) -> str:
+    """What the row's error says by now, with every call that was under way."""
+    said: list[str] = []
+    last = ""
+    for step, call_id, attempt, tool, outcome, result, error in under_way:
+        context = ("executions.result", run_id, step, call_id, attempt)
+        stored = None if result is None else json.loads(vault.open_sealed(result, context))
+        said.append(_became(tool, outcome, stored))
+        last = "" if error is None else vault.open_sealed(error, ("runs.error", run_id)).decode()
+    return "\n".join(filter(None, [last.partition(_HEAD)[0].rstrip(), _HEAD, *said]))
 
 
 def _became(tool: str, outcome: str | None, stored: dict[str, Json] | None) -> str:
