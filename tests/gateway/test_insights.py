@@ -37,6 +37,34 @@ def test_each_reviewer_has_figures_and_each_rule(site: Site) -> None:
     assert approved != denied
 
 
+def test_the_page_shows_whoever_oversees_everybody_and_a_reviewer_themselves(site: Site) -> None:
+    a_day(site)
+    chosen = dict[str, str]()
+    for name, person in (("ana", site.ana), ("ada", site.a_person("ada@example.org", "admin"))):
+        browser = Browser(site)
+        browser.sign_in(person)
+        page = browser.get("/insights?since=24h")
+        assert page.status_code == 200
+        chosen[name] = page.text
+
+    assert site.ana.email in chosen["ada"]
+    assert site.ben.email in chosen["ada"]
+    assert "50%" in chosen["ana"]
+    assert "<td>" + site.ben.email not in chosen["ana"]
+    assert all("refunds" in text and "quiet" in text for text in chosen.values())
+
+
+def test_the_page_of_figures_is_not_for_who_has_no_role_and_says_what_is_wrong_with_a_span(site: Site) -> None:
+    nobody, reviewer = Browser(site), Browser(site)
+    nobody.sign_in(site.a_person("no@example.org"))
+    reviewer.sign_in(site.ana)
+
+    assert nobody.get("/insights").status_code == 404
+    wrong = reviewer.get("/insights?since=soon")
+    assert wrong.status_code == 422
+    assert "is not a duration" in wrong.text
+
+
 def test_votes_in_a_row_too_fast_to_have_read_anything_are_counted(site: Site) -> None:
     waiting = [site.a_waiting_run()[1][0] for _ in range(4)]
 

@@ -34,6 +34,7 @@ from banksman_gateway import (
     hearing,
     html,
     insights,
+    insights_page,
     internal,
     keys,
     link_page,
@@ -146,6 +147,7 @@ def create(settings: GatewaySettings) -> FastAPI:
         sign_in,
         away_page,
         audit_page,
+        insights_page,
     )
     app.include_router(reveal.page)  # before the page of a request, which takes any other move
     for module in (*api, *shown):

@@ -16,11 +16,12 @@ from pydantic import Field, StringConstraints
 
 from banksman import durations, ids
 from banksman.errors import InvalidInput, NotAllowed
+from banksman.ledger import Connection
 from banksman.ledger import insights as rows
 from banksman.ledger.insights import Line, OfPerson, OfRule
+from banksman.records import Person
 from banksman.states import RequestState
 from banksman_gateway import door, problems, shapes
-from banksman_gateway.auth import Caller
 from banksman_gateway.door import ToRead
 from banksman_gateway.intake import Body, StrictRoute
 from banksman_gateway.shapes import Shape
@@ -29,6 +30,7 @@ router = APIRouter(prefix="/v1", tags=["figures"], route_class=StrictRoute, resp
 
 OVERSEERS = frozenset({"operator", "admin", "auditor"})
 LONGEST = timedelta(days=366)
+USUAL = "30d"
 
 
 class Reviewer(Shape):
@@ -94,7 +96,7 @@ class Receipt(Shape):
 class Span(Body):
     """How far to look back."""
 
-    since: Annotated[str, StringConstraints(max_length=10)] = Field("30d", description="Such as 24h, 30d or 12w.")
+    since: Annotated[str, StringConstraints(max_length=10)] = Field(USUAL, description="Such as 24h, 30d or 12w.")
 
 
 class Day(Body):
@@ -107,15 +109,20 @@ class Day(Body):
 @router.get("/insights", response_model=Figures)
 def figures(wanted: Annotated[Span, Query()], way: ToRead) -> Response:
     """How reviewers decide and what rules ask for, in this time."""
-    until = datetime.now(UTC)
-    since = until - durations.read(wanted.since, most=LONGEST)
     with way.enter() as (conn, caller):
         if caller.only_own("requests:read") is not None:
             raise NotAllowed("Figures are for reviewers, operators, administrators and auditors.")
-        people = [item for item in rows.of_people(conn, since, until) if _may_see(caller, item)]
-        rules = rows.of_rules(conn, since, until)
-    body = Figures(since=since, until=until, reviewers=[_reviewer(item) for item in people], rules=[*map(_rule, rules)])
+        body = gather(conn, caller.person, wanted.since)
     return door.respond(200, door.to_bytes(body))
+
+
+def gather(conn: Connection, person: Person | None, span: str) -> Figures:
+    """The figures of a span of time (`30d`) that ends now, as this person, or no person, may see them."""
+    until = datetime.now(UTC)
+    since = until - durations.read(span, most=LONGEST)
+    people = [item for item in rows.of_people(conn, since, until) if _may_see(person, item)]
+    rules = rows.of_rules(conn, since, until)
+    return Figures(since=since, until=until, reviewers=[*map(_reviewer, people)], rules=[*map(_rule, rules)])
 
 
 @router.get("/me/receipt", response_model=Receipt)
@@ -154,8 +161,7 @@ def bounds(day: date | None, zone: str) -> tuple[datetime, datetime]:
     return begins, datetime.combine(chosen + timedelta(days=1), time(), place).astimezone(UTC)
 
 
-def _may_see(caller: Caller, item: OfPerson) -> bool:
-    person = caller.person
+def _may_see(person: Person | None, item: OfPerson) -> bool:
     return person is not None and (bool(person.roles & OVERSEERS) or person.id == item.person.id)
 
 
