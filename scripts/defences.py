@@ -1916,8 +1916,8 @@ DEFENCES = (
     Defence(
         "a step of a run has an end",
         f"{WORKER}/steps.py",
-        "step = asyncio.timeout(seconds)",
-        "step = asyncio.timeout(None)",
+        "asyncio.get_running_loop(), limit.total_seconds()",
+        "asyncio.get_running_loop(), 3600.0",
         (f"{LIMITS}::test_a_model_that_never_answers_is_given_up_and_asked_again",),
     ),
     Defence(
