@@ -87,7 +87,7 @@ def _on_a_site(name: str, settings: dict[str, str], part: Callable[[Site], list[
     folder = Path(tempfile.mkdtemp(prefix=f"banksman-chaos-{name}-"))
     try:
         with Site(folder / "site", durable=True, settings=settings) as site:
-            wrong = part(site)
+            wrong = [*part(site), *_log(site)]
     except AssertionError as error:
         wrong = [str(error)]
         _say(f"WRONG: {error}")
@@ -96,6 +96,13 @@ def _on_a_site(name: str, settings: dict[str, str], part: Callable[[Site], list[
     else:
         shutil.rmtree(folder)
     return wrong
+
+
+def _log(site: Site) -> list[str]:
+    """What is wrong with the audit log afterwards."""
+    report = site.verified()
+    _say(f"the audit log: {report.newest.size if report.newest else 0} events sealed, {len(report.findings)} findings")
+    return [*map(str, report.findings), *([] if report.newest else ["Nothing of the audit log was sealed."])]
 
 
 def _say(*lines: str) -> None:

@@ -25,6 +25,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 def site(servers: Site) -> Iterator[Site]:
     """The installation with nobody at work; whatever a story starts beside the gateway has ended after it."""
     yield servers
+    assert servers.verified().findings == []
     for name in set(servers.services) - {"gateway"}:
         servers.kill(name)
     if "gateway" not in servers.services or not servers.lives("gateway"):

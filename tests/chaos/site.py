@@ -25,9 +25,13 @@ import redis
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
+from banksman import ledger
 from banksman.embedded import environment, keyring, ports, postgres, processes, seed, service, valkey
 from banksman.embedded.environment import Addresses
 from banksman.ledger import migrate
+from banksman.sealing import check
+from banksman.sealing.report import Report
+from banksman.signing import Signer, Verifier
 from tests.chaos.hosts import FarHost
 from tests.chaos.launcher import Launch, Point
 from tests.chaos.proxy import Proxy
@@ -96,6 +100,7 @@ class Site:
             "BANKSMAN_GATHER_MEDIUM_MINUTES": "0",
             "BANKSMAN_GATHER_LOW_MINUTES": "0",
             "BANKSMAN_LOG_LEVEL": "warning",
+            "BANKSMAN_SEAL_SECONDS": "1",
             **(settings or {}),
         }
         ring = keyring.Keyring.make()
@@ -151,6 +156,13 @@ class Site:
 
     def __exit__(self, *_: object) -> None:
         self._closing.close()
+
+    def verified(self) -> Report:
+        """What `audit verify` says of this installation's log."""
+        verifier = Verifier.read(Signer.read(self._ring.sealing_key).public())
+        with ledger.once(self.postgres.url(), name="the-log-holds") as conn:
+            conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            return check.check(conn, verifier)
 
     # Servers.
 
