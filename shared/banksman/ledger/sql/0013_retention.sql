@@ -22,17 +22,6 @@ BEGIN
         run := OLD.run_id;
     ELSIF TG_TABLE_NAME = 'withdrawals' THEN
         SELECT run_id INTO run FROM votes JOIN requests ON requests.id = request_id WHERE votes.id = OLD.vote_id;
-    ELSIF TG_TABLE_NAME = 'delegations' THEN
-        -- Of the two, the one that is not over, where there is one.
-        SELECT id INTO run FROM runs WHERE id IN (OLD.child_id, OLD.parent_id) ORDER BY finished_at NULLS FIRST LIMIT 1;
-    ELSIF TG_TABLE_NAME = 'deliveries' THEN
-        run := COALESCE(OLD.run_id, (SELECT run_id FROM requests WHERE id = OLD.request_id));
-    ELSIF TG_TABLE_NAME = 'notices' THEN
-        IF OLD.request_id IS NULL AND OLD.state IN ('sent', 'dead', 'dropped') THEN
-            -- A message about no request: a code to sign in with, a receipt, a trial.
-            RETURN OLD;
-        END IF;
-        SELECT run_id INTO run FROM requests WHERE id = OLD.request_id;
     ELSE
         SELECT run_id INTO run FROM requests WHERE id = OLD.request_id;
     END IF;
@@ -73,20 +62,11 @@ CREATE TRIGGER keep_what_is_not_over BEFORE DELETE ON renewals FOR EACH ROW EXEC
 CREATE TRIGGER keep_what_is_not_over BEFORE DELETE ON remarks FOR EACH ROW EXECUTE FUNCTION keep_what_is_not_over();
 CREATE TRIGGER keep_what_is_not_over BEFORE DELETE ON executions FOR EACH ROW EXECUTE FUNCTION keep_what_is_not_over();
 CREATE TRIGGER keep_what_is_not_over BEFORE DELETE ON grants FOR EACH ROW EXECUTE FUNCTION keep_what_is_not_over();
--- Others remove rows of these in the course of a run.
-CREATE TRIGGER keep_what_is_not_over BEFORE DELETE ON delegations FOR EACH ROW
-    WHEN (current_user = 'banksman_keeper') EXECUTE FUNCTION keep_what_is_not_over();
-CREATE TRIGGER keep_what_is_not_over BEFORE DELETE ON notices FOR EACH ROW
-    WHEN (current_user = 'banksman_keeper') EXECUTE FUNCTION keep_what_is_not_over();
-CREATE TRIGGER keep_what_is_not_over BEFORE DELETE ON lookings FOR EACH ROW
-    WHEN (current_user = 'banksman_keeper') EXECUTE FUNCTION keep_what_is_not_over();
-CREATE TRIGGER keep_what_is_not_over BEFORE DELETE ON deliveries FOR EACH ROW
-    WHEN (current_user = 'banksman_keeper') EXECUTE FUNCTION keep_what_is_not_over();
 -- Erasing changes rows; whoever else changes these is not the keeper.
 CREATE TRIGGER keep_content BEFORE UPDATE ON runs FOR EACH ROW
     WHEN (OLD.finished_at IS NULL AND current_user = 'banksman_keeper') EXECUTE FUNCTION keep_what_is_not_over();
 CREATE TRIGGER keep_content BEFORE UPDATE OF context ON requests FOR EACH ROW
-    WHEN (current_user = 'banksman_keeper') EXECUTE FUNCTION keep_what_is_not_over();
+    EXECUTE FUNCTION keep_what_is_not_over();
 CREATE TRIGGER keep_content BEFORE UPDATE ON executions FOR EACH ROW
     WHEN (current_user = 'banksman_keeper') EXECUTE FUNCTION keep_what_is_not_over();
 
