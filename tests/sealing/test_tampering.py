@@ -54,6 +54,13 @@ EDITS: dict[str, LiteralString] = {
 }
 
 
+def put_in(database: Database, statement: LiteralString, *values: object) -> int:
+    """Insert an event past every trigger; its number."""
+    with as_attacker(database.owner) as conn:
+        [[number]] = conn.execute(f"{statement} RETURNING id", values).fetchall()
+    return number
+
+
 @pytest.mark.parametrize("column", EDITS)
 def test_an_edited_event_is_named(
     column: str, sealed: list[Head], sealer_pool: ledger.Pool, database: Database
@@ -104,41 +111,37 @@ def test_a_gap_that_was_closed_leads_to_no_signed_root(
 def test_an_event_put_in_at_an_older_place_is_named(
     sealed: list[Head], worker_pool: ledger.Pool, sealer_pool: ledger.Pool, database: Database
 ) -> None:
-    with as_attacker(database.owner) as conn:
-        row = conn.execute(
-            """
-            INSERT INTO audit_events (xid, at, actor, action)
-            SELECT xid, at, 'mallory', 'vote.cast' FROM audit_events ORDER BY xid, id LIMIT 1 OFFSET 300
-            RETURNING id
-            """
-        ).fetchone()
-    assert row is not None
+    number = put_in(
+        database,
+        """
+        INSERT INTO audit_events (xid, at, actor, action)
+        SELECT xid, at, 'mallory', 'vote.cast' FROM audit_events ORDER BY xid, id LIMIT 1 OFFSET 300
+        """,
+    )
     write(worker_pool, 10)
     seal(sealer_pool)
 
     [finding] = verify(sealer_pool).findings
 
-    assert finding.startswith(f"Event {row[0]} (mallory vote.cast at ")
+    assert finding.startswith(f"Event {number} (mallory vote.cast at ")
     assert "was not sealed: put in afterwards" in finding
 
 
 def test_an_event_written_now_that_says_it_is_older_is_named(
     sealed: list[Head], sealer_pool: ledger.Pool, database: Database
 ) -> None:
-    with as_attacker(database.owner) as conn:
-        row = conn.execute(
-            """
-            INSERT INTO audit_events (at, actor, action)
-            VALUES (clock_timestamp() - interval '1 hour', 'mallory', 'vote.cast')
-            RETURNING id
-            """
-        ).fetchone()
-    assert row is not None
+    number = put_in(
+        database,
+        """
+        INSERT INTO audit_events (at, actor, action)
+        VALUES (clock_timestamp() - interval '1 hour', 'mallory', 'vote.cast')
+        """,
+    )
     seal(sealer_pool)
 
     [finding] = verify(sealer_pool).findings
 
-    assert finding.startswith(f"Event {row[0]} says ")
+    assert finding.startswith(f"Event {number} says ")
     assert "written after head 3" in finding
 
 
@@ -269,21 +272,19 @@ def test_an_older_event_behind_a_move_that_was_made_up_is_named(
     low: bool, sealed: list[Head], worker_pool: ledger.Pool, sealer_pool: ledger.Pool, database: Database
 ) -> None:
     """Before the move is sealed, by its place; then also where its place is a new one."""
-    with as_attacker(database.owner) as conn:
-        row = conn.execute(
-            """
-            INSERT INTO audit_events (xid, at, actor, action)
-            SELECT CASE WHEN %s THEN xid ELSE audit_xid() END, at - interval '1 year', 'mallory', 'vote.cast'
-            FROM audit_events
-            ORDER BY xid, id
-            LIMIT 1
-            RETURNING id
-            """,
-            (low,),
-        ).fetchone()
+    number = put_in(
+        database,
+        """
+        INSERT INTO audit_events (xid, at, actor, action)
+        SELECT CASE WHEN %s THEN xid ELSE audit_xid() END, at - interval '1 year', 'mallory', 'vote.cast'
+        FROM audit_events
+        ORDER BY xid, id
+        LIMIT 1
+        """,
+        low,
+    )
     with as_attacker(database.owner) as conn:
         conn.execute("INSERT INTO audit_homes (number, cluster, xid, floor) VALUES (2, 1, audit_xid(), 1000000)")
-    assert row is not None
 
     pending = verify(sealer_pool)
     with as_attacker(database.owner) as conn:
@@ -293,9 +294,9 @@ def test_an_older_event_behind_a_move_that_was_made_up_is_named(
 
     assert (pending.moves, sealed_then.moves) == (1, 1)
     assert len(pending.findings) == low
-    assert all(finding.startswith(f"Event {row[0]} (mallory vote.cast at ") for finding in pending.findings)
+    assert all(finding.startswith(f"Event {number} (mallory vote.cast at ") for finding in pending.findings)
     [finding] = sealed_then.findings
-    assert finding.startswith(f"Event {row[0]} says ")
+    assert finding.startswith(f"Event {number} says ")
     assert "put in afterwards" in finding
 
 

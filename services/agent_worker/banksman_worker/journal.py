@@ -225,7 +225,8 @@ class Journal:
         claim, (step, call_id) = self.gate.claim, key
         stored = json.dumps(result).encode()
         names = set(results.changes_of(result).written.values())
-        blobs = {name: body for name, body in self.gate.workspace.changed_blobs(()).items() if name in names}
+        blobs = self.gate.workspace.changed_blobs(()) if names else {}
+        blobs = {name: body for name, body in blobs.items() if name in names}
 
         def store() -> None:
             with ledger.transaction(self.pool) as conn:

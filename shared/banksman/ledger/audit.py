@@ -19,6 +19,10 @@ _WRITE = """
 """
 
 
+COLUMNS = """audit_events.actor, action, audit_events.run_id, audit_events.request_id, body, at,
+       audit_events.xid::text::bigint, audit_events.id"""
+
+
 def append(conn: Connection, *events: Event) -> None:
     """Write events; they stand or fall with the transaction they are written in."""
     if events:
@@ -46,8 +50,8 @@ def since(
     transactions, so that none is ever skipped.
     """
     rows = conn.execute(
-        """
-        SELECT actor, action, run_id, request_id, body, at, xid::text::bigint, id
+        f"""
+        SELECT {COLUMNS}
         FROM audit_events
         WHERE (xid, id) > (%(xid)s::text::xid8, %(id)s)
           AND xid < audit_horizon()
@@ -58,10 +62,7 @@ def since(
         """,
         {"xid": str(cursor[0]), "id": cursor[1], "run": run_id, "requests": requests, "limit": limit},
     ).fetchall()
-    return [
-        Event(actor, action, run, request and RequestId(request), body, at, (xid, number))
-        for actor, action, run, request, body, at, xid, number in rows
-    ]
+    return [of_row(row) for row in rows]
 
 
 def horizon(conn: Connection) -> tuple[int, int]:
@@ -74,15 +75,12 @@ def horizon(conn: Connection) -> tuple[int, int]:
 def of_run(conn: Connection, run_id: RunId) -> Sequence[Event]:
     """Everything that happened to a run, in order, for its timeline."""
     rows = conn.execute(
-        """
-        SELECT actor, action, request_id, body, at, xid::text::bigint, id
-        FROM audit_events
-        WHERE run_id = %s
-        ORDER BY audit_events.xid, audit_events.id
-        """,
-        (run_id,),
+        f"SELECT {COLUMNS} FROM audit_events WHERE run_id = %s ORDER BY audit_events.xid, audit_events.id", (run_id,)
     ).fetchall()
-    return [
-        Event(actor, action, run_id, request and RequestId(request), body, at, (xid, number))
-        for actor, action, request, body, at, xid, number in rows
-    ]
+    return [of_row(row) for row in rows]
+
+
+def of_row(row: Sequence[Any]) -> Event:
+    """The event behind a row of `COLUMNS`."""
+    actor, action, run_id, request_id, body, at, xid, number = row
+    return Event(actor, action, run_id, request_id and RequestId(request_id), body, at, (xid, number))

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import LiteralString
 
-from banksman.ids import BatchId, RequestId, show
+from banksman.ids import BatchId, show
 from banksman.ledger import Connection, audit
 from banksman.records import Event
 from banksman.states import Tier
@@ -185,7 +185,7 @@ def news(conn: Connection, batch_id: BatchId, cursor: tuple[int, int], *, limit:
     end = max(after, horizon if last is None else (last[0], last[1]))
     rows = conn.execute(
         f"""
-        SELECT audit_events.actor, action, run_id, request_id, body, at, audit_events.xid::text::bigint, audit_events.id
+        SELECT {audit.COLUMNS}
         {_SAID}
         WHERE (audit_events.xid, audit_events.id) > (%(xid)s::text::xid8, %(id)s)
           AND (audit_events.xid, audit_events.id) <= (%(end_xid)s::text::xid8, %(end_id)s) AND {_OURS}
@@ -193,12 +193,8 @@ def news(conn: Connection, batch_id: BatchId, cursor: tuple[int, int], *, limit:
         """,
         {**values, "xid": str(after[0]), "id": after[1], "end_xid": str(end[0]), "end_id": end[1]},
     ).fetchall()
-    events = [
-        Event(actor, action, run, request and RequestId(request), body, at, (xid, number))
-        for actor, action, run, request, body, at, xid, number in rows
-    ]
     over = finished_at is not None and (last is None or last[2] > finished_at + _LINGERS)
-    return Stretch(events, end, last is not None and not over, over)
+    return Stretch([audit.of_row(row) for row in rows], end, last is not None and not over, over)
 
 
 _SAID = "FROM audit_events LEFT JOIN runs ON runs.id = audit_events.run_id"
